@@ -1,0 +1,69 @@
+"""What may be asked of a fit of final losses; `conf/fit/default.yaml` and `fit_losses` use the same names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from proxytrain.errors import RequestError
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Options of :func:`proxytrain.fit.fit_losses`.
+
+    Attributes
+    ----------
+    law : str
+        A law's name (``proxytrain.fit.LAWS``), or "auto": the backtest chooses or combines.
+    level : float
+        Probability that an interval is meant to hold the loss of one new run.
+    bootstraps : int
+        Refits behind the standard errors and the parameter uncertainty.
+    seed : int
+        Of the fit's own random generator: the same table and seed give the same answer bit by bit.
+    delta : float or None
+        Huber's threshold on log loss. None: 1.345 times the seed noise where the table shows it, else 1e-3, the
+        value of Hoffmann et al. (arXiv 2203.15556).
+    seed_noise : float or None
+        Relative standard deviation of the loss over seeds. None: from repeated seeds, else from residuals, else assumed.
+    schedule : str or None
+        The learning-rate schedule to predict, where the table has several. None: the most common.
+    allow_extrapolation : bool
+        Predict beyond three times the largest backtested log-gap too, and say so, instead of refusing.
+    columns : mapping of str to str
+        Names in the table that differ from ours, e.g. ``{"params": "params_nonembedding"}``.
+    """
+
+    law: str = "auto"
+    level: float = 0.9
+    bootstraps: int = 400
+    seed: int = 0
+    delta: float | None = None
+    seed_noise: float | None = None
+    schedule: str | None = None
+    allow_extrapolation: bool = False
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _require("level", self.level, isinstance(self.level, float) and 0 < self.level < 1, "a number between 0 and 1")
+        _require("bootstraps", self.bootstraps, _whole(self.bootstraps) and self.bootstraps >= 20, "a whole number, 20 or more")
+        _require("seed", self.seed, _whole(self.seed) and self.seed >= 0, "a whole number, 0 or more")
+        for key in ("delta", "seed_noise"):
+            value = getattr(self, key)
+            _require(key, value, value is None or (_number(value) and 0 < value < 1), "null, or a number between 0 and 1")
+        _require("columns", self.columns, isinstance(self.columns, Mapping), "a mapping {our name: the table's name}")
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _require(key: str, value: Any, good: bool, allowed: str) -> None:
+    if not good:
+        raise RequestError(f"fit.{key}={value!r}: must be {allowed}")

@@ -1,0 +1,179 @@
+"""Reads and checks a table of finished runs: the door of this package. What passes needs no check further in."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from proxytrain.errors import RequestError
+
+REQUIRED = ("params", "tokens", "loss")
+NUMERIC = (*REQUIRED, "loss_se", "lr", "batch_tokens", "weight", "unique_tokens")
+LABELS = ("schedule", "init_seed", "data_seed", "trunk", "group")
+# (lowest, highest, what is meant): a value outside is a unit that cannot be, e.g. tokens counted in billions.
+RANGES = {
+    "params": (1e3, 1e15, "parameters, at least 1000"),
+    "tokens": (1e3, 1e17, "tokens, at least 1000"),
+    "loss": (0.0, 20.0, "nats a token, above 0 and below 20"),
+    "loss_se": (-1.0, 1.0, "a standard error of the loss, 0 or more and below 1"),
+    "lr": (0.0, 1e4, "above 0"),
+    "batch_tokens": (0.0, 1e12, "tokens, above 0"),
+    "weight": (0.0, 1e12, "above 0"),
+    "unique_tokens": (1e3, 1e17, "tokens, at least 1000"),
+}
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Checked runs in a canonical order, so that the order of the rows in the file cannot matter.
+
+    `numbers` and `labels` map a column to an array of n values; `row` is the row in the source, counted from 1.
+    """
+
+    numbers: dict[str, np.ndarray]
+    labels: dict[str, np.ndarray]
+    row: np.ndarray
+    source: str
+    ignored: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def __getattr__(self, name: str) -> np.ndarray:
+        if name in ("params", "tokens", "loss"):
+            return self.numbers[name]
+        raise AttributeError(name)
+
+    @property
+    def compute(self) -> np.ndarray:
+        """Training FLOPs up to a constant, 6 N D."""
+        return 6.0 * self.params * self.tokens
+
+    def take(self, keep: np.ndarray) -> Runs:
+        """The runs that a mask or an index selects."""
+        return replace(
+            self,
+            numbers={k: v[keep] for k, v in self.numbers.items()},
+            labels={k: v[keep] for k, v in self.labels.items()},
+            row=self.row[keep],
+        )
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over columns and values in canonical order."""
+        digest = hashlib.sha256()
+        for name, values in sorted({**self.numbers, **self.labels}.items()):
+            digest.update(name.encode() + b"\0")
+            digest.update(np.ascontiguousarray(values).tobytes() if name in self.numbers else "\0".join(values).encode())
+        return digest.hexdigest()
+
+    def level_of(self, column: str) -> np.ndarray:
+        """Values of a column with those within 1% of each other made equal: (n,) representative values."""
+        return to_levels(self.numbers[column])
+
+
+def to_levels(values: np.ndarray, tolerance: float = 0.01) -> np.ndarray:
+    """Replace each value by the smallest of its chain of neighbours closer than `tolerance` (relative)."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    new = np.concatenate([[True], ordered[1:] > ordered[:-1] * (1 + tolerance)])
+    levels = np.empty_like(values)
+    levels[order] = ordered[new][np.cumsum(new) - 1]
+    return levels
+
+
+def read_runs(table: Any, columns: Mapping[str, str] | None = None) -> Runs:
+    """Read a DataFrame, a mapping of arrays, or a path of CSV or Parquet.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame, mapping of str to array, or path
+        One row a finished run. Needed: ``params``, ``tokens``, ``loss`` (nats a token). Columns that are not known are
+        ignored and listed.
+    columns : mapping of str to str, optional
+        Our name to the table's name, where they differ.
+
+    Raises
+    ------
+    RequestError
+        Names the file, column and row, the value and what is allowed.
+    """
+    source, raw = _load(table)
+    columns = dict(columns or {})
+    for ours, theirs in columns.items():
+        if ours not in NUMERIC + LABELS:
+            raise RequestError(f"fit.columns: {ours!r} is not a column that is used; use {', '.join(NUMERIC + LABELS)}")
+        if theirs not in raw:
+            raise RequestError(f"{source}: no column {theirs!r} (for {ours}); it has {', '.join(raw)}")
+    missing = [c for c in REQUIRED if columns.get(c, c) not in raw]
+    if missing:
+        hint = "; name them with columns={...}" if raw else ""
+        raise RequestError(f"{source}: no column {', '.join(missing)}; it has {', '.join(raw) or 'none'}{hint}")
+    lengths = {len(v) for v in raw.values()}
+    if len(lengths) > 1:
+        raise RequestError(f"{source}: columns of different length ({', '.join(map(str, sorted(lengths)))} rows)")
+    if lengths == {0}:
+        raise RequestError(f"{source}: has no rows")
+    numbers = {c: _numbers(raw[columns.get(c, c)], c, source) for c in NUMERIC if columns.get(c, c) in raw}
+    labels = {c: _labels(raw[columns.get(c, c)]) for c in LABELS if columns.get(c, c) in raw}
+    used = {columns.get(c, c) for c in NUMERIC + LABELS}
+    runs = Runs(numbers, labels, np.arange(1, lengths.pop() + 1), source, tuple(c for c in raw if c not in used))
+    keys = [*(v for v in labels.values()), *(v for c, v in numbers.items() if c not in REQUIRED)]
+    return runs.take(np.lexsort((*keys, runs.loss, runs.tokens, runs.params)))
+
+
+def _load(table: Any) -> tuple[str, dict[str, Any]]:
+    if isinstance(table, (str, os.PathLike)):
+        return str(table), _load_file(Path(table))
+    if isinstance(table, Mapping):
+        return "table", {str(k): np.atleast_1d(np.asarray(v)) for k, v in table.items()}
+    if hasattr(table, "columns") and hasattr(table, "to_numpy"):
+        return "table", {str(c): table[c].to_numpy() for c in table.columns}
+    raise RequestError(f"table: must be a DataFrame, a mapping of arrays or a path, not {type(table).__name__}")
+
+
+def _load_file(path: Path) -> dict[str, Any]:
+    import pandas
+
+    if not path.is_file():
+        raise RequestError(f"{path}: no such file")
+    if path.suffix not in (".csv", ".parquet", ".gz", ".zst"):
+        raise RequestError(f"{path}: must be .csv or .parquet")
+    try:
+        frame = pandas.read_parquet(path) if path.suffix == ".parquet" else pandas.read_csv(path)
+    except pandas.errors.EmptyDataError:
+        raise RequestError(f"{path}: is empty") from None
+    except (OSError, ValueError, UnicodeDecodeError) as error:  # pandas' and pyarrow's own errors are ValueErrors
+        raise RequestError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+    return {str(c): frame[c].to_numpy() for c in frame.columns}
+
+
+def _numbers(values: Any, column: str, source: str) -> np.ndarray:
+    out = np.empty(len(values))
+    low, high, meaning = RANGES[column]
+    for i, value in enumerate(values):
+        try:
+            out[i] = float(value)
+        except (TypeError, ValueError):
+            raise RequestError(f"{source}: {column} in row {i + 1} is {value!r}, not a number") from None
+    good = np.isfinite(out) & (out > low if low <= 0 else out >= low) & (out < high)
+    if column == "loss_se":
+        good &= out >= 0
+    if not good.all():
+        i = int(np.argmin(good))
+        raise RequestError(f"{source}: {column} in row {i + 1} is {out[i]:g}; must be {meaning}")
+    return out
+
+
+def _labels(values: Any) -> np.ndarray:
+    def text(value: Any) -> str:
+        whole = isinstance(value, (float, np.floating)) and float(value).is_integer()
+        return str(int(value)) if whole else str(value)
+
+    return np.array([text(v) for v in values], dtype=str)
