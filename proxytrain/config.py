@@ -6,7 +6,19 @@ Hydra composes `conf/` into a plain tree; `build` turns that tree into the froze
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
+import functools
+import types
+import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from proxytrain.errors import RequestError
+from proxytrain.fit.options import FitConfig
+from proxytrain.schedule import SCHEDULES, Schedule
+from proxytrain.types import Natural, Positive, PositiveFloat, Share, Size
 
 
 @dataclass(frozen=True)
@@ -66,3 +78,241 @@ class TokensData:
 
 
 DATA = {"code": CodeData, "files": FilesData, "hub": HubData, "tokens": TokensData}
+
+
+@dataclass(frozen=True)
+class Model:
+    """Shape of the GPT; what each key does is told in `conf/model/gpt.yaml`."""
+
+    width: Positive
+    depth: Positive
+    head_size: Positive
+    context: Positive
+    mlp: Literal["gelu", "relu2", "swiglu"]
+    mlp_ratio: PositiveFloat
+    rope_base: PositiveFloat
+    qk_norm: bool
+    tied: bool
+    logit_bias: bool
+    shift_keys: bool
+    conv_attention: Literal[0, 2, 3]  # taps of the short causal convolution before attention; 0: none
+    conv_mlp: Literal[0, 2, 3]
+
+
+@dataclass(frozen=True)
+class Parametrization:
+    """How init, learning rate and multipliers follow the width; `parametrization.py` has the table."""
+
+    name: Literal["sp", "mup"]
+    base_width: Positive
+    embedding_std: Size
+    readout_std: Size  # in units of 1/sqrt(width); 0: zero init
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """AdamW with independent weight decay."""
+
+    name: Literal["adamw"]
+    beta1: Share
+    beta2: Share
+    eps: PositiveFloat
+    weight_decay: Size  # an update, times lr/peak; on the hidden matrices
+    clip: PositiveFloat | None
+    z_loss: Size
+
+
+@dataclass(frozen=True)
+class Train:
+    """How to train: nothing here changes an id, except the precision."""
+
+    device: str  # auto | cpu | cuda
+    precision: Literal["float32", "bfloat16"]
+    compile: Literal["auto", "on", "off"]
+    memory: Positive | None  # bytes a pack may use; null: what the device has, shared by its workers
+    checkpoint_seconds: PositiveFloat
+    eval_every: Positive  # tokens between evaluations on the small slice
+    eval_tokens: Positive  # size of that slice
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Workers of this machine."""
+
+    name: Literal["local"]
+    workers: Positive | None  # null: one a core, one a GPU
+    threads: Positive  # torch threads a worker
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A list of grids (their union) and the run that they are meant to predict."""
+
+    name: str
+    grids: list[dict[str, Any]]
+    target: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Config:
+    """One composed configuration: a point in the space of runs, and what to do with it."""
+
+    model: Model
+    parametrization: Parametrization
+    optimizer: Optimizer
+    schedule: Schedule
+    data: CodeData | FilesData | HubData | TokensData
+    sweep: Sweep
+    train: Train
+    launch: Launch
+    fit: FitConfig
+    store: str
+    tokens: Positive | None  # the length of a run: one of tokens, tokens_per_param, flops
+    tokens_per_param: PositiveFloat | None
+    flops: PositiveFloat | None
+    lr: PositiveFloat
+    warmup: Natural
+    batch_tokens: Positive
+    init_seed: Natural
+    data_seed: Natural | None  # null: as init_seed
+
+
+UNIONS = {"schedule": SCHEDULES, "data": DATA}
+SUFFIXES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
+
+
+def build_config(tree: dict[str, Any]) -> Config:
+    """The typed configuration of a composed tree.
+
+    Raises
+    ------
+    RequestError
+        One line that names the key, its value and what is allowed.
+    """
+    config = build(Config, tree)
+    check(config)
+    return config
+
+
+def build(cls: Any, value: Any, key: str = "") -> Any:
+    """Value as an instance of `cls`: a dataclass, a union of them chosen by `name`, or a plain type."""
+    if dataclasses.is_dataclass(cls):
+        return _build_dataclass(cls, value, key)
+    origin, args = typing.get_origin(cls), typing.get_args(cls)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in args:
+            return None
+        args = tuple(a for a in args if a is not type(None))
+        return build(_member(key, value) if dataclasses.is_dataclass(args[0]) else args[0], value, key)
+    if origin is Literal:
+        value = parse_number(value) if isinstance(args[0], int) else value
+        if value not in args:
+            raise RequestError(f"{key}={value}: allowed are {', '.join(map(str, args))}{_near(str(value), args)}")
+        return value
+    if origin is Annotated:
+        built = build(args[0], value, key)
+        low, open_low, high = args[1]
+        if built < low or (open_low and built == low) or built >= high:
+            limits = f"{'above' if open_low else 'at least'} {low}" + (
+                f" and below {high:g}" if high < float("inf") else ""
+            )
+            raise RequestError(f"{key}={value}: must be {limits}")
+        return built
+    if origin is list:
+        if isinstance(value, str):
+            value = [value]
+        if not isinstance(value, list):
+            raise RequestError(f"{key}={value!r}: a list is needed")
+        return [build(args[0], v, f"{key}[{i}]") for i, v in enumerate(value)]
+    if origin in (dict, Mapping):
+        if not isinstance(value, dict):
+            raise RequestError(f"{key}={value!r}: a mapping of config keys is needed")
+        return value
+    return _number_or_plain(cls, value, key)
+
+
+def parse_number(value: Any) -> float | None:
+    """`4e6`, `4M`, `4_000_000` and 4000000 alike; None if it is no number."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        return value
+    if isinstance(value, str) and value:
+        scale = SUFFIXES.get(value[-1].upper(), 1)
+        try:
+            return float(value[:-1] if scale != 1 else value) * scale
+        except ValueError:
+            return None
+    return None
+
+
+def check(config: Config) -> None:
+    """What types cannot say: ranges and combinations that no run could have."""
+    m = config.model
+    if m.width % m.head_size:
+        raise RequestError(f"model.width={m.width}: must be a multiple of model.head_size={m.head_size}")
+    if m.head_size % 2:
+        raise RequestError(f"model.head_size={m.head_size}: must be even (rotary embedding turns pairs)")
+    if config.batch_tokens % m.context:
+        raise RequestError(f"batch_tokens={config.batch_tokens}: must be a multiple of model.context={m.context}")
+    if m.tied and config.parametrization.readout_std == 0:
+        raise RequestError(
+            "model.tied=true: the tied readout is the embedding and cannot start at zero; "
+            "set parametrization.readout_std above 0, or model.tied=false"
+        )
+    if sum(x is not None for x in (config.tokens, config.tokens_per_param, config.flops)) > 1:
+        raise RequestError(
+            f"tokens={config.tokens}, tokens_per_param={config.tokens_per_param}, flops={config.flops}: "
+            "a run's length is one of them; set the others to null"
+        )
+
+
+def _member(key: str, value: Any) -> type:
+    """The dataclass of a union that `name` chooses."""
+    members = UNIONS[key]
+    name = value.get("name") if isinstance(value, dict) else value
+    if name not in members:
+        raise RequestError(f"{key}={name}: unknown; allowed are {', '.join(members)}{_near(str(name), members)}")
+    return members[name]
+
+
+def _build_dataclass(cls: Any, value: Any, key: str) -> Any:
+    prefix = f"{key}." if key else ""
+    if not isinstance(value, dict):
+        raise RequestError(f"{key}={value!r}: a mapping of config keys is needed")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for name in value:
+        if name not in fields:
+            raise RequestError(
+                f"{prefix}{name}: no such key{_near(name, fields)}; {key or 'config'} has {', '.join(fields)}"
+            )
+    hints = _hints(cls)
+    missing = [n for n, f in fields.items() if n not in value and f.default is dataclasses.MISSING]
+    if missing:
+        raise RequestError(f"{prefix}{missing[0]}: missing; give it a value")
+    return cls(**{name: build(hints[name], v, prefix + name) for name, v in value.items()})
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
+
+
+def _number_or_plain(cls: type, value: Any, key: str) -> Any:
+    if cls in (int, float):
+        number = parse_number(value)
+        if number is None or number != number or (cls is int and number != int(number)):
+            what = "a whole number, such as 4000000, 4e6 or 4M" if cls is int else "a number, such as 0.01 or 1e-2"
+            raise RequestError(f"{key}={value}: {what} is needed")
+        return cls(number)
+    if cls is str and isinstance(value, str | int | float) and not isinstance(value, bool):
+        return str(value)
+    if cls is Any or (cls is bool and isinstance(value, bool)):
+        return value
+    what = {bool: "true or false", str: "a text"}.get(cls, cls.__name__)
+    raise RequestError(f"{key}={value!r}: {what} is needed")
+
+
+def _near(word: str, known: typing.Iterable[Any]) -> str:
+    near = difflib.get_close_matches(word, [str(k) for k in known], n=1)
+    return f" (did you mean {near[0]}?)" if near else ""

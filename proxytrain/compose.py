@@ -1,0 +1,108 @@
+"""Hydra's part: `conf/` and overrides to one plain tree, composed once a verb, never once a run."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from proxytrain.errors import RequestError
+
+Tree = dict[str, Any]
+
+
+def conf_dir() -> Path:
+    """`conf/`: inside the package where it was installed from a wheel, beside it in a checkout."""
+    here = Path(__file__).resolve().parent
+    for folder in (here / "conf", here.parent / "conf"):
+        if (folder / "config.yaml").is_file():
+            return folder
+    raise RequestError(f"{here / 'conf'}: the configuration files are missing; install proxytrain again")
+
+
+def compose(overrides: list[str], config_dir: str | None = None) -> Tree:
+    """The composed config tree, interpolations resolved.
+
+    Raises
+    ------
+    RequestError
+        One line for a misspelt key, an unknown option of a group, a broken file or override.
+    """
+    return _compose("config", tuple(overrides), config_dir)
+
+
+def group_loader(config_dir: str | None = None) -> Callable[[str, str], Tree]:
+    """(group, option) -> tree of `conf/GROUP/OPTION.yaml`; each is composed once."""
+
+    @functools.cache
+    def load(group: str, option: str) -> Tree:
+        tree: Tree = _compose(f"{group}/{option}", (), config_dir)[group]
+        return tree
+
+    return load
+
+
+def _compose(name: str, overrides: tuple[str, ...], config_dir: str | None) -> Tree:
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    extra = []
+    if config_dir is not None:
+        if not Path(config_dir).is_dir():
+            raise RequestError(f"--config-dir {config_dir}: no such folder")
+        extra = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            config = hydra_compose(name, overrides=[*extra, *overrides])
+            tree = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise RequestError(_one_line(error, functools.partial(_compose, "config", (), None))) from error
+    assert isinstance(tree, dict)
+    return tree
+
+
+def _one_line(error: Exception, defaults: Callable[[], Tree]) -> str:
+    """Hydra's message as one line that says what is allowed."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines)
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return _unknown_key(match[1], defaults())
+    if match := re.search(r"Could not find '([^']+)'", text):
+        options = text.partition("Available options in")[2].partition(":")[2].partition("Config search path")[0].split()
+        group, _, option = match[1].rpartition("/")
+        return f"{group}={option}: unknown; allowed are {', '.join(options)}{_near(option, options)}"
+    if match := re.search(r"item is already at '([^']+)'", text):
+        return f"+{match[1]}: the key exists; leave out the +"
+    if "mismatched input" in text or "LexerNoViableAlt" in text or "no viable alternative" in text:
+        return f"not understood: {lines[0]}; an override reads key=value, with quotes against the shell"
+    return re.sub(r"\s*See https?://\S+.*", "", text)
+
+
+def _unknown_key(key: str, tree: Tree) -> str:
+    keys = list(_leaves(tree))
+    near = difflib.get_close_matches(key, keys, n=1)
+    if near:
+        return f"{key}: no such key (did you mean {near[0]}?)"
+    parent = key.rpartition(".")[0]
+    siblings = [k for k in keys if k.rpartition(".")[0] == parent] or [k for k in keys if "." not in k]
+    return f"{key}: no such key; there are {', '.join(siblings)}"
+
+
+def _near(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _leaves(tree: Tree, prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"

@@ -1,0 +1,136 @@
+"""The GPT with a model axis: every weight has K leading rows, one a member of the pack. K = 1 is the plain case.
+
+Shapes: K members, B sequences, T positions, N = B * T, d width, H heads of size h, V vocabulary. The forward pass is a
+function of the weights, which are views of the pack's flat buffer; members meet nowhere but in the sum of their losses.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from proxytrain.config import Model, Parametrization
+from proxytrain.layout import Weight, flat_size
+from proxytrain.parametrization import rule
+
+Weights = dict[str, Tensor]
+
+
+def initial(weights: tuple[Weight, ...], model: Model, parametrization: Parametrization, init_seed: int) -> Tensor:
+    """Initial flat vector (P,), float32, on the CPU.
+
+    Each tensor is a function of (`init_seed`, its name, its shape) only, never of the pack it starts in.
+    """
+    flat = torch.zeros(flat_size(weights))
+    for w in weights:
+        target = flat[w.offset : w.offset + w.size].view(w.shape)
+        if w.fill is not None:
+            target.copy_(torch.tensor(w.fill).reshape(-1, *[1] * (len(w.shape) - 1)).expand(w.shape))
+            continue
+        fan_in = w.shape[0] if w.kind != "embedding" else w.shape[1]
+        std = rule(w.kind, parametrization, width=model.width, fan_in=fan_in, depth=model.depth).std
+        key = hashlib.blake2b(f"{init_seed}/{w.name}/{w.shape}".encode(), digest_size=8).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
+        target.copy_(std * torch.randn(w.shape, generator=generator))
+    return flat
+
+
+def views(flat: Tensor, weights: tuple[Weight, ...]) -> Weights:
+    """The weights as views (K, *shape) of a flat buffer (K, P)."""
+    return {w.name: flat[:, w.offset : w.offset + w.size].unflatten(1, w.shape) for w in weights}
+
+
+def logits(weights: Weights, ids: Tensor, model: Model, readout_scale: float) -> Tensor:
+    """Next-token logits (K, N, V) of sequences `ids` (K, B, T).
+
+    A position sees itself and earlier ones of its own sequence only.
+    """
+    K, B, T = ids.shape
+    rope = _rope_table(T, model.head_size, model.rope_base, ids.device)
+    x = _embed(weights["embedding"], ids.reshape(K, B * T))  # (K, N, d)
+    for i in range(model.depth):
+        w = {name.split(".", 1)[1]: value for name, value in weights.items() if name.startswith(f"{i}.")}
+        h = _conv(_norm(x, w["norm_attention"]), w.get("conv_attention"), T)
+        x = x + torch.bmm(_attention(h, w, rope, model, B, T), w["attention_out"])
+        h = _conv(_norm(x, w["norm_mlp"]), w.get("conv_mlp"), T)
+        x = x + torch.bmm(_activation(torch.bmm(h, w["mlp_in"]), model.mlp), w["mlp_out"])
+    x = _norm(x, weights["norm"])
+    readout = weights["embedding"].transpose(1, 2) if model.tied else weights["readout"]
+    out = torch.bmm(x, readout)
+    if readout_scale != 1.0:
+        out = out * readout_scale
+    if model.logit_bias:
+        out = out + weights["logit_bias"][:, None]
+    return out
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Loss in nats of every position (K, N), from logits (K, N, V) and targets (K, N)."""
+    K, N, V = logits.shape
+    return F.cross_entropy(logits.reshape(K * N, V).float(), targets.reshape(K * N), reduction="none").view(K, N)
+
+
+def _embed(table: Tensor, ids: Tensor) -> Tensor:
+    """Rows (K, N, d) of the members' tables (K, V, d); one lookup in the tables laid end to end."""
+    K, V, d = table.shape
+    first = torch.arange(K, device=ids.device)[:, None] * V
+    return F.embedding(ids + first, table.reshape(K * V, d))
+
+
+def _norm(x: Tensor, gain: Tensor) -> Tensor:
+    return F.rms_norm(x, x.shape[-1:], eps=1e-6) * gain[:, None]
+
+
+def _shift(x: Tensor, steps: int, T: int) -> Tensor:
+    """x (K, B*T, d) moved `steps` positions later within each sequence, zeros coming in."""
+    K, N, d = x.shape
+    return F.pad(x.view(K, N // T, T, d), (0, 0, steps, 0))[:, :, :T].reshape(K, N, d)
+
+
+def _conv(x: Tensor, taps: Tensor | None, T: int) -> Tensor:
+    """Causal depthwise convolution with taps (K, n, d); tap j weighs the position j before."""
+    if taps is None:
+        return x
+    out = x * taps[:, None, 0]
+    for j in range(1, taps.shape[1]):
+        out = out + _shift(x, j, T) * taps[:, None, j]
+    return out
+
+
+def _attention(x: Tensor, w: Weights, rope: tuple[Tensor, Tensor], model: Model, B: int, T: int) -> Tensor:
+    K, N, d = x.shape
+    q, k, v = torch.bmm(x, w["qkv"]).split(d, dim=2)
+    if "shift_keys" in w:
+        k = torch.lerp(k, _shift(k, 1, T), w["shift_keys"][:, None])
+    heads = (K, B, T, d // model.head_size, model.head_size)
+    q, k, v = q.reshape(heads), k.reshape(heads), v.reshape(heads)
+    if model.qk_norm:
+        q, k = F.rms_norm(q, q.shape[-1:], eps=1e-6), F.rms_norm(k, k.shape[-1:], eps=1e-6)
+        q = q * w["qk_gain"][:, None, None, :, None]
+    q, k = _rotate(q, rope), _rotate(k, rope)
+    q, k, v = (y.flatten(0, 1).transpose(1, 2) for y in (q, k, v))  # (K*B, H, T, h)
+    out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    return out.transpose(1, 2).reshape(K, N, d)
+
+
+def _rope_table(T: int, size: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """cos and sin (T, 1, size/2) of the rotary embedding (2104.09864)."""
+    frequency = base ** (-torch.arange(0, size, 2, device=device, dtype=torch.float32) / size)
+    angle = torch.arange(T, device=device, dtype=torch.float32)[:, None, None] * frequency
+    return angle.cos(), angle.sin()
+
+
+def _rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+    cos, sin = (t.to(x.dtype) for t in rope)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+def _activation(x: Tensor, kind: str) -> Tensor:
+    if kind == "swiglu":
+        gate, value = x.chunk(2, dim=-1)
+        return F.silu(gate) * value
+    return F.gelu(x) if kind == "gelu" else F.relu(x).square()

@@ -1,0 +1,1 @@
+"""From a configuration to frozen packs: grid expansion, sharing, packing, cost."""

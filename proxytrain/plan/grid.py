@@ -1,0 +1,118 @@
+"""Grids to configurations. A grid mirrors the config's tree: a list at a leaf is an axis, a group is chosen by name."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from proxytrain.config import Config, build, check
+from proxytrain.errors import RequestError
+
+Tree = dict[str, Any]
+GROUPS = ("model", "parametrization", "optimizer", "schedule")
+LENGTHS = ("tokens", "tokens_per_param", "flops")
+PLAIN = (*LENGTHS, "lr", "warmup", "batch_tokens", "init_seed", "data_seed")
+
+
+def expand(base: Tree, grids: list[Tree], group: Callable[[str, str], Tree]) -> list[Config]:
+    """Every configuration of a union of grids, in order; repeats are left in.
+
+    Parameters
+    ----------
+    base : the composed config tree
+    grids : what is varied; an empty list means the base alone
+    group : (group, option) -> the tree of `conf/GROUP/OPTION.yaml`
+
+    Raises
+    ------
+    RequestError
+        For a key that cannot be varied, an empty axis, a value that the schema refuses.
+    """
+    builder = _Builder(base, group)
+    found: list[Config] = []
+    for i, grid in enumerate(grids or [{}]):
+        if not isinstance(grid, dict):
+            raise RequestError(f"sweep.grids[{i}]={grid!r}: a grid is a mapping of config keys to values or lists")
+        axes = list(_axes(_nested(grid), f"sweep.grids[{i}].", ()))
+        for values in itertools.product(*(choices for _, choices in axes)):
+            found.append(builder.config([(path, value) for (path, _), value in zip(axes, values)]))
+    return found
+
+
+def point(base: Tree, changes: Tree, group: Callable[[str, str], Tree], key: str) -> Config:
+    """The one configuration that differs from the base by `changes` (a target): no axes allowed."""
+    axes = list(_axes(_nested(changes), f"{key}.", ()))
+    for path, choices in axes:
+        if len(choices) != 1:
+            raise RequestError(f"{key}.{'.'.join(path)}={choices}: {key} is one run; give one value")
+    return _Builder(base, group).config([(path, choices[0]) for path, choices in axes])
+
+
+class _Builder:
+    """Typed configs from settings; parts that repeat are checked and built once."""
+
+    def __init__(self, base: Tree, group: Callable[[str, str], Tree]):
+        self.base, self.group = base, group
+        self.config_of_base: Config = build(Config, {**base, "sweep": {**base["sweep"], "grids": [], "target": {}}})
+        self.parts: dict[str, Any] = {}
+
+    def config(self, settings: list[tuple[tuple[str, ...], Any]]) -> Config:
+        trees: Tree = {}
+        for path, value in settings:
+            if path[0] in GROUPS and len(path) == 1:
+                trees[path[0]] = self.option(path[0], value)
+        for path, value in settings:
+            if path[0] in GROUPS and len(path) == 2:
+                trees[path[0]] = {**trees.get(path[0], self.base[path[0]]), path[1]: value}
+            elif path[0] in PLAIN and len(path) == 1:
+                trees[path[0]] = value
+            elif path[0] not in GROUPS or len(path) > 2:
+                raise RequestError(
+                    f"{'.'.join(path)}: cannot be varied in a grid; allowed are {', '.join((*GROUPS, *PLAIN))}"
+                )
+        if any(trees.get(k) is not None for k in LENGTHS):
+            trees = {**dict.fromkeys(LENGTHS), **trees}
+        fields = {key: self.part(key, tree) for key, tree in trees.items()}
+        config = Config(**{**vars(self.config_of_base), **fields})
+        check(config)
+        return config
+
+    def part(self, key: str, tree: Any) -> Any:
+        memo = f"{key}={tree!r}"
+        if memo not in self.parts:
+            whole = build(Config, {**self.base, key: tree, "sweep": {"name": "x", "grids": [], "target": {}}})
+            self.parts[memo] = getattr(whole, key)
+        return self.parts[memo]
+
+    def option(self, group: str, name: Any) -> Tree:
+        if not isinstance(name, str):
+            raise RequestError(f"{group}={name!r}: choose a file of conf/{group} by name, or set keys below {group}")
+        return self.group(group, name)
+
+
+def _nested(tree: Tree) -> Tree:
+    """`model.width: 3` as `model: {width: 3}`."""
+    out: Tree = {}
+    for key, value in tree.items():
+        head, _, rest = str(key).partition(".")
+        if rest:
+            value = {rest: value}
+        if isinstance(value, dict):
+            value = _nested(value)
+            value = {**out[head], **value} if isinstance(out.get(head), dict) else value
+        out[head] = value
+    return out
+
+
+def _axes(tree: Tree, prefix: str, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
+    """(path, values) of every leaf; in a group's mapping, `name` chooses the group's file."""
+    for key, value in tree.items():
+        here = (*path, key)
+        if isinstance(value, dict):
+            yield from _axes(value, prefix, here)
+            continue
+        choices = value if isinstance(value, list) else [value]
+        if not choices:
+            raise RequestError(f"{prefix}{'.'.join(here)}=[]: an axis needs at least one value")
+        yield (here[:1] if len(here) == 2 and here[1] == "name" and here[0] in GROUPS else here), choices

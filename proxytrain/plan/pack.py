@@ -1,0 +1,119 @@
+"""Packing: nodes that must be trained become members (ways through several nodes), members of one shape become packs.
+
+A member follows a trunk through all its nodes; the endings that branch from it are members of later packs, which can
+be trained as soon as their first states are published. Packs are frozen: a plan names their members once and for all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
+
+from proxytrain import accounting
+from proxytrain.plan.share import Key, Node
+from proxytrain.runs import Recipe, digest
+
+
+@dataclass(frozen=True)
+class Member:
+    """One way of training: from the state `nodes[0].parent` through `nodes`, in order."""
+
+    nodes: tuple[Node, ...]
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.nodes[0].recipe
+
+    @property
+    def start(self) -> int:
+        return self.nodes[0].start
+
+    @property
+    def end(self) -> int:
+        return self.nodes[-1].end
+
+    @property
+    def tokens(self) -> int:
+        return self.end - self.start
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Members of one shape, trained together."""
+
+    members: tuple[Member, ...]
+
+    @cached_property
+    def id(self) -> str:
+        return digest(["pack", [[(n.key, n.parent, n.run_id) for n in m.nodes] for m in self.members]])
+
+    @property
+    def needs(self) -> frozenset[Key]:
+        """States that must be published before the pack can start."""
+        return frozenset(m.nodes[0].parent for m in self.members if m.nodes[0].parent)
+
+
+def pack(nodes: dict[Key, Node], *, memory: int, workers: int, largest: int) -> list[Pack]:
+    """Packs that train `nodes` (parents before children), those that others wait for first, then longest first.
+
+    Parameters
+    ----------
+    nodes : what is still to be trained
+    memory : bytes a pack may use
+    workers : packs are not made larger than leaves work for each of them
+    largest : most members of a pack (the throughput gained levels off)
+    """
+    groups: dict[tuple[int, str], list[Member]] = defaultdict(list)
+    for level, member in _members(nodes):
+        groups[level, member.recipe.shape].append(member)
+    shapes_at: dict[int, int] = defaultdict(int)
+    for level, _ in groups:
+        shapes_at[level] += 1
+    packs = []
+    for (level, _), members in groups.items():
+        members.sort(key=lambda m: (-m.tokens, m.nodes[0].key))
+        spread = math.ceil(len(members) / math.ceil(workers / shapes_at[level]))
+        size = max(1, min(largest, spread, _fitting(members[0].recipe, memory)))
+        size = math.ceil(len(members) / math.ceil(len(members) / size))
+        packs += [(level, Pack(tuple(members[i : i + size]))) for i in range(0, len(members), size)]
+    packs.sort(key=lambda item: (item[0], -work(item[1]), item[1].id))
+    return [p for _, p in packs]
+
+
+def work(pack: Pack) -> float:
+    """Training FLOPs of a pack."""
+    return sum(m.tokens * accounting.flops_per_token(m.recipe.model, m.recipe.vocab) for m in pack.members)
+
+
+def _members(nodes: dict[Key, Node]) -> list[tuple[int, Member]]:
+    """Ways through the nodes with their level: how many packs must come before."""
+    children: dict[Key | None, list[Node]] = defaultdict(list)
+    for node in nodes.values():
+        children[node.parent if node.parent in nodes else None].append(node)
+    found: list[tuple[int, Member]] = []
+    waiting = [(0, node) for node in children[None]]
+    while waiting:
+        level, node = waiting.pop()
+        way = [node]
+        while after := children.get(way[-1].key):
+            trunk = [c for c in after if c.open] or (after if len(after) == 1 else [])
+            waiting += [(level + 1, c) for c in after if c not in trunk[:1]]
+            if not trunk:
+                break
+            way.append(trunk[0])
+        found.append((level, Member(tuple(way))))
+    return found
+
+
+def _fitting(recipe: Recipe, memory: int) -> int:
+    """How many members fit; at least one (micro-batches make a single member fit)."""
+    one, two = (accounting.pack_bytes(recipe.model, recipe.vocab, k, recipe.batch_tokens) for k in (1, 2))
+    return max(1, int((memory - one) / max(1, two - one)) + 1)
+
+
+def runs_of(packs: Collection[Pack]) -> list[str]:
+    """Ids of the runs that end in these packs."""
+    return [n.run_id for p in packs for m in p.members for n in m.nodes if n.run_id]

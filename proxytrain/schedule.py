@@ -1,0 +1,213 @@
+"""Learning-rate schedules as lists of phases; pure functions from token position to learning rate.
+
+A phase covers tokens `(start, end]`. An *open* phase (warmup, hold, power) gives a rate that depends on the position
+and its own parameters only, so it may be cut anywhere and runs of different length share it. A *closed* phase (every
+decay) depends on its length and is whole or not at all. Positions are whole updates: multiples of the batch.
+
+Sources: WSD 2404.06395, power 2408.13359, 1-sqrt cooldown 2405.18392, warm-up and cosine as everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
+
+import numpy as np
+
+from proxytrain.errors import RequestError
+from proxytrain.types import Positive, PositiveFloat, Size
+
+OPEN = ("warmup", "hold", "power")
+Final = Annotated[float, (0, False, 1.0000001)]  # a share of the peak, 1 included
+Shape = Literal["linear", "cosine", "sqrt", "exp", "half_life"]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of a schedule: its kind, its tokens `(start, end]` and its parameters, all absolute."""
+
+    kind: str
+    start: int
+    end: int
+    params: tuple[tuple[str, float], ...]
+
+    @property
+    def open(self) -> bool:
+        return self.kind in OPEN
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Warm-up, then hold."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class InverseSqrt:
+    """Warm-up, then lr * sqrt(warmup / n) (1706.03762)."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Decay:
+    """Warm-up, then one decay over all the rest: `linear` or `cosine`, ending at `final` times the peak."""
+
+    name: str
+    final: Final
+
+
+@dataclass(frozen=True)
+class WSD:
+    """Warm-up, hold, decay over the last part (2404.06395; 1-sqrt: 2405.18392)."""
+
+    name: str
+    decay: Size  # below 1: a fraction of the run; else tokens
+    shape: Shape
+    final: Final  # last rate as a share of the peak (exp needs > 0)
+    half_life: Positive | None  # tokens; for shape=half_life
+
+
+@dataclass(frozen=True)
+class Power:
+    """Warm-up, lr * min(1, (n / knee)^exponent), decay over the last part (2408.13359)."""
+
+    name: str
+    knee: Positive | None  # tokens up to which the rate is constant
+    amplitude: (
+        PositiveFloat | None
+    )  # instead of knee: a in a * beta * n^exponent, beta = batch in sequences of 4096 tokens
+    exponent: Annotated[float, (-float("inf"), False, 0)]
+    decay: Size
+    shape: Shape
+    final: Final
+    half_life: Positive | None
+
+
+SCHEDULES = {
+    "constant": Constant,
+    "inverse_sqrt": InverseSqrt,
+    "linear": Decay,
+    "cosine": Decay,
+    "wsd": WSD,
+    "power": Power,
+}
+Schedule = Constant | InverseSqrt | Decay | WSD | Power
+
+
+def phases(schedule: Schedule, *, lr: float, warmup: int, tokens: int, batch_tokens: int) -> tuple[Phase, ...]:
+    """The phases of a run of `tokens` tokens with peak rate `lr`.
+
+    Parameters
+    ----------
+    schedule : one of the dataclasses above
+    lr : peak base learning rate
+    warmup, tokens, batch_tokens : tokens; warm-up and decay are rounded to whole updates
+
+    Raises
+    ------
+    RequestError
+        If warm-up and decay do not fit into the run.
+    """
+    warmup = _updates(warmup, batch_tokens)
+    name = schedule.name
+    if warmup >= tokens:
+        raise RequestError(f"warmup={warmup}: at least as long as the run of {tokens} tokens; give fewer warmup tokens")
+    if isinstance(schedule, Decay):
+        start = warmup
+        tail = Phase(name, start, tokens, _decay_params(lr, schedule.final * lr))
+    elif isinstance(schedule, WSD | Power):
+        length = _updates(schedule.decay * tokens if schedule.decay < 1 else schedule.decay, batch_tokens)
+        start = tokens - length
+        if start < warmup:
+            raise RequestError(
+                f"schedule.decay={schedule.decay:g}: {length} tokens of decay and {warmup} of warm-up do not fit into "
+                f"a run of {tokens} tokens; a fraction below 1 or at most {tokens - warmup} tokens"
+            )
+        tail = None
+    else:
+        start, tail = tokens, None
+
+    if isinstance(schedule, Power):
+        knee = _knee(schedule, lr, batch_tokens)
+        body = ("power", (("exponent", schedule.exponent), ("knee", knee), ("lr", lr)))
+    elif isinstance(schedule, InverseSqrt):
+        body = ("power", (("exponent", -0.5), ("knee", float(max(warmup, batch_tokens))), ("lr", lr)))
+    else:
+        body = ("hold", (("lr", lr),))
+    stable = Phase(body[0], warmup, start, body[1])
+    top = float(rate(stable, max(warmup, 1)))
+    first = Phase("warmup", 0, warmup, (("lr", top), ("over", float(max(warmup, 1)))))
+    if isinstance(schedule, WSD | Power) and start < tokens:
+        tail = _tail(schedule, start, tokens, float(rate(stable, max(start, 1))), schedule.final * lr)
+    return tuple(p for p in (first, stable, tail) if p is not None and p.end > p.start)
+
+
+def rate(phase: Phase, position: np.ndarray | float) -> np.ndarray:
+    """Learning rate of one phase at token `position` (any shape), float64."""
+    p, n = dict(phase.params), np.asarray(position, dtype=np.float64)
+    if phase.kind == "warmup":
+        return p["lr"] * n / p["over"]
+    if phase.kind == "hold":
+        return np.full_like(n, p["lr"])
+    if phase.kind == "power":
+        return p["lr"] * np.minimum(1.0, (n / p["knee"]) ** p["exponent"])
+    x = (n - phase.start) / (phase.end - phase.start)
+    if phase.kind == "exp":
+        return p["from"] * (p["to"] / p["from"]) ** x
+    if phase.kind == "half_life":
+        return p["from"] * 0.5 ** ((n - phase.start) / p["half_life"])
+    shape = {"linear": 1 - x, "cosine": 0.5 * (1 + np.cos(math.pi * x)), "sqrt": 1 - np.sqrt(x)}[phase.kind]
+    return p["to"] + (p["from"] - p["to"]) * shape
+
+
+def learning_rates(schedule: tuple[Phase, ...], positions: np.ndarray) -> np.ndarray:
+    """Learning rates (n,) at token `positions` (n,) in (0, last end]; float64.
+
+    The rate of update s, which reads tokens [s*B, (s+1)*B), is the one at position (s+1)*B.
+    """
+    positions = np.asarray(positions)
+    out = np.empty(positions.shape, dtype=np.float64)
+    for phase in schedule:
+        inside = (positions > phase.start) & (positions <= phase.end)
+        out[inside] = rate(phase, positions[inside])
+    return out
+
+
+def cut(schedule: tuple[Phase, ...], end: int) -> tuple[Phase, ...]:
+    """The phases up to token `end`, which lies in an open phase or at the end of a closed one."""
+    kept = [replace(p, end=min(p.end, end)) for p in schedule if p.start < end]
+    last = schedule[len(kept) - 1]
+    if kept[-1] != last and not last.open:
+        raise ValueError(f"a closed phase ({last}) cannot be cut at {end}")
+    return tuple(kept)
+
+
+def _knee(schedule: Power, lr: float, batch_tokens: int) -> float:
+    if (schedule.knee is None) == (schedule.amplitude is None):
+        raise RequestError(
+            f"schedule.knee={schedule.knee}, schedule.amplitude={schedule.amplitude}: give exactly one of them"
+        )
+    if schedule.knee is not None:
+        return float(schedule.knee)
+    return (schedule.amplitude * batch_tokens / 4096 / lr) ** (-1 / schedule.exponent)
+
+
+def _tail(schedule: WSD | Power, start: int, end: int, top: float, final: float) -> Phase:
+    if schedule.shape == "half_life":
+        if not schedule.half_life:
+            raise RequestError("schedule.half_life=null: shape=half_life needs a half-life in tokens")
+        return Phase("half_life", start, end, (("from", top), ("half_life", float(schedule.half_life))))
+    if schedule.shape == "exp" and final <= 0:
+        raise RequestError(f"schedule.final={schedule.final}: shape=exp decays to a share above 0, such as 0.01")
+    return Phase(schedule.shape, start, end, _decay_params(top, min(final, top)))
+
+
+def _decay_params(top: float, final: float) -> tuple[tuple[str, float], ...]:
+    return (("from", top), ("to", final))
+
+
+def _updates(tokens: float, batch_tokens: int) -> int:
+    return round(tokens / batch_tokens) * batch_tokens
