@@ -85,7 +85,7 @@ def _polish_chunk(
     theta: np.ndarray, problem: Problem, weights: np.ndarray, y: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     theta = np.clip(theta, problem.low, problem.high)
-    damping = np.ones(len(theta))
+    damping: np.ndarray = np.ones(len(theta))
     value, gradient, newton, safe = _expand(theta, problem, weights, y)
     active = np.arange(len(theta))  # starts that still move
     best_theta, best_value = theta.copy(), value.copy()
@@ -127,8 +127,10 @@ def _expand(
     inside = a <= problem.delta
     pull = weights * np.clip(r, -problem.delta, problem.delta)  # d objective / d log L
     value = (weights * np.where(inside, 0.5 * r * r, problem.delta * (a - 0.5 * problem.delta))).sum(-1)
-    jacobian = np.einsum("snk,nkp->snp", share, x) if terms > 3 else sum(
-        share[:, :, k, None] * x[None, :, k, :] for k in range(terms)
+    jacobian = (
+        np.einsum("snk,nkp->snp", share, x)
+        if terms > 3
+        else sum(share[:, :, k, None] * x[None, :, k, :] for k in range(terms))
     )
     gradient = np.matmul(pull[:, None, :], jacobian)[:, 0]
     outer = (flat[:, :, None] * flat[:, None, :]).reshape(n * terms, p * p)

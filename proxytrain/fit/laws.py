@@ -18,6 +18,7 @@ from proxytrain.fit.table import Runs, to_levels
 
 EXPONENT_BOUNDS = (0.02, 2.5)  # a smaller exponent is a constant in disguise, a larger one was never seen
 EXPONENT_GRID = (0.05, 0.1, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0, 1.4)  # where the search for an exponent starts
+MOST_LEVELS = 16  # of a law with levels: more is a scatter, not a grid
 AMPLITUDE_RANGE = 14.0  # a term below e^-14 of the loss is zero, and its parameters are not identified
 
 
@@ -180,6 +181,7 @@ def bind(law: Law, runs: Runs) -> Bound:
     problem = what_is_missing(law, runs)
     if problem:
         raise Refusal(problem)
+    runs = runs.take(usable(law, runs))
     levels = tuple(np.unique(to_levels(runs.numbers[law.per])).tolist()) if law.per else ()
     centre = {c: float(np.log(runs.numbers[c]).mean()) for c in law.columns}
     return Bound(law, levels, centre, float(np.log(runs.loss).mean()))
@@ -212,6 +214,8 @@ def what_is_missing(law: Law, runs: Runs) -> str | None:
                 f"{law.name} needs at least three values of {column}{where}, the table has {got}; "
                 f"add runs at {3 - len(have)} more value{'s' if len(have) < 2 else ''} of {column}"
             )
+    if law.per and len(np.unique(to_levels(runs.numbers[law.per]))) > MOST_LEVELS:
+        return f"{law.name} needs a grid: several sizes at each of a few {law.per}; this table is a scatter"
     cells = len(np.unique(np.c_[to_levels(runs.params), to_levels(runs.tokens)], axis=0))
     levels = len(np.unique(to_levels(runs.numbers[law.per]))) if law.per else 1
     free = sum(levels if t.per else 1 for t in law.terms) + len({e for t in law.terms for e in t.powers.values()})

@@ -27,7 +27,7 @@ class FitConfig:
         Huber's threshold on log loss. None: 1.345 times the seed noise where the table shows it, else 1e-3, the
         value of Hoffmann et al. (arXiv 2203.15556).
     seed_noise : float or None
-        Relative standard deviation of the loss over seeds. None: from repeated seeds, else from residuals, else assumed.
+        Relative standard deviation of the loss over seeds. None: estimated (repeated seeds, else residuals).
     schedule : str or None
         The learning-rate schedule to predict, where the table has several. None: the most common.
     allow_extrapolation : bool
@@ -48,11 +48,18 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         _require("level", self.level, isinstance(self.level, float) and 0 < self.level < 1, "a number between 0 and 1")
-        _require("bootstraps", self.bootstraps, _whole(self.bootstraps) and self.bootstraps >= 20, "a whole number, 20 or more")
+        _require(
+            "bootstraps",
+            self.bootstraps,
+            _whole(self.bootstraps) and self.bootstraps >= 20,
+            "a whole number, 20 or more",
+        )
         _require("seed", self.seed, _whole(self.seed) and self.seed >= 0, "a whole number, 0 or more")
         for key in ("delta", "seed_noise"):
             value = getattr(self, key)
-            _require(key, value, value is None or (_number(value) and 0 < value < 1), "null, or a number between 0 and 1")
+            _require(
+                key, value, value is None or (_number(value) and 0 < value < 1), "null, or a number between 0 and 1"
+            )
         _require("columns", self.columns, isinstance(self.columns, Mapping), "a mapping {our name: the table's name}")
 
 

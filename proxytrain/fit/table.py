@@ -70,7 +70,9 @@ class Runs:
         digest = hashlib.sha256()
         for name, values in sorted({**self.numbers, **self.labels}.items()):
             digest.update(name.encode() + b"\0")
-            digest.update(np.ascontiguousarray(values).tobytes() if name in self.numbers else "\0".join(values).encode())
+            digest.update(
+                np.ascontiguousarray(values).tobytes() if name in self.numbers else "\0".join(values).encode()
+            )
         return digest.hexdigest()
 
     def level_of(self, column: str) -> np.ndarray:
@@ -79,12 +81,14 @@ class Runs:
 
 
 def to_levels(values: np.ndarray, tolerance: float = 0.01) -> np.ndarray:
-    """Replace each value by the smallest of its chain of neighbours closer than `tolerance` (relative)."""
+    """Make values equal that differ by less than `tolerance` (relative): each becomes the smallest of its level."""
     order = np.argsort(values, kind="stable")
-    ordered = values[order]
-    new = np.concatenate([[True], ordered[1:] > ordered[:-1] * (1 + tolerance)])
     levels = np.empty_like(values)
-    levels[order] = ordered[new][np.cumsum(new) - 1]
+    start = -np.inf
+    for i in order:
+        if not values[i] <= start * (1 + tolerance):
+            start = values[i]
+        levels[i] = start
     return levels
 
 

@@ -1,0 +1,34 @@
+"""Laws of loss: tables in; laws, predictions with intervals, and refusals out. Knows nothing of training.
+
+Imports numpy, scipy and pandas when asked for something, and never torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from proxytrain.fit.laws import LAWS, Law, Term
+    from proxytrain.fit.losses import fit_losses
+    from proxytrain.fit.options import FitConfig
+    from proxytrain.fit.result import Fit, Prediction, load_fit
+
+_HOME = {
+    "LAWS": "laws",
+    "Fit": "result",
+    "FitConfig": "options",
+    "Law": "laws",
+    "Prediction": "result",
+    "Term": "laws",
+    "fit_losses": "losses",
+    "load_fit": "result",
+}
+
+__all__ = ["LAWS", "Fit", "FitConfig", "Law", "Prediction", "Term", "fit_losses", "load_fit"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,389 @@
+"""The result of a fit: estimates, what is not known, predictions with intervals, and the JSON that keeps it all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from proxytrain.errors import Refusal, RequestError
+from proxytrain.fit.laws import EXPONENT_BOUNDS, LAWS, Bound
+from proxytrain.fit.noise import Noise
+from proxytrain.fit.options import FitConfig
+from proxytrain.fit.predictor import Held, Member, Predictor, Range
+from proxytrain.fit.table import RANGES
+
+FORMAT = "proxytrain fit 1"
+LIMIT = 3.0  # predictions reach at most so many times the largest backtested log-gap
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Loss of one new run, nats a token, with its interval: floats, or arrays where arrays were asked.
+
+    `gap` is compute (6 N D) over that of the largest run fitted; `note` is empty, or a label that must be shown.
+    """
+
+    loss: Any
+    low: Any
+    high: Any
+    level: float
+    gap: Any
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What `fit_losses` returns. Immutable; `predict` asks it, `save` writes it.
+
+    Attributes
+    ----------
+    law : str
+        As asked: a law's name, or "auto".
+    backtest : list of dict
+        One held-out run each: cut, trained_on, row, params, tokens, loss, prediction, low, high, gap, reach, error.
+    runs : dict of list
+        The runs that were fitted: row, params, tokens, loss, fitted, residual (log), weight where given.
+    data : dict
+        source, hash, runs in the table and fitted, schedule, columns ignored.
+    warnings : list of str
+    versions : dict of str
+    prediction : Prediction or None
+        Of the target, where one was given.
+    """
+
+    law: str
+    predictor: Predictor
+    config: FitConfig
+    runs: dict[str, list[float]]
+    data: dict[str, Any]
+    warnings: list[str]
+    versions: dict[str, str]
+    prediction: Prediction | None = None
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The laws that take part, each estimated."""
+        return self.predictor.members
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each law in the prediction."""
+        return {m.bound.law.name: w for m, w in zip(self.members, self.predictor.weights)}
+
+    @property
+    def main(self) -> Member:
+        """The law with the largest weight; the first of equals."""
+        return self.members[int(np.argmax(self.predictor.weights))]
+
+    @property
+    def params(self) -> dict[str, float]:
+        """Parameters of the main law as in its formula; of a law with levels, amplitudes are named "A@tokens"."""
+        return dict(zip(self.main.bound.names, self.main.bound.natural(self.main.theta).tolist()))
+
+    @property
+    def stderr(self) -> dict[str, float]:
+        """Bootstrap standard errors of `params`."""
+        draws = self.main.bound.natural(self.main.draws)
+        return dict(zip(self.main.bound.names, draws.std(0, ddof=1).tolist()))
+
+    @property
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Bootstrap intervals of `params` at the fit's level."""
+        tail = 0.5 - self.config.level / 2
+        low, high = np.quantile(self.main.bound.natural(self.main.draws), [tail, 1 - tail], axis=0)
+        return {n: (float(a), float(b)) for n, a, b in zip(self.main.bound.names, low, high)}
+
+    @property
+    def correlations(self) -> np.ndarray:
+        """Bootstrap correlations (p, p) of the main law's log amplitudes (centred) and exponents."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.nan_to_num(np.corrcoef(self.main.draws.T))
+
+    @property
+    def objective(self) -> float:
+        """Huber's loss at the estimate, summed over runs."""
+        return self.main.objective
+
+    @property
+    def convergence(self) -> float:
+        """Share of the starts that reached the best objective."""
+        return self.main.convergence
+
+    @property
+    def not_identified(self) -> list[str]:
+        """Parameters of the main law that the runs do not determine."""
+        return not_identified(self.main)
+
+    @property
+    def noise(self) -> Noise:
+        """Seed noise by component, of the main law."""
+        return self.main.noise
+
+    @property
+    def residuals(self) -> np.ndarray:
+        """log(loss / fitted) of each run (n,)."""
+        return np.array(self.runs["residual"])
+
+    @property
+    def data_hash(self) -> str:
+        """SHA-256 of the table as it was read."""
+        return str(self.data["hash"])
+
+    @property
+    def backtest(self) -> list[dict[str, Any]]:
+        return [_held_row(h) for h in self.predictor.evidence]
+
+    def predict(self, params: Any, tokens: Any, level: float | None = None) -> Prediction:
+        """Loss of one new run of `params` parameters at `tokens` tokens, with an interval for that run.
+
+        Parameters
+        ----------
+        params, tokens : float or array
+            Broadcast against each other; arrays in, arrays out.
+        level : float, optional
+            Probability that the interval is meant to hold the loss; default: the fit's.
+
+        Raises
+        ------
+        Refusal
+            Farther than three times the largest backtested log-gap (unless allowed in the config), in a direction in
+            which the fit has no trend, or at tokens that a law with levels does not know.
+        RequestError
+            Values or a level that cannot be.
+        """
+        level = self.config.level if level is None else level
+        if not (isinstance(level, (int, float)) and 0 < level < 1):
+            raise RequestError(f"level={level!r}: must be a number between 0 and 1")
+        n, d = np.broadcast_arrays(_positive("params", params), _positive("tokens", tokens))
+        flat_n, flat_d = n.ravel().astype(float), d.ravel().astype(float)
+        note = self._refuse_far(flat_n, flat_d)
+        loss, low, high = self.predictor.predict(flat_n, flat_d, float(level))
+        gap = self.predictor.range.gap(flat_n, flat_d)
+        shaped = [float(v[0]) if n.ndim == 0 else v.reshape(n.shape) for v in (loss, low, high, gap)]
+        return Prediction(shaped[0], shaped[1], shaped[2], float(level), shaped[3], note)
+
+    def _refuse_far(self, params: np.ndarray, tokens: np.ndarray) -> str:
+        reach = self.predictor.range.reach(params, tokens)
+        far = int(reach.argmax())
+        seen = max((h.reach for h in self.predictor.evidence), default=0.0)
+        where = f"params={params[far]:.4g} tokens={tokens[far]:.4g}"
+        for column, values, most in (
+            ("params", params, self.predictor.range.params),
+            ("tokens", tokens, self.predictor.range.tokens),
+        ):
+            if values.max() > 1.5 * most and all(_vanished(m, column) for m in self.members):
+                raise Refusal(
+                    f"the fit shows no fall of the loss with {column}, so it cannot predict "
+                    f"{column}={values.max():.4g}; add runs at more values of {column}"
+                )
+        if reach[far] <= LIMIT * seen or reach[far] < 0.05:
+            return ""
+        gap = float(np.exp(reach[far]))
+        tested = f"the backtest reached a gap of {np.exp(seen):.3g}x" if seen else "nothing could be backtested"
+        if not self.config.allow_extrapolation:
+            need = float(np.exp(reach[far] / LIMIT))
+            raise Refusal(
+                f"{where} is a gap of {gap:.3g}x beyond the runs, and {tested} (at most its cube is predicted); "
+                f"add runs so that the largest {need:.3g}x can be held out and predicted from smaller ones, "
+                "or set allow_extrapolation=true"
+            )
+        return f"EXTRAPOLATION: a gap of {gap:.3g}x, and {tested}; the interval is a guess"
+
+    def summary(self) -> list[str]:
+        """Short lines for people: laws with numbers, what is not identified, noise, backtest, warnings."""
+        lines = [f"{self.data['fitted']} of {self.data['rows']} runs from {self.data['source']}"]
+        for member, weight in zip(self.members, self.predictor.weights):
+            share = f" (weight {weight:.2f})" if len(self.members) > 1 else ""
+            lines.append(f"{member.bound.law.name}{share}: {member.bound.law.formula}")
+            unknown = not_identified(member)
+            values = member.bound.natural(member.theta)
+            errors = member.bound.natural(member.draws).std(0, ddof=1)
+            parts = [
+                f"{n} = not identified" if n in unknown else f"{n} = {v:.4g} ± {s:.2g}"
+                for n, v, s in zip(member.bound.names, values, errors)
+            ]
+            lines.append("  " + ", ".join(parts))
+        luck = self.noise
+        lines.append(f"seed noise of one run {100 * luck.run:.2g}% ({luck.source}); misfit {100 * luck.misfit:.2g}%")
+        rows = self.backtest
+        if rows:
+            errors = np.abs([r["error"] for r in rows])
+            inside = np.mean([r["low"] <= r["loss"] <= r["high"] for r in rows])
+            lines.append(
+                f"backtest: {len(rows)} predictions at gaps up to {max(r['gap'] for r in rows):.3g}x, median error "
+                f"{100 * np.median(errors):.2g}%, worst {100 * errors.max():.2g}%, {100 * inside:.0f}% in their interval"
+            )
+        else:
+            lines.append("backtest: none possible (too few runs to hold any out)")
+        if self.prediction is not None:
+            p = self.prediction
+            lines.append(
+                f"target: {p.loss:.4f} [{p.low:.4f}, {p.high:.4f}] at {100 * p.level:g}%, gap {p.gap:.3g}x {p.note}"
+            )
+        return lines + [f"warning: {w}" for w in self.warnings]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fit as JSON: under a temporary name, synced, then renamed."""
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(_render(self._to_json()) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+
+    def _to_json(self) -> dict[str, Any]:
+        config = asdict(self.config)
+        config["columns"] = dict(self.config.columns)
+        return {
+            "format": FORMAT,
+            "law": self.law,
+            "params": self.params,
+            "stderr": self.stderr,
+            "not_identified": self.not_identified,
+            "objective": self.objective,
+            "convergence": self.convergence,
+            "prediction": None if self.prediction is None else asdict(self.prediction),
+            "warnings": self.warnings,
+            "data": self.data,
+            "config": config,
+            "versions": self.versions,
+            "range": asdict(self.predictor.range),
+            "backtest": self.backtest,
+            "runs": self.runs,
+            "laws": [_member_json(m, w) for m, w in zip(self.members, self.predictor.weights)],
+        }
+
+
+def load_fit(path: str | os.PathLike[str]) -> Fit:
+    """Read a fit that `Fit.save` wrote; its predictions are the same to the last bit.
+
+    Raises a RequestError where the file is missing or is not such a fit.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RequestError(f"{path}: no such file")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        if raw.get("format") != FORMAT:
+            raise RequestError(f"{path}: format is {raw.get('format')!r}, must be {FORMAT!r}")
+        members = tuple(_member_from(m) for m in raw["laws"])
+        evidence = tuple(Held(**{f.name: row[f.name] for f in fields(Held)}) for row in raw["backtest"])
+        predictor = Predictor(members, tuple(m["weight"] for m in raw["laws"]), Range(**raw["range"]), evidence)
+        prediction = None if raw["prediction"] is None else Prediction(**raw["prediction"])
+        config = FitConfig(**raw["config"])
+        return Fit(
+            raw["law"], predictor, config, raw["runs"], raw["data"], raw["warnings"], raw["versions"], prediction
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, RequestError):
+            raise
+        raise RequestError(f"{path}: is not a fit that was saved by proxytrain ({error})") from None
+
+
+def not_identified(member: Member) -> list[str]:
+    """Parameters at a bound, in the fit or in a tenth of its refits, or known to a factor only."""
+    low, high = member.bound.bounds
+    edge = 1e-3
+    out = []
+    amplitudes = len(member.bound.amplitudes)
+    for i, name in enumerate(member.bound.names):
+        at_bound = (member.draws[:, i] < low[i] + edge) | (member.draws[:, i] > high[i] - edge)
+        spread = float(member.draws[:, i].std())
+        wide = spread > 1.0 if i < amplitudes else spread > 0.5 * member.theta[i]
+        if wide or at_bound.mean() > 0.1 or not low[i] + edge < member.theta[i] < high[i] - edge:
+            out.append(name)
+    return out
+
+
+def _vanished(member: Member, column: str) -> bool:
+    """Whether the law's trend in a column is gone: its amplitude is zero, or its exponent as good as zero."""
+    law, names = member.bound.law, member.bound.names
+    terms = [t for t in law.terms if column in t.powers]
+    if not terms:
+        return False
+    low, _ = member.bound.bounds
+    zero = all(
+        member.theta[i] < low[i] + 1e-3
+        for t in terms
+        for i, n in enumerate(names)
+        if n == t.amplitude or n.startswith(t.amplitude + "@")
+    )
+    flat = all(member.theta[names.index(t.powers[column])] < EXPONENT_BOUNDS[0] + 1e-3 for t in terms)
+    return zero or flat
+
+
+def _positive(name: str, value: Any) -> np.ndarray:
+    low, high, meaning = RANGES[name]
+    try:
+        out = np.asarray(value, dtype=float)
+    except (TypeError, ValueError):
+        raise RequestError(f"{name}={value!r}: must be {meaning}") from None
+    if not out.size or not (np.isfinite(out) & (out >= low) & (out < high)).all():
+        raise RequestError(f"{name}={value!r}: must be {meaning}")
+    return out
+
+
+def _held_row(held: Held) -> dict[str, Any]:
+    row = asdict(held)
+    row["error"] = held.prediction / held.loss - 1.0
+    return row
+
+
+def _member_json(member: Member, weight: float) -> dict[str, Any]:
+    bound = member.bound
+    return {
+        "name": bound.law.name,
+        "formula": bound.law.formula,
+        "source": bound.law.source,
+        "meaning": dict(bound.law.meaning),
+        "weight": weight,
+        "params": dict(zip(bound.names, bound.natural(member.theta).tolist())),
+        "stderr": dict(zip(bound.names, bound.natural(member.draws).std(0, ddof=1).tolist())),
+        "not_identified": not_identified(member),
+        "objective": member.objective,
+        "delta": member.delta,
+        "convergence": member.convergence,
+        "noise": asdict(member.noise),
+        "levels": list(bound.levels),
+        "centre": dict(bound.centre),
+        "scale": bound.scale,
+        "theta": member.theta.tolist(),
+        "draws": member.draws.tolist(),
+    }
+
+
+def _member_from(raw: Mapping[str, Any]) -> Member:
+    if raw["name"] not in LAWS:
+        raise RequestError(f"law {raw['name']!r} is not known to this version")
+    bound = Bound(LAWS[raw["name"]], tuple(raw["levels"]), raw["centre"], raw["scale"])
+    return Member(
+        bound,
+        np.array(raw["theta"]),
+        np.array(raw["draws"]),
+        raw["objective"],
+        raw["delta"],
+        raw["convergence"],
+        Noise(**raw["noise"]),
+    )
+
+
+def _render(value: Any, indent: int = 0) -> str:
+    """JSON with a line for each entry, and lists of plain values on one line."""
+    pad = "  " * (indent + 1)
+    if isinstance(value, Mapping):
+        if not value or (indent >= 2 and not any(isinstance(v, (Mapping, list, tuple)) for v in value.values())):
+            return json.dumps(value)
+        body = ",\n".join(f"{pad}{json.dumps(str(k))}: {_render(v, indent + 1)}" for k, v in value.items())
+        return "{\n" + body + "\n" + "  " * indent + "}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if not any(isinstance(v, (Mapping, list, tuple)) for v in value):
+            return json.dumps(list(value))
+        return "[\n" + ",\n".join(pad + _render(v, indent + 1) for v in value) + "\n" + "  " * indent + "]"
+    return json.dumps(value)

@@ -1,0 +1,91 @@
+"""Reading a table: what is accepted, and a line that helps for what is not."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from proxytrain.errors import RequestError
+from proxytrain.fit.table import read_runs, to_levels
+
+GOOD = {"params": [1e7, 2e7], "tokens": [1e9, 1e9], "loss": [3.0, 2.9]}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_file_reads_like_the_arrays_in_it(tmp_path, suffix):
+    path = tmp_path / f"t.{suffix}"
+    frame = pd.DataFrame(GOOD)
+    frame.to_csv(path, index=False) if suffix == "csv" else frame.to_parquet(path)
+    assert read_runs(path).hash == read_runs(GOOD).hash == read_runs(frame).hash
+
+
+def test_the_order_of_rows_and_columns_does_not_matter():
+    turned = {k: v[::-1] for k, v in reversed(list(GOOD.items()))}
+    assert read_runs(turned).hash == read_runs(GOOD).hash
+    assert (read_runs(turned).loss == read_runs(GOOD).loss).all()
+
+
+def test_unknown_columns_are_ignored_and_listed():
+    assert read_runs({**GOOD, "note": ["a", "b"]}).ignored == ("note",)
+
+
+def test_columns_can_be_renamed():
+    table = {"params_nonembedding": [1e7, 2e7], "tokens": [1e9, 1e9], "loss": [3.0, 2.9]}
+    assert (read_runs(table, {"params": "params_nonembedding"}).params == [1e7, 2e7]).all()
+
+
+def test_values_within_one_percent_are_one_level():
+    assert len(np.unique(to_levels(np.array([1e6, 1.005e6, 2e6, 1.999e6])))) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"loss": None}, ["no column loss", "params, tokens"]),
+        ({"loss": ["3.0", "abc"]}, ["loss in row 2", "'abc'", "not a number"]),
+        ({"loss": [3.0, float("nan")]}, ["loss in row 2", "nan", "above 0"]),
+        ({"loss": [3.0, float("inf")]}, ["loss in row 2", "inf"]),
+        ({"loss": [-1.0, 3.0]}, ["loss in row 1", "-1", "above 0"]),
+        ({"loss": [300.0, 3.0]}, ["loss in row 1", "300", "nats a token"]),
+        ({"tokens": [12, 1e9]}, ["tokens in row 1", "12", "at least 1000"]),
+        ({"params": [7, 70]}, ["params in row 1", "at least 1000"]),
+        ({"params": [1e7]}, ["different length"]),
+        ({"params": [], "tokens": [], "loss": []}, ["has no rows"]),
+    ],
+)
+def test_a_bad_table_gets_one_line_that_names_it(change, words):
+    table = {k: v for k, v in {**GOOD, **change}.items() if v is not None}
+    with pytest.raises(RequestError) as error:
+        read_runs(table)
+    assert "\n" not in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("empty.csv", b"", "is empty"),
+        ("head.csv", b"params,tokens,loss\n", "has no rows"),
+        ("t.txt", b"x", "must be .csv or .parquet"),
+        ("t.parquet", b"not parquet", "cannot be read"),
+        ("t.csv", b"params,tokens,loss\n1e7,1e9\n1e7,1e9,3,4,5\n", "cannot be read"),
+        ("u.csv", b"\xff\xfe\x00\x01", "cannot be read"),
+    ],
+)
+def test_a_bad_file_gets_one_line_that_names_it(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(RequestError) as error:
+        read_runs(tmp_path / name)
+    assert name in str(error.value)
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(RequestError, match="no such file"):
+        read_runs(tmp_path / "gone.csv")
+
+
+def test_something_that_is_no_table_is_refused():
+    with pytest.raises(RequestError, match="must be a DataFrame"):
+        read_runs(3)
