@@ -47,8 +47,9 @@ def build_text(data: TextData, built: Path, progress: Progress, notice: Notice) 
         for text, lengths in val.blocks():
             ids, counts = tokenizer.encode(text, lengths)
             ids = ids[: data.val_tokens - held_out.tokens]
-            kept = np.clip(len(ids) - (np.cumsum(counts) - counts), 0, counts)  # tokens kept of each unit
-            text_bytes += float(((lengths - (end == 0)) * kept / np.maximum(counts, 1)).sum())
+            lengths, words = lengths - (end == 0), counts - (end == 0)  # of each unit, without its end-of-text
+            kept = np.clip(len(ids) - (np.cumsum(counts) - counts), 0, words)
+            text_bytes += float((lengths * kept / np.maximum(words, 1)).sum())
             held_out.write(ids)
             if held_out.tokens == data.val_tokens:
                 break

@@ -13,6 +13,7 @@ from proxytrain.config import HubData
 from proxytrain.corpus.files import text_pieces
 from proxytrain.errors import RequestError
 
+GATEWAY = {403, 407, 502, 503, 504}  # HTTP codes of whatever stands in between
 PATIENCE = 1.5  # seconds that the hub has for its first answer
 
 
@@ -66,8 +67,8 @@ def _refuse_unreachable(path: str) -> None:
         try:
             urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=PATIENCE).close()
             failure.clear()
-        except urllib.error.HTTPError:
-            failure.clear()  # an answer
+        except urllib.error.HTTPError as error:
+            failure[:] = [str(error)] if error.code in GATEWAY else []  # any other code is an answer of the hub's own
         except OSError as error:
             reason = getattr(error, "reason", error)
             if isinstance(reason, ssl.SSLError):
