@@ -33,13 +33,15 @@ def flops_per_token(model: Model, vocab: int) -> float:
     return 6.0 * (model.depth * (block + scores) + d * vocab)
 
 
-def pack_bytes(model: Model, vocab: int, members: int, batch_tokens: int) -> int:
-    """Peak memory of a pack of K members in float32: flat buffers, activations and logits.
+def activation_floats(model: Model, vocab: int) -> int:
+    """Floats a token that backward keeps: rows of each block, and three of the logits (softmax and gradient)."""
+    rows = 22 * model.width + (5 if model.mlp == "swiglu" else 3) * mlp_size(model)
+    return model.depth * rows + 6 * model.width + 3 * vocab
 
-    Buffers: weights, gradients, two moments and two scratch rows of the optimizer. Activations: what backward keeps of
-    each block, in rows of `width`, and three copies of the logits (their gradient and the softmax included).
+
+def pack_bytes(model: Model, vocab: int, members: int, tokens: int) -> int:
+    """Peak memory of K members in float32 that read `tokens` tokens each at once.
+
+    Flat buffers (weights, gradients, two moments, two rows of scratch), activations and logits.
     """
-    size, hidden = flat_size(layout(model, vocab)), mlp_size(model)
-    rows = 22 * model.width + (5 if model.mlp == "swiglu" else 3) * hidden
-    a_token = model.depth * rows + 6 * model.width + 3 * vocab
-    return 4 * members * (6 * size + batch_tokens * a_token)
+    return 4 * members * (6 * flat_size(layout(model, vocab)) + tokens * activation_floats(model, vocab))

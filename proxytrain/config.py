@@ -41,7 +41,7 @@ class CodeData(TextData):
     """`data=code`: Python sources of the standard library and of pinned packages; nothing is downloaded."""
 
     packages: list[str]
-    reference_hash: str | None  # content hash on the machines that the pins describe
+    reference_hash: str | None  # of the text on the machines that the pins describe
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,6 @@ class Train:
 
     device: str  # auto | cpu | cuda
     precision: Literal["float32", "bfloat16"]
-    compile: Literal["auto", "on", "off"]
     memory: Positive | None  # bytes a pack may use; null: what the device has, shared by its workers
     checkpoint_seconds: PositiveFloat
     eval_every: Positive  # tokens between evaluations on the small slice
@@ -167,6 +166,9 @@ class Config:
     launch: Launch
     fit: FitConfig
     store: str
+    table: str | None
+    file: str | None
+    params: PositiveFloat | None
     tokens: Positive | None  # the length of a run: one of tokens, tokens_per_param, flops
     tokens_per_param: PositiveFloat | None
     flops: PositiveFloat | None

@@ -1,0 +1,5 @@
+import sys
+
+from proxytrain.cli import main
+
+sys.exit(main())

@@ -1,0 +1,366 @@
+"""Verbs to functions, nothing else. `proxytrain VERB [overrides]`, the same as `python -m proxytrain VERB ...`.
+
+Exit codes: 0 done; 1 some runs failed or the answer is a refusal; 2 the request is wrong (one line); 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from proxytrain.errors import Refusal, RequestError
+
+Verb = Callable[[argparse.Namespace], int]
+VERBS: dict[str, tuple[str, Verb]] = {}
+
+
+def verb(text: str) -> Callable[[Verb], Verb]:
+    """Enter a function as the verb of its name; `text` is its help."""
+
+    def enter(function: Verb) -> Verb:
+        VERBS[function.__name__] = (text, function)
+        return function
+
+    return enter
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; every way to go wrong ends in a line and an exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("proxytrain"))
+        return 0
+    if argv[0] not in VERBS:
+        import difflib
+
+        near = difflib.get_close_matches(argv[0], VERBS, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        print(f"{argv[0]}: no such verb; there are {', '.join(VERBS)}{hint}", file=sys.stderr)
+        return 2
+    options = _options(argv[0], argv[1:])
+    try:
+        return VERBS[argv[0]][1](options)
+    except RequestError as error:
+        if options.debug:
+            raise
+        print(f"proxytrain {argv[0]}: {error}", file=sys.stderr)
+        return 2
+    except Refusal as error:
+        if options.debug:
+            raise
+        print(f"no answer: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+@verb("the main job: expand, plan, train what is missing, fit, predict the target, write the report")
+def sweep(options: argparse.Namespace) -> int:
+    from proxytrain import sweep as job
+    from proxytrain.track.text import plan_lines
+
+    asked, console = _request(options)
+    made = job.plan(asked)
+    left = job.missing(asked.store, asked.runs)
+    if left:
+        console.say("\n".join(plan_lines(made)))
+    code = job.train(asked, made, console)
+    if code == 130:
+        raise KeyboardInterrupt
+    if code and job.missing(asked.store, asked.runs):
+        console.say(f"some runs failed; `proxytrain status sweep.name={asked.name}` says why")
+        return 1
+    if not asked.target:
+        console.say(f"{len(asked.runs)} runs done; no target to predict (sweep.target)")
+        return 0
+    lines, code = _answer(asked, console)
+    print("\n".join(lines))
+    _write_report(asked, console)
+    return code
+
+
+@verb("the same up to training: runs, segments, packs, what sharing saves, time, memory, disk; trains nothing")
+def plan(options: argparse.Namespace) -> int:
+    from proxytrain import sweep as job
+    from proxytrain.track.text import pack_lines, plan_lines
+
+    asked, _ = _request(options)
+    made = job.plan(asked)
+    print("\n".join([*plan_lines(made), *pack_lines(made)]))
+    return 0
+
+
+@verb("one run; `-m` and Hydra's launchers and sweepers work too")
+def train(options: argparse.Namespace) -> int:
+    from proxytrain import sweep as job
+
+    if options.multirun:
+        return _multirun(options)
+    asked, console = _request(options)
+    return _train_one(asked, job, console)
+
+
+@verb("take packs from a plan until none is left: what sweep starts, and what a cluster's tasks run")
+def work(options: argparse.Namespace) -> int:
+    from proxytrain.launch.machine import machine
+    from proxytrain.launch.worker import work as worker
+    from proxytrain.plan import freeze
+    from proxytrain.store import Store
+
+    config = _config(options)
+    store = Store(config.store)
+    made = freeze.load(store.sweep(config.sweep.name) / "plan.json")
+    return worker(made, store, machine(config).device, config.launch.threads)
+
+
+@verb("what is done, running, waiting and failed, and why; without sweep.name, of all sweeps")
+def status(options: argparse.Namespace) -> int:
+    from proxytrain import sweep as job
+    from proxytrain.store import Store
+    from proxytrain.track.text import run_lines
+
+    config = _config(options)
+    store = Store(config.store)
+    named = any(o.startswith("sweep.name=") or o.startswith("experiment=") for o in options.overrides)
+    names = [config.sweep.name] if named else store.sweeps()
+    if not names:
+        print(f"no sweep in {store.root}")
+        return 0
+    failed = False
+    content = {}
+    for name in names:
+        state = job.progress_of(store, name)
+        counts: dict[str, int] = {}
+        for run in state["runs"].values():
+            counts[run["state"]] = counts.get(run["state"], 0) + 1
+        failed = failed or "failed" in counts
+        content[name] = {"counts": counts, "runs": state["runs"]}
+        if not options.json:
+            print(f"{name}: " + ", ".join(f"{n} {what}" for what, n in sorted(counts.items())))
+            if named or "failed" in counts:
+                print("\n".join(run_lines(state, everything=named)))
+    if options.json:
+        print(json.dumps(content, indent=1))
+    return 1 if failed else 0
+
+
+@verb("fit laws to a sweep's runs, or to any table (table=losses.csv); writes fit.json")
+def fit(options: argparse.Namespace) -> int:
+    from proxytrain import sweep as job
+    from proxytrain.fit import fit_losses
+
+    config = _config(options)
+    if config.table:
+        result = fit_losses(config.table, **vars(config.fit))
+        path = Path(config.file or "fit.json")
+        result.save(path)
+    else:
+        asked, console = _request(options)
+        result = job.fit(asked, console)
+        path = asked.folder / "fit.json"
+        if config.file:
+            path = Path(config.file)
+            result.save(path)
+    print("\n".join(result.summary()))
+    print(f"written to {path}")
+    return 0
+
+
+@verb("loss with interval from a fit.json: params=7e9 tokens=2e12, or the sweep's target")
+def predict(options: argparse.Namespace) -> int:
+    from proxytrain.fit import load_fit
+    from proxytrain.track.text import sentence
+
+    config = _config(options)
+    if config.params is None:
+        asked, console = _request(options)
+        if not asked.target:
+            raise RequestError("params=null: give params=... and tokens=..., or a sweep with a target")
+        lines, code = _answer(asked, console)
+        print("\n".join(lines))
+        return code
+    if config.tokens is None:
+        raise RequestError("tokens=null: give the length of the run to predict, such as tokens=2e12")
+    path = _fit_file(config)
+    fitted = load_fit(path)
+    answer = fitted.predict(params=config.params, tokens=config.tokens)
+    if options.json:
+        print(json.dumps(vars(answer), indent=1))
+    else:
+        print(sentence(answer, f"{config.params:,.0f} parameters, {config.tokens:,} tokens", str(path)))
+    return 0
+
+
+@verb("train the target and show prediction against truth")
+def verify(options: argparse.Namespace) -> int:
+    from proxytrain import sweep as job
+    from proxytrain.track.text import plan_lines
+
+    asked, console = _request(options)
+    if not asked.target:
+        raise RequestError(
+            "sweep.target={}: nothing to verify; name the larger run, as sweep.target={model:{width:128}}"
+        )
+    if job.missing(asked.store, asked.runs):
+        raise RequestError(f"sweep.name={asked.name}: its runs are not all trained; `proxytrain sweep` first")
+    if job.truth(asked) is None:
+        made = job.plan(asked, runs=[asked.target], name=f"{asked.name}.verify")
+        console.say("\n".join(plan_lines(made)))
+        code = job.train(asked, made, console)
+        if code == 130:
+            raise KeyboardInterrupt
+        if code:
+            raise Refusal(f"the target's run failed; see `proxytrain status sweep.name={asked.name}.verify`")
+    lines, code = _answer(asked, console)
+    print("\n".join(lines))
+    _write_report(asked, console)
+    return code
+
+
+@verb("one self-contained HTML page with figures")
+def report(options: argparse.Namespace) -> int:
+    asked, console = _request(options)
+    _write_report(asked, console)
+    return 0
+
+
+def _train_one(asked: Any, job: Any, console: Any) -> int:
+    """`train` is a sweep of one, named by the run."""
+    from proxytrain.track.text import plan_lines, result_lines
+
+    if len(asked.runs) != 1:
+        raise RequestError(f"sweep.grids: {len(asked.runs)} runs; `train` trains one, `sweep` trains grids")
+    run = asked.runs[0]
+    made = job.plan(asked, name=f"run-{run.id}")
+    if job.missing(asked.store, asked.runs):
+        console.say("\n".join(plan_lines(made)))
+    code = job.train(asked, made, console)
+    if code == 130:
+        raise KeyboardInterrupt
+    result = asked.store.result(run.id)
+    if result is None:
+        raise Refusal(f"the run failed; `proxytrain status sweep.name=run-{run.id}` says why")
+    print("\n".join(result_lines(asked.store, result)))
+    return 0 if result["status"] == "done" else 1
+
+
+def _multirun(options: argparse.Namespace) -> int:
+    """`train` under `hydra.main`, for `-m` with Hydra's own sweepers and launchers; a job returns its final loss."""
+    import hydra
+    from omegaconf import OmegaConf
+
+    from proxytrain import sweep as job
+    from proxytrain.compose import conf_dir
+    from proxytrain.track.console import Console
+
+    def one(config: Any) -> float:
+        console = Console(options.quiet)
+        asked = job.request(OmegaConf.to_container(config, resolve=True), options.config_dir, console)
+        _train_one(asked, job, console)
+        return float(asked.store.result(asked.runs[0].id)["final_loss"] or "nan")
+
+    search = ["--config-dir", options.config_dir] if options.config_dir else []
+    sys.argv = ["proxytrain", "--multirun", *search, *options.overrides]
+    hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(one)()
+    return 0
+
+
+def _answer(asked: Any, console: Any) -> tuple[list[str], int]:
+    """Fit, predict the target, and hold it against the truth where that is known: lines and exit code."""
+    from proxytrain import sweep as job
+    from proxytrain.track.text import answer_lines
+
+    fitted = job.fit(asked, console)
+    answer = job.predict(asked, fitted)
+    return answer_lines(asked, fitted, answer, job.truth(asked)), 0
+
+
+def _write_report(asked: Any, console: Any) -> None:
+    from proxytrain.report import write
+
+    print(f"report: {write(asked, asked.folder / 'report.html')}")
+
+
+def _fit_file(config: Any) -> Path:
+    """The fit.json that was asked for: by `file`, the sweep's own, or one in this folder."""
+    from proxytrain.store import Store
+
+    own = Store(config.store).sweep(config.sweep.name) / "fit.json"
+    places = [Path(config.file)] if config.file else [own, Path("fit.json")]
+    for path in places:
+        if path.exists():
+            return path
+    raise RequestError(
+        f"file={config.file or 'null'}: no {' and no '.join(map(str, places))}; `proxytrain fit` writes it"
+    )
+
+
+def _request(options: argparse.Namespace) -> tuple[Any, Any]:
+    from proxytrain import sweep as job
+    from proxytrain.compose import compose
+    from proxytrain.track.console import Console
+
+    console = Console(options.quiet)
+    return job.request(compose(options.overrides, options.config_dir), options.config_dir, console), console
+
+
+def _config(options: argparse.Namespace) -> Any:
+    from proxytrain.compose import compose
+    from proxytrain.config import build_config
+
+    return build_config(compose(options.overrides, options.config_dir))
+
+
+def _options(name: str, argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=f"proxytrain {name}",
+        description=VERBS[name][0],
+        epilog=_keys(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, such as model.width=64")
+    parser.add_argument("--config-dir", metavar="DIR", help="a folder of yours laid out like conf/, searched too")
+    parser.add_argument("--cfg", choices=["job"], help="print the composed configuration and leave")
+    parser.add_argument("--quiet", action="store_true", help="answers only, no progress")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    if name in ("status", "predict"):
+        parser.add_argument("--json", action="store_true", help="print JSON")
+    if name == "train":
+        parser.add_argument(
+            "-m", "--multirun", action="store_true", help="Hydra's multirun: lists of values, launchers"
+        )
+    return parser.parse_intermixed_args(argv)
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {name:{width}}  {text}" for name, (text, _) in VERBS.items())
+    return (
+        "proxytrain VERB [KEY=VALUE ...]: predict the loss of a large language model from a grid of tiny ones\n\n"
+        f"{verbs}\n\nStart with:  proxytrain sweep experiment=quickstart\n"
+        "proxytrain VERB --help shows flags, groups and keys with their defaults."
+    )
+
+
+def _keys() -> str:
+    """Groups with their options, and the documented keys of `conf/config.yaml`."""
+    from proxytrain.compose import conf_dir
+
+    groups = []
+    for folder in sorted(p for p in conf_dir().iterdir() if p.is_dir()):
+        groups.append(f"  {folder.name}=" + "|".join(sorted(p.stem for p in folder.glob("*.yaml"))))
+    keys = (conf_dir() / "config.yaml").read_text().partition("experiment: null\n")[2]
+    return "groups (keys of each: conf/GROUP/OPTION.yaml, or --cfg job):\n" + "\n".join(groups) + f"\n\nkeys:\n{keys}"

@@ -1,0 +1,81 @@
+"""What training will take: seconds and bytes of a pack. Estimates, from figures measured on CPU (see FINDINGS.md)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from proxytrain import accounting
+from proxytrain.layout import flat_size, layout
+from proxytrain.plan.pack import Member, Pack
+from proxytrain.plan.share import Node
+
+# One thread of a server core: products at 100 GFLOP/s, and 2.2 ns for each float that backward keeps; two busy
+# one-thread workers slow each other down. On a GPU the launches of an update dominate at these sizes.
+CPU_FLOPS, CPU_FLOAT_SECONDS, CPU_UPDATE_SECONDS, CPU_SHARING = 100e9, 2.2e-9, 1.5e-3, 1.25
+GPU_FLOPS, GPU_UPDATE_SECONDS = 20e12, 12e-3
+CURVE_BYTES = 20  # a row of a curve
+
+
+def seconds(pack: Pack, device: str) -> float:
+    """Estimated seconds of one worker for a pack; members leave as they end."""
+    recipe = pack.members[0].recipe
+    flops = accounting.flops_per_token(recipe.model, recipe.vocab)
+    floats = accounting.activation_floats(recipe.model, recipe.vocab)
+    updates = max((m.tokens for m in pack.members), default=0) / recipe.batch_tokens
+    tokens = sum(m.tokens for m in pack.members)
+    if device == "cuda":
+        return updates * GPU_UPDATE_SECONDS + tokens * flops / GPU_FLOPS
+    return updates * CPU_UPDATE_SECONDS + tokens * (flops / CPU_FLOPS + floats * CPU_FLOAT_SECONDS)
+
+
+def elapsed(packs: Sequence[Pack], workers: int, device: str) -> float:
+    """Estimated seconds until all packs are trained by `workers` workers, waiting for states included."""
+    share = CPU_SHARING if workers > 1 and device == "cpu" else 1.0
+    free = [0.0] * workers
+    ready: dict[tuple[str, int], float] = {}
+    for pack in packs:
+        took = seconds(pack, device) * share
+        worker = min(range(workers), key=lambda i: free[i])
+        start = max(free[worker], *(ready.get(k, 0.0) for k in pack.needs), 0.0)
+        free[worker] = start + took
+        longest = max((m.tokens for m in pack.members), default=0) or 1
+        for member in pack.members:
+            for node in member.nodes:
+                ready[node.key] = start + took * (node.end - member.start) / longest
+    return max(free)
+
+
+def memory(pack: Pack, budget: int) -> int:
+    """Estimated peak bytes of a pack: micro-batches keep a single member within the budget."""
+    recipe = pack.members[0].recipe
+    size = accounting.pack_bytes(recipe.model, recipe.vocab, len(pack.members), recipe.batch_tokens)
+    return min(size, budget) if len(pack.members) == 1 else size
+
+
+def disk(member: Member) -> int:
+    """Bytes that a member leaves in the store: curves, and a state at every open node."""
+    return sum(_node_bytes(n) for n in member.nodes)
+
+
+def micro_batches(pack: Pack, budget: int) -> int:
+    """Into how many parts an update is split so that even one member fits into `budget` bytes.
+
+    Raises
+    ------
+    ValueError
+        If one sequence does not fit.
+    """
+    recipe = pack.members[0].recipe
+    sequences = recipe.batch_tokens // recipe.model.context
+    for parts in range(1, sequences + 1):
+        tokens = math.ceil(sequences / parts) * recipe.model.context
+        if accounting.pack_bytes(recipe.model, recipe.vocab, len(pack.members), tokens) <= budget:
+            return parts
+    raise ValueError(f"one sequence of {recipe.model.context} tokens at width {recipe.model.width}")
+
+
+def _node_bytes(node: Node) -> int:
+    size = flat_size(layout(node.recipe.model, node.recipe.vocab))
+    updates = (node.end - node.start) // node.recipe.batch_tokens
+    return updates * CURVE_BYTES + 4096 + (12 * size if node.open else 0)

@@ -1,0 +1,223 @@
+"""The plan: what a sweep trains, written down once. Workers read it; they never see the configuration.
+
+`Plan.make` goes from runs to packs, leaving out what the store has; `save` and `load` keep it as `plan.json`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from proxytrain import accounting
+from proxytrain.config import Config, Train, build
+from proxytrain.errors import RequestError
+from proxytrain.plan import cost
+from proxytrain.plan.pack import Member, Pack, pack, work
+from proxytrain.plan.share import Key, Node, forest
+from proxytrain.runs import NUMERICS_VERSION, Recipe, Run, canonical, digest
+from proxytrain.schedule import Phase
+from proxytrain.store import Store, read_json, write_json
+
+FORMAT = 1
+LARGEST_PACK = {"cpu": 4, "cuda": 64}  # members; throughput levels off beyond (FINDINGS.md)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Runs of a sweep, the target, and the packs that train what was missing when it was made."""
+
+    name: str
+    request: str  # digest of runs and target: the same request keeps its plan
+    corpus: str
+    train: Train
+    micro_batches: dict[str, int]  # a pack
+    runs: dict[str, dict[str, Any]]  # id -> config, params, tokens, flops
+    target: dict[str, Any] | None
+    packs: list[Pack]
+    costs: dict[str, Any]
+
+
+def run_record(run: Run, config: Config) -> dict[str, Any]:
+    """What is kept of a run beside its id: for its `config.yaml`, for tables and for people."""
+    counts = accounting.params(run.recipe.model, run.recipe.vocab)
+    return {
+        "id": run.id,
+        "schedule": run.schedule,
+        "lr": run.lr,
+        "tokens": run.tokens,
+        "params": counts,
+        "flops": run.tokens * accounting.flops_per_token(run.recipe.model, run.recipe.vocab),
+        "config": {
+            "model": canonical(config.model),
+            "parametrization": canonical(config.parametrization),
+            "optimizer": canonical(config.optimizer),
+            "schedule": canonical(config.schedule),
+            "tokens": run.tokens,
+            "lr": config.lr,
+            "warmup": config.warmup,
+            "batch_tokens": config.batch_tokens,
+            "init_seed": run.recipe.init_seed,
+            "data_seed": run.recipe.data_seed,
+        },
+    }
+
+
+def request_of(runs: list[dict[str, Any]], target: dict[str, Any] | None) -> str:
+    return digest([NUMERICS_VERSION, sorted(r["id"] for r in runs), target["id"] if target else None])
+
+
+def make(
+    name: str,
+    runs: list[Run],
+    records: list[dict[str, Any]],
+    target: dict[str, Any] | None,
+    *,
+    store: Store,
+    train: Train,
+    workers: int,
+    device: str,
+    memory: int,
+) -> Plan:
+    """The packs that train what the store lacks.
+
+    Raises
+    ------
+    RequestError
+        If not even one sequence of some run fits into the memory of a worker.
+    """
+    nodes = forest(runs)
+    states: set[Key] = set()
+    done: set[Key] = set()
+    for line in {n.lineage for n in nodes.values()}:
+        for end, kept in store.stored(line).items():
+            done.add((line, end))
+            if kept:
+                states.add((line, end))
+    todo: dict[Key, Node] = {}
+    for key, node in forest(runs, states).items():
+        if key not in done:
+            todo[key] = node
+        elif node.run_id and store.result(node.run_id) is None:
+            todo[key] = dataclasses.replace(node, parent=key) if key in states else node
+    packs = pack(todo, memory=memory, workers=workers, largest=LARGEST_PACK[device])
+    try:
+        micro = {p.id: cost.micro_batches(p, memory) for p in packs}
+    except ValueError as error:
+        raise RequestError(
+            f"train.memory={memory}: {error} does not fit; give more memory or a smaller model"
+        ) from None
+    return Plan(
+        name=name,
+        request=request_of(records, target),
+        corpus=runs[0].recipe.corpus,
+        train=train,
+        micro_batches=micro,
+        runs={r["id"]: r for r in records},
+        target=target,
+        packs=packs,
+        costs=_costs(nodes, records, target, packs, workers, device, memory),
+    )
+
+
+def save(plan: Plan, path: Path) -> None:
+    """Write `plan.json`: recipes, nodes and packs as tables that refer to each other."""
+    recipes: dict[str, Any] = {}
+    packs = []
+    for p in plan.packs:
+        members = []
+        for member in p.members:
+            recipes[member.recipe.id] = canonical(member.recipe)
+            members.append([_node_json(n) for n in member.nodes])
+        packs.append({"id": p.id, "members": members})
+    content = {
+        "format": FORMAT,
+        **{k: getattr(plan, k) for k in ("name", "request", "corpus", "costs", "target", "micro_batches", "runs")},
+        "train": canonical(plan.train),
+        "recipes": recipes,
+        "packs": packs,
+    }
+    write_json(path, content)
+
+
+def load(path: Path) -> Plan:
+    """Read `plan.json`.
+
+    Raises
+    ------
+    RequestError
+        If the file is missing, broken or of another format.
+    """
+    content = read_json(path)
+    if content is None:
+        raise RequestError(f"{path}: no such plan; `proxytrain sweep` or `proxytrain plan` writes it")
+    if content.get("format") != FORMAT:
+        raise RequestError(f"{path}: format {content.get('format')}, this version reads {FORMAT}; plan again")
+    try:
+        recipes = {name: build(Recipe, tree) for name, tree in content["recipes"].items()}
+        packs = [
+            Pack(tuple(Member(tuple(_node(n, recipes) for n in m)) for m in p["members"])) for p in content["packs"]
+        ]
+        plan = Plan(
+            **{k: content[k] for k in ("name", "request", "corpus", "costs", "target", "micro_batches", "runs")},
+            train=build(Train, content["train"], "train"),
+            packs=packs,
+        )
+    except (KeyError, TypeError, IndexError) as error:
+        raise RequestError(f"{path}: not a whole plan ({error!r}); delete it and plan again") from None
+    if [p.id for p in packs] != [p["id"] for p in content["packs"]]:
+        raise RequestError(f"{path}: its packs do not match their ids (edited by hand?); delete it and plan again")
+    return plan
+
+
+def _node_json(node: Node) -> dict[str, Any]:
+    return {
+        "recipe": node.recipe.id,
+        "lr": node.lr,
+        "phases": [[p.kind, p.start, p.end, dict(p.params)] for p in node.phases],
+        "lineage": node.lineage,
+        "parent": node.parent,
+        "run": node.run_id,
+    }
+
+
+def _node(tree: dict[str, Any], recipes: dict[str, Recipe]) -> Node:
+    return Node(
+        recipe=recipes[tree["recipe"]],
+        lr=tree["lr"],
+        phases=tuple(Phase(k, a, b, tuple(p.items())) for k, a, b, p in tree["phases"]),
+        lineage=tree["lineage"],
+        parent=tuple(tree["parent"]) if tree["parent"] else None,
+        run_id=tree["run"],
+    )
+
+
+def _costs(
+    nodes: dict[Key, Node],
+    records: list[dict[str, Any]],
+    target: dict[str, Any] | None,
+    packs: list[Pack],
+    workers: int,
+    device: str,
+    memory: int,
+) -> dict[str, Any]:
+    """Totals for people: what sharing saves, and what is left to do."""
+    a_token = {r["id"]: r["flops"] / r["tokens"] for r in records}
+    by_recipe = {n.recipe.id: a_token[n.run_id] for n in nodes.values() if n.run_id}
+    return {
+        "runs": len(records),
+        "segments": len(nodes),
+        "tokens_unshared": sum(r["tokens"] for r in records),
+        "tokens_shared": sum(n.end - n.start for n in nodes.values()),
+        "flops_unshared": sum(r["flops"] for r in records),
+        "flops_shared": sum((n.end - n.start) * by_recipe[n.recipe.id] for n in nodes.values()),
+        "tokens_to_train": sum(m.tokens for p in packs for m in p.members),
+        "flops_to_train": sum(work(p) for p in packs),
+        "seconds": cost.elapsed(packs, workers, device) if packs else 0.0,
+        "memory": max((cost.memory(p, memory) for p in packs), default=0),
+        "disk": sum(cost.disk(m) for p in packs for m in p.members),
+        "workers": workers,
+        "device": device,
+        "gap": target["flops"] / max(r["flops"] for r in records) if target else None,
+    }

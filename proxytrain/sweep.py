@@ -1,0 +1,260 @@
+"""The main job, step by step: configuration -> corpus -> runs -> plan -> training -> table -> fit -> prediction.
+
+Each function takes what the one before returned, so that the verbs are short chains of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from proxytrain import accounting
+from proxytrain.compose import Tree, group_loader
+from proxytrain.config import Config, build_config
+from proxytrain.corpus import Corpus, Stream, prepare
+from proxytrain.errors import Refusal, RequestError
+from proxytrain.fit import Fit, Prediction, fit_losses
+from proxytrain.launch import local
+from proxytrain.launch.machine import machine
+from proxytrain.launch.worker import settled
+from proxytrain.plan import freeze
+from proxytrain.plan.freeze import Plan
+from proxytrain.plan.grid import expand, point
+from proxytrain.runs import Run, run_of
+from proxytrain.store import Store, read_json, write_text
+from proxytrain.track.console import Console
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked: the runs of a sweep and its target, on a prepared corpus."""
+
+    config: Config
+    store: Store
+    corpus: Corpus
+    runs: list[Run]
+    records: list[dict[str, Any]]
+    target: Run | None
+    target_record: dict[str, Any] | None
+
+    @property
+    def name(self) -> str:
+        return self.config.sweep.name
+
+    @property
+    def folder(self) -> Path:
+        return self.store.sweep(self.name)
+
+
+def request(tree: Tree, config_dir: str | None, console: Console) -> Request:
+    """Check a composed configuration, prepare its corpus, and expand its grids.
+
+    Raises
+    ------
+    RequestError
+        For anything that could not be trained: keys, values, text, lengths.
+    """
+    config = build_config(tree)
+    store = Store(config.store)
+    store.sweep(config.sweep.name)
+    group = group_loader(config_dir)
+    configs = expand(tree, config.sweep.grids, group)
+    target_config = point(tree, config.sweep.target, group, "sweep.target") if config.sweep.target else None
+    corpus = prepare(config.data, store.corpora(), console.corpus(), console.say)
+    manifest = corpus.manifest
+    by_run = {run_of(c, manifest.content_hash, manifest.vocab_size): c for c in configs}
+    target = run_of(target_config, manifest.content_hash, manifest.vocab_size) if target_config else None
+    for run in [*by_run, *([target] if target else [])]:
+        _check_text(run, corpus)
+    _check_repeats([*by_run, *([target] if target else [])], corpus, config.data.allow_repeat, console)
+    return Request(
+        config=config,
+        store=store,
+        corpus=corpus,
+        runs=list(by_run),
+        records=[freeze.run_record(run, c) for run, c in by_run.items()],
+        target=target,
+        target_record=freeze.run_record(target, target_config) if target and target_config else None,
+    )
+
+
+def plan(asked: Request, *, runs: list[Run] | None = None, name: str | None = None) -> Plan:
+    """The sweep's plan: the one on disk while the request is the same and work is left, else a new one."""
+    name = name or asked.name
+    path = asked.store.sweep(name) / "plan.json"
+    runs = asked.runs if runs is None else runs
+    records = {r["id"]: r for r in [*asked.records, *([asked.target_record] if asked.target_record else [])]}
+    chosen = [records[run.id] for run in runs]
+    if path.exists():
+        old = freeze.load(path)
+        known = freeze.request_of(chosen, asked.target_record) == old.request
+        under_way = any(not settled(path.parent / "packs" / p.id) for p in old.packs)
+        if known and (under_way or not missing(asked.store, runs)):
+            return dataclasses.replace(old, train=asked.config.train)
+    here = machine(asked.config)
+    made = freeze.make(
+        name,
+        runs,
+        chosen,
+        asked.target_record,
+        store=asked.store,
+        train=asked.config.train,
+        workers=here.workers,
+        device=here.device,
+        memory=here.memory,
+    )
+    freeze.save(made, path)
+    return made
+
+
+def train(asked: Request, made: Plan, console: Console) -> int:
+    """Train what the plan holds; exit code as of `launch.local.run`."""
+    if not missing(asked.store, made.runs):
+        return 0
+    return local.run(made, asked.store, machine(asked.config), console)
+
+
+def missing(store: Store, runs: Any) -> list[str]:
+    """Ids of the runs that have no result yet."""
+    ids = [r if isinstance(r, str) else r.id for r in runs]
+    return [i for i in ids if not (store.run(i) / "result.json").exists()]
+
+
+def table(store: Store, ids: list[str]) -> dict[str, list[Any]]:
+    """Finished runs as columns for a fit. `params` is non-embedding; `params_total` has all of them.
+
+    Runs of one recipe and one trunk share its luck: `trunk` names it.
+    """
+    rows = []
+    for run_id in ids:
+        result = store.result(run_id)
+        if result is None or result["status"] != "done":
+            continue
+        recipe = result["recipe"]
+        rows.append(
+            {
+                "run": run_id,
+                "params": accounting.non_embedding(result["params"]),
+                "params_total": sum(result["params"].values()),
+                "width": recipe["model"]["width"],
+                "tokens": result["tokens"],
+                "flops": result["flops"],
+                "loss": result["final_loss"],
+                "loss_se": result["val_se"],
+                "bits_per_byte": result["bits_per_byte"],
+                "lr": result["lr"],
+                "batch_tokens": recipe["batch_tokens"],
+                "schedule": result["schedule"],
+                "init_seed": recipe["init_seed"],
+                "data_seed": recipe["data_seed"],
+                "trunk": f"{result['recipe_id']}/{result['lr']:g}/{result['schedule']}",
+            }
+        )
+    if not rows:
+        raise Refusal("no finished run to fit: train the sweep first (`proxytrain sweep`), or see `proxytrain status`")
+    return {key: [row[key] for row in rows] for key in rows[0]}
+
+
+def fit(asked: Request, console: Console) -> Fit:
+    """Fit the sweep's runs of the target's schedule, and keep `fit.json`.
+
+    Raises
+    ------
+    Refusal
+        If the runs cannot answer.
+    """
+    options = asked.config.fit
+    if options.schedule is None and asked.target_record:
+        options = dataclasses.replace(options, schedule=asked.target_record["schedule"])
+    columns = table(asked.store, [r.id for r in asked.runs])
+    result = fit_losses(columns, **vars(options))
+    result.save(asked.folder / "fit.json")
+    return result
+
+
+def predict(asked: Request, fitted: Fit) -> Prediction:
+    """The target's loss with its interval, kept in `predictions.csv`.
+
+    Raises
+    ------
+    Refusal
+        If the target lies in a direction or at a distance that the runs do not support.
+    """
+    assert asked.target_record
+    t = asked.target_record
+    n = target_params(t, fitted.config.columns)
+    answer = fitted.predict(params=float(n), tokens=float(t["tokens"]))
+    head = "run,params,tokens,schedule,loss,low,high,level,gap,note"
+    row = [t["id"], n, t["tokens"], t["schedule"], answer.loss, answer.low, answer.high, answer.level, answer.gap]
+    write_text(asked.folder / "predictions.csv", f'{head}\n{",".join(map(str, row))},"{answer.note}"\n')
+    return answer
+
+
+def target_params(record: dict[str, Any], columns: Any) -> int:
+    """N of a run as the fit counts it."""
+    counts = record["params"]
+    total = dict(columns or {}).get("params") == "params_total"
+    return sum(counts.values()) if total else accounting.non_embedding(counts)
+
+
+def truth(asked: Request) -> dict[str, Any] | None:
+    """The target's result, once it has been trained."""
+    return asked.store.result(asked.target.id) if asked.target else None
+
+
+def progress_of(store: Store, name: str) -> dict[str, Any]:
+    """State of every run of a sweep, for `status`: done, diverged, failed, running or waiting, and why."""
+    from proxytrain.launch.claims import holder
+    from proxytrain.launch.worker import progress
+
+    made = freeze.load(store.sweep(name) / "plan.json")
+    packs = store.sweep(name) / "packs"
+    states: dict[str, dict[str, Any]] = {}
+    for run_id in made.runs:
+        result = store.result(run_id)
+        states[run_id] = {"state": result["status"], "loss": result["final_loss"]} if result else {"state": "waiting"}
+    for p in made.packs:
+        folder = packs / p.id
+        failed = read_json(folder / "failed.json")
+        held = None if failed else holder(folder)
+        report = progress(folder) if held else None
+        for member in p.members:
+            for node in member.nodes:
+                state = states.get(node.run_id or "")
+                if state is None or state["state"] != "waiting":
+                    continue
+                if failed:
+                    state.update(state="failed", why=failed["traceback"].strip().splitlines()[-1], log=str(folder))
+                elif held:
+                    state.update(state="running", on=f"{held['host']} (pid {held['pid']})", report=report)
+    return {"plan": made, "runs": states}
+
+
+def _check_text(run: Run, corpus: Corpus) -> None:
+    recipe, m = run.recipe, corpus.manifest
+    if m.train_tokens <= recipe.batch_tokens:
+        raise RequestError(
+            f"batch_tokens={recipe.batch_tokens}: the corpus has only {m.train_tokens} training tokens; "
+            "give more text or a smaller batch"
+        )
+    if m.val_tokens <= recipe.model.context:
+        raise RequestError(
+            f"model.context={recipe.model.context}: the validation set has only {m.val_tokens} tokens; "
+            "give more text, a larger data.val_fraction or a shorter context"
+        )
+
+
+def _check_repeats(runs: list[Run], corpus: Corpus, allowed: bool, console: Console) -> None:
+    """A run that would see text twice is said, or refused."""
+    longest = max(runs, key=lambda r: r.tokens)
+    epochs = Stream(corpus.train, longest.recipe.model.context, 0).epochs(longest.tokens)
+    if epochs <= 1:
+        return
+    text = (
+        f"{longest.tokens} tokens read the corpus of {corpus.manifest.train_tokens} training tokens {epochs:.2f} times"
+    )
+    if not allowed:
+        raise RequestError(f"data.allow_repeat=false: {text}; give more text, shorter runs, or data.allow_repeat=true")
+    console.say(f"note: {text}; losses of repeated text are not those of fresh text")

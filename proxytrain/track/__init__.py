@@ -1,0 +1,1 @@
+"""Seeing a sweep while it runs."""

@@ -1,0 +1,133 @@
+"""What the verbs print: plans, results and answers as short lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from proxytrain.plan import cost
+from proxytrain.plan.freeze import Plan
+from proxytrain.store import Store
+
+if TYPE_CHECKING:
+    from proxytrain.fit import Fit, Prediction
+    from proxytrain.sweep import Request
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """A plan in a few lines: runs, what sharing saves, what is left to do and what it takes."""
+    c = plan.costs
+    shared = c["tokens_shared"] / c["tokens_unshared"]
+    lines = [
+        f"{plan.name}: {c['runs']} runs as {c['segments']} segments; trained once where they begin alike: "
+        f"{tokens(c['tokens_shared'])} tokens instead of {tokens(c['tokens_unshared'])} ({shared:.0%})",
+        f"to train: {tokens(c['tokens_to_train'])} tokens, {c['flops_to_train']:.2g} FLOPs in {len(plan.packs)} packs; "
+        f"about {duration(c['seconds'])} on {c['workers']} {c['device']} worker(s), {size(c['memory'])} each, "
+        f"{size(c['disk'])} on disk (estimates)",
+    ]
+    if plan.target:
+        t = plan.target
+        lines.append(
+            f"target: {describe(t)}, {t['flops']:.2g} FLOPs, gap {c['gap']:.1f} to the largest run of the sweep"
+        )
+    return lines
+
+
+def pack_lines(plan: Plan) -> list[str]:
+    """A line a pack."""
+    lines = [f"{'pack':16}  width depth members     tokens   seconds   memory  from"]
+    for p in plan.packs:
+        recipe = p.members[0].recipe
+        total = sum(m.tokens for m in p.members)
+        memory = cost.memory(p, plan.train.memory or 1 << 62)
+        lines.append(
+            f"{p.id:16}  {recipe.model.width:5} {recipe.model.depth:5} {len(p.members):7} {tokens(total):>10} "
+            f"{cost.seconds(p, plan.costs['device']):9.0f} {size(memory):>8}  "
+            + (f"branch at {tokens(min(m.start for m in p.members))}" if p.needs else "start")
+        )
+    return lines
+
+
+def run_lines(state: dict[str, Any], everything: bool) -> Iterator[str]:
+    """A line a run of `sweep.progress_of`; only the failed ones unless `everything`."""
+    for run_id, run in state["runs"].items():
+        if not everything and run["state"] != "failed":
+            continue
+        text = f"  {run_id}  {run['state']:8}  {describe(state['plan'].runs[run_id])}"
+        if run.get("loss") is not None:
+            text += f"  loss {run['loss']:.4f}"
+        if run["state"] == "failed":
+            text += f"  {run['why']} (traceback: {run['log']}/failed.json)"
+        if run["state"] == "running":
+            text += f"  on {run['on']}"
+        yield text
+
+
+def result_lines(store: Store, result: dict[str, Any]) -> list[str]:
+    """The outcome of one run."""
+    if result["status"] != "done":
+        return [f"diverged after {result['diverged_at']} tokens: {store.run(result['id'])}"]
+    per_byte = result["bits_per_byte"]
+    bits = f", {per_byte:.4f} bits a byte" if per_byte else ""
+    return [
+        f"loss {result['final_loss']:.4f} ± {result['val_se']:.4f} (sampling error of the validation set){bits}",
+        f"result: {store.run(result['id']) / 'result.json'}",
+    ]
+
+
+def sentence(answer: Prediction, what: str, source: str) -> str:
+    """The answer in one sentence; a label of an unsafe answer comes first."""
+    down, up = answer.low / answer.loss - 1, answer.high / answer.loss - 1
+    text = (
+        f"predicted loss of one run with {what}: {answer.loss:.4f}, {answer.level:.0%} interval "
+        f"[{answer.low:.4f}, {answer.high:.4f}] ({down:+.1%}, {up:+.1%}); gap {answer.gap:.1f} ({source})"
+    )
+    return f"{answer.note}: {text}" if answer.note else text
+
+
+def answer_lines(asked: Request, fitted: Fit, answer: Prediction, truth: dict[str, Any] | None) -> list[str]:
+    """Prediction of the target, the fit behind it, and the truth where it is known."""
+    assert asked.target_record
+    lines = [sentence(answer, describe(asked.target_record), str(asked.folder / "fit.json"))]
+    lines += [f"  {line}" for line in [*fitted.summary(), *(f"warning: {w}" for w in fitted.warnings)]]
+    if truth is None:
+        return lines
+    if truth["status"] != "done":
+        return [*lines, f"truth: the target diverged after {truth['diverged_at']} tokens"]
+    loss = truth["final_loss"]
+    inside = "inside" if answer.low <= loss <= answer.high else "OUTSIDE"
+    return [
+        *lines,
+        f"truth: {loss:.4f} ± {truth['val_se']:.4f}; prediction {answer.loss:.4f}, "
+        f"error {answer.loss / loss - 1:+.2%}, {inside} the {answer.level:.0%} interval [{answer.low:.4f}, {answer.high:.4f}]",
+    ]
+
+
+def describe(record: dict[str, Any]) -> str:
+    """A run in a few words."""
+    c = record["config"]
+    return (
+        f"width {c['model']['width']}, depth {c['model']['depth']}, {tokens(record['tokens'])} tokens, "
+        f"{record['schedule']}, lr {record['lr']:g}, seed {c['init_seed']}"
+        + (f"/{c['data_seed']}" if c["data_seed"] != c["init_seed"] else "")
+    )
+
+
+def tokens(count: float) -> str:
+    for scale, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= scale:
+            return f"{count / scale:.3g}{letter}"
+    return f"{count:.0f}"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def size(count: float) -> str:
+    for scale, letter in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= scale:
+            return f"{count / scale:.3g} {letter}"
+    return f"{count:.0f} B"

@@ -1,0 +1,56 @@
+"""Validation loss of the members of a pack, on the same tokens in the same order for all runs of a corpus."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from proxytrain.config import Model
+from proxytrain.layout import Weight
+from proxytrain.model import cross_entropy, logits, views
+
+
+def sequences(val: np.ndarray, context: int, most: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and targets (S, T) of the validation tokens, at most `most` tokens of them."""
+    count = (len(val) - 1) // context
+    if most is not None:
+        count = max(1, min(count, most // context))
+    windows = val[np.arange(count)[:, None] * context + np.arange(context + 1)].astype(np.int64)
+    return windows[:, :-1], windows[:, 1:]
+
+
+@torch.no_grad()
+def losses(
+    flat: Tensor,
+    weights: tuple[Weight, ...],
+    model: Model,
+    readout_scale: float,
+    text: tuple[np.ndarray, np.ndarray],
+    chunk: int,
+) -> np.ndarray:
+    """Mean loss of every sequence (K, S) in nats a token, float64.
+
+    Parameters
+    ----------
+    flat : weights (K, P)
+    text : inputs and targets (S, T)
+    chunk : sequences read at once; part of the result's bits, so it depends on the recipe only
+    """
+    K, device = flat.shape[0], flat.device
+    named = views(flat, weights)
+    parts = []
+    for i in range(0, len(text[0]), chunk):
+        ids, targets = (torch.from_numpy(t[i : i + chunk]).to(device) for t in text)
+        out = logits(named, ids.expand(K, *ids.shape), model, readout_scale)
+        loss = cross_entropy(out, targets.reshape(1, -1).expand(K, -1))
+        parts.append(loss.view(K, *ids.shape).double().mean(2).cpu().numpy())
+    return np.concatenate(parts, axis=1)
+
+
+def summary(losses: np.ndarray) -> tuple[float, float]:
+    """Mean over sequences (S,) and its sampling error."""
+    se = float(losses.std(ddof=1) / math.sqrt(len(losses))) if len(losses) > 1 else 0.0
+    return float(losses.mean()), se

@@ -1,0 +1,92 @@
+"""The members of a pack under way: one row each in the flat buffers, and where each one is."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from proxytrain.layout import flat_size, layout
+from proxytrain.model import Weights, views
+from proxytrain.optimizer import State
+from proxytrain.plan.pack import Member
+from proxytrain.plan.share import Node
+
+ROWS = ("tokens", "lr", "loss", "grad_norm", "eval_tokens", "eval_loss")
+
+# A gradient that is a view of the flat buffer has another stride than autograd would choose; it is meant.
+warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
+
+
+@dataclass
+class Active:
+    """A member under way: the node it is going to, its position, and its curve since the node before."""
+
+    index: int  # in the pack
+    member: Member
+    position: int  # tokens
+    node: int = 0
+    seconds: float = 0.0  # since the node before; its share of the pack's time
+    curve: dict[str, list[np.ndarray]] = field(default_factory=lambda: {name: [] for name in ROWS})
+
+    @property
+    def goal(self) -> Node:
+        return self.member.nodes[self.node]
+
+    def rows(self) -> dict[str, np.ndarray]:
+        """The curve so far as arrays; tokens are int64, all else float64."""
+        kinds = {"tokens": np.int64, "eval_tokens": np.int64}
+        return {k: np.concatenate([np.empty(0), *v]).astype(kinds.get(k, np.float64)) for k, v in self.curve.items()}
+
+    def clear(self) -> None:
+        self.seconds = 0.0
+        for pieces in self.curve.values():
+            pieces.clear()
+
+
+class Rows:
+    """Buffers (K, P) of the active members: weights with their views, gradients with theirs, the optimizer's state."""
+
+    def __init__(self, active: list[Active], state: State):
+        recipe = active[0].member.recipe
+        self.active, self.state = active, state
+        self.layout = layout(recipe.model, recipe.vocab)
+        self._bind()
+
+    @staticmethod
+    def allocate(active: list[Active], device: torch.device) -> Rows:
+        """Zeroed rows for these members; the caller fills them."""
+        recipe = active[0].member.recipe
+        shape = (len(active), flat_size(layout(recipe.model, recipe.vocab)))
+        buffers = (torch.zeros(shape, device=device) for _ in range(3))
+        return Rows(active, State(*buffers, torch.zeros((len(active), 1), dtype=torch.float64, device=device)))
+
+    def keep(self, stay: list[bool]) -> None:
+        """Only these members go on: a row select of every buffer."""
+        index = torch.tensor([i for i, s in enumerate(stay) if s], device=self.state.weights.device, dtype=torch.long)
+        s = self.state
+        self.active = [a for a, keep in zip(self.active, stay) if keep]
+        self.state = State(s.weights[index], s.first[index], s.second[index], s.updates[index])
+        self._bind()
+
+    def snapshot(self, row: int) -> np.ndarray:
+        """Weights and moments (3, P) of one member, float32, on the host."""
+        s = self.state
+        return torch.stack((s.weights[row], s.first[row], s.second[row])).cpu().numpy()
+
+    def restore(self, row: int, values: np.ndarray, updates: int) -> None:
+        for buffer, value in zip((self.state.weights, self.state.first, self.state.second), values):
+            buffer[row] = torch.from_numpy(np.array(value))
+        self.state.updates[row] = updates
+
+    def _bind(self) -> None:
+        self.grad = torch.zeros_like(self.state.weights)
+        self.weights: Weights = {}
+        grads = views(self.grad, self.layout)
+        for name, view in views(self.state.weights, self.layout).items():
+            leaf: Tensor = view.detach().requires_grad_()
+            leaf.grad = grads[name]
+            self.weights[name] = leaf

@@ -1,0 +1,140 @@
+"""From a finished stretch of training to the store: segments with their curves and states, results of runs."""
+
+from __future__ import annotations
+
+import math
+import platform
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+
+from proxytrain.corpus import Corpus, Stream
+from proxytrain.plan.share import Key, Node
+from proxytrain.runs import NUMERICS_VERSION, canonical
+from proxytrain.store import Store, publishing, read_json, write_json
+from proxytrain.train import evaluate
+from proxytrain.train.members import Active
+
+
+class Publisher:
+    """Writes what a pack has trained; reads the states that it starts from."""
+
+    def __init__(self, store: Store, corpus: Corpus, runs: dict[str, dict], device: torch.device):
+        self.store, self.corpus, self.runs, self.device = store, corpus, runs, device
+
+    def segment(self, key: Key) -> dict[str, Any]:
+        """`segment.json` of a published segment."""
+        meta = read_json(self.store.segment(key) / "segment.json")
+        if meta is None:
+            raise FileNotFoundError(f"{self.store.segment(key)}: not published")
+        return meta
+
+    def state(self, key: Key) -> np.ndarray:
+        """Weights and moments (3, P) at a node."""
+        return np.load(self.store.segment(key) / "state.npy", mmap_mode="r", allow_pickle=False)
+
+    def segment_done(self, a: Active, state: np.ndarray | None, losses: np.ndarray | None) -> None:
+        """Publish the segment that ends where the member stands, and the run that ends there.
+
+        Parameters
+        ----------
+        state : weights and moments (3, P), where training can go on from here
+        losses : of every sequence of the validation set (S,), where a run ends
+        """
+        if a.goal.parent != a.goal.key:  # else it was there, and only the run's result was missing
+            self._publish(a, a.rows(), state, {"status": "done"})
+        if a.goal.run_id:
+            loss, se = evaluate.summary(losses)
+            per_byte = self.corpus.manifest.bytes_per_token
+            self._result(
+                a.goal,
+                {
+                    "status": "done" if math.isfinite(loss) else "diverged",
+                    "final_loss": loss if math.isfinite(loss) else None,
+                    "val_se": se if math.isfinite(loss) else None,
+                    "bits_per_byte": loss / math.log(2) / per_byte if per_byte and math.isfinite(loss) else None,
+                },
+            )
+
+    def diverged(self, a: Active) -> None:
+        """Publish what there is of a member that diverged; all later nodes of its way have no more."""
+        rows = a.rows()
+        good = np.isfinite(rows["loss"]) & np.isfinite(rows["grad_norm"])
+        n = len(good) if good.all() else int(np.argmin(good))
+        at = int(rows["tokens"][n - 1]) if n else a.goal.start
+        for name in ("tokens", "lr", "loss", "grad_norm"):
+            rows[name] = rows[name][:n]
+        kept = rows["eval_tokens"] <= at
+        rows["eval_tokens"], rows["eval_loss"] = rows["eval_tokens"][kept], rows["eval_loss"][kept]
+        while True:
+            self._publish(a, rows, None, {"status": "diverged", "diverged_at": at})
+            if a.goal.run_id:
+                self._result(a.goal, {"status": "diverged", "diverged_at": at, "final_loss": None})
+            if a.node + 1 == len(a.member.nodes):
+                return
+            a.node += 1
+            a.clear()
+            rows = a.rows()
+
+    def _publish(self, a: Active, rows: dict[str, np.ndarray], state: np.ndarray | None, status: dict) -> None:
+        node = a.goal
+        before = self.segment(node.parent)["path_seconds"] if node.parent else 0.0
+        with publishing(self.store.segment(node.key)) as folder:
+            np.savez(folder / "curve.npz", **rows)
+            if state is not None:
+                np.save(folder / "state.npy", state)
+            meta = {
+                "lineage": node.lineage,
+                "end": node.end,
+                "parent": node.parent,
+                "recipe": node.recipe.id,
+                "lr": node.lr,
+                "phases": canonical(node.phases),
+                **status,
+                "seconds": a.seconds,
+                "path_seconds": before + a.seconds,
+                **self._environment,
+            }
+            write_json(folder / "segment.json", meta)
+
+    def _result(self, node: Node, outcome: dict[str, Any]) -> None:
+        record = self.runs[node.run_id]
+        recipe = node.recipe
+        with publishing(self.store.run(node.run_id)) as folder:
+            from omegaconf import OmegaConf
+
+            (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(record["config"])))
+            result = {
+                "id": node.run_id,
+                **outcome,
+                "params": record["params"],
+                "tokens": node.end,
+                "flops": record["flops"],
+                "schedule": record["schedule"],
+                "lr": node.lr,
+                "epochs": Stream(self.corpus.train, recipe.model.context, recipe.data_seed).epochs(node.end),
+                "seconds": self.segment(node.key)["path_seconds"],
+                "lineage": node.lineage,
+                "end": node.end,
+                "recipe_id": recipe.id,
+                "recipe": canonical(recipe),
+                **self._environment,
+            }
+            write_json(folder / "result.json", result)
+
+    @cached_property
+    def _environment(self) -> dict[str, Any]:
+        gpu = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
+        return {
+            "numerics_version": NUMERICS_VERSION,
+            "device": gpu or f"cpu, {torch.get_num_threads()} thread(s), {platform.machine()}",
+            "versions": {
+                "proxytrain": version("proxytrain"),
+                "torch": torch.__version__,
+                "numpy": np.__version__,
+                "python": platform.python_version(),
+            },
+        }
