@@ -32,7 +32,7 @@ def build_text(data: TextData, built: Path, progress: Progress, notice: Notice) 
     end = 0 if data.unit == "document" else ord("\n")
     train = Shuffle(built.parent / "train", data.shuffle_seed, end)
     val = Shuffle(built.parent / "val", data.shuffle_seed, end)
-    train_documents, val_documents = _split(data, train, val, progress, notice)
+    train_documents, val_documents, text_hash = _split(data, train, val, progress, notice)
     if data.tokenizer == "bpe":
         progress(0, None, "training the tokenizer")
     tokenizer = make_tokenizer(data.tokenizer, data.vocab_size, train.blocks(), needs_end=end == 0)
@@ -66,6 +66,7 @@ def build_text(data: TextData, built: Path, progress: Progress, notice: Notice) 
     packages = data.packages if isinstance(data, CodeData) else []
     return Manifest(
         content_hash=digest([training.sha256, held_out.sha256, digest(tokenizer.json)]),
+        text_hash=text_hash,
         source=asdict(data),
         vocab_size=tokenizer.vocab_size,
         dtype=dtype,
@@ -81,7 +82,7 @@ def build_text(data: TextData, built: Path, progress: Progress, notice: Notice) 
     )
 
 
-def build_ready(data: TokensData, built: Path, progress: Progress, notice: Notice) -> Manifest:
+def build_ready(data: TokensData, built: Path, progress: Progress) -> Manifest:
     """Check and count ready tokens. They stay where they are; only the few of the validation split are copied."""
     train, val = look_all(data.train, data.dtype, "data.train"), look_all(data.val, data.dtype, "data.val")
     if not val:
@@ -102,6 +103,7 @@ def build_ready(data: TokensData, built: Path, progress: Progress, notice: Notic
     _refuse_small(training.tokens, held_out.tokens)
     return Manifest(
         content_hash=digest([training.sha256, held_out.sha256, data.vocab_size, data.bytes_per_token]),
+        text_hash=None,
         source=asdict(data),
         vocab_size=data.vocab_size,
         dtype=data.dtype,
@@ -125,17 +127,18 @@ def _documents(data: TextData) -> tuple[int | None, Iterator[tuple[str, bytes]]]
     if isinstance(data, FilesData):
         paths = files.find_files(data.files)
         return files.total_bytes(paths), files.read_files(paths, data.text_key)
+    assert isinstance(data, HubData)
     return data.max_bytes, hub.read_hub(data)
 
 
-def _split(data: TextData, train: Shuffle, val: Shuffle, progress: Progress, notice: Notice) -> tuple[int, int]:
-    """Read all text into the two shuffles; the number of documents in each."""
+def _split(data: TextData, train: Shuffle, val: Shuffle, progress: Progress, notice: Notice) -> tuple[int, int, str]:
+    """Read all text into the two shuffles; the number of documents in each, and a hash of all text."""
     total, documents = _documents(data)
-    limit = data.max_bytes or float("inf")
+    limit = data.max_bytes or 1 << 62
     total = min(total, limit) if total else data.max_bytes
     end = b"\0" if data.unit == "document" else b"\n"
     threshold = int(data.val_fraction * 2**64)
-    read, counts, skipped = 0, [0, 0], []
+    read, counts, skipped, text_hash = 0, [0, 0], [], hashlib.sha256()
     for where, text in documents:
         try:
             text.decode()
@@ -147,7 +150,9 @@ def _split(data: TextData, train: Shuffle, val: Shuffle, progress: Progress, not
             break
         if not text:
             continue
-        held_out = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") < threshold
+        name = hashlib.blake2b(text, digest_size=8).digest()
+        text_hash.update(name)
+        held_out = int.from_bytes(name, "big") < threshold
         (val if held_out else train).add(text if text.endswith(end) else text + end)
         counts[held_out] += 1
         read += len(text)
@@ -164,7 +169,7 @@ def _split(data: TextData, train: Shuffle, val: Shuffle, progress: Progress, not
             f"data.val_fraction={data.val_fraction}: of {sum(counts)} documents none is left for {side}; {change} it "
             "(above 0, at most 0.5) or add documents (a text file of more than 256 KiB counts as many)"
         )
-    return counts[0], counts[1]
+    return counts[0], counts[1], text_hash.hexdigest()[:16]
 
 
 def _hold_out(train: list[TokenFile], tokens: int) -> tuple[list[TokenFile], list[TokenFile]]:

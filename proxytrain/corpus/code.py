@@ -42,10 +42,10 @@ def find_sources(packages: list[str]) -> list[tuple[str, Path]]:
     """(stable name, path) of every source, in an order that mixes the packages and depends on the names alone."""
     library = Path(sysconfig.get_path("stdlib"))
     sources = {}
-    for folder, folders, files in os.walk(library):
-        folders[:] = [name for name in folders if name not in NOT_FOLDERS and not name.startswith("config-")]
-        for file in files:
-            path = Path(folder, file)
+    for folder, folders, names in os.walk(library):
+        folders[:] = [f for f in folders if f not in NOT_FOLDERS and not f.startswith("config-")]
+        for name in names:
+            path = Path(folder, name)
             sources[f"python/{path.relative_to(library).as_posix()}"] = path
     for package in packages:
         files = importlib.metadata.distribution(package).files

@@ -22,6 +22,7 @@ class Manifest:
     """What a corpus is, and where it came from."""
 
     content_hash: str  # of the tokens of both splits and the tokenizer
+    text_hash: str | None  # of all documents in the order in which they were read; None: ready tokens
     source: dict[str, Any]  # the data config that was asked for
     vocab_size: int
     dtype: str  # of the token files: uint16 | uint32

@@ -14,7 +14,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from proxytrain.errors import RequestError
 
@@ -97,7 +97,7 @@ def _read_file(path: str, text_key: str) -> Iterator[tuple[str, bytes]]:
 def _unpacked(path: str, suffix: str) -> Iterator[BinaryIO]:
     if suffix == ".gz":
         with gzip.open(path, "rb") as file:
-            yield file
+            yield cast(BinaryIO, file)
     elif suffix == ".zst":
         import zstandard
 

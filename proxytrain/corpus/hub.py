@@ -40,7 +40,7 @@ def read_hub(data: HubData) -> Iterator[tuple[str, bytes]]:
     name = f"data.path={data.path}"
     try:
         rows = datasets.load_dataset(os.path.expanduser(data.path), data.config, split=data.split, streaming=True)
-        first = next(iter(rows), {})
+        first: dict[str, object] = next(iter(rows), {})
         if data.column not in first:
             raise RequestError(
                 f"{name}: no column data.column={data.column!r} (found: {', '.join(first) or 'no rows'})"

@@ -48,12 +48,14 @@ def prepare(data: Data, root: Path | str, progress: Progress | None = None, noti
             if error.errno in NO_SPACE:
                 raise RequestError(f"{root}: no space for the corpus ({error.strerror}); free some") from None
             raise
-    if isinstance(data, CodeData) and data.reference_hash not in (None, content_hash):
+    corpus = load(root, content_hash)
+    reference = data.reference_hash if isinstance(data, CodeData) and data.max_bytes is None else None
+    if reference not in (None, corpus.manifest.text_hash):
         notice(
-            f"data=code: this text has the hash {content_hash}, the reference {data.reference_hash}: another Python, "
-            "other package versions or other data keys; losses do not compare with those of the reference"
+            f"data=code: the text here is {corpus.manifest.text_hash}, the reference {reference}: another Python, "
+            "package version or list of packages; losses do not compare with those of the reference"
         )
-    return load(root, content_hash)
+    return corpus
 
 
 def _prepare(data: Data, root: Path, request: str, progress: Progress, notice: Notice) -> str:
@@ -65,8 +67,10 @@ def _prepare(data: Data, root: Path, request: str, progress: Progress, notice: N
             with workshop(root, request, sweep=alone) as folder:
                 built = folder / "built"
                 built.mkdir()
-                build = build_ready if isinstance(data, TokensData) else build_text
-                manifest = build(data, built, progress, notice)
+                if isinstance(data, TokensData):
+                    manifest = build_ready(data, built, progress)
+                else:
+                    manifest = build_text(data, built, progress, notice)
                 (built / "manifest.json").write_text(manifest_json(manifest))
                 content_hash = manifest.content_hash
                 publish(built, root / content_hash)

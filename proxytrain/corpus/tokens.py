@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
@@ -91,7 +92,7 @@ def look_all(patterns: list[str], dtype: str, name: str) -> list[TokenFile]:
 class Shards:
     """Several token files read as one text, each mapped in place. Has a length, a dtype, slices and windows."""
 
-    def __init__(self, parts: list[np.ndarray]):
+    def __init__(self, parts: Sequence[np.ndarray]):
         self.parts = parts
         self.starts = np.cumsum([0] + [len(part) for part in parts])  # (files + 1,)
         self.dtype = parts[0].dtype

@@ -86,12 +86,11 @@ def test_code_of_the_library_and_of_packages(tmp_path, code_data, read_back):
 
 def test_code_that_differs_from_the_reference_is_said(tmp_path, code_data):
     notices = []
-    data = code_data(max_bytes=300_000, reference_hash="0123456789abcdef")
-    corpus = prepare(data, tmp_path / "root", notice=notices.append)
-    assert corpus.manifest.content_hash in notices[0]
+    corpus = prepare(code_data(reference_hash="0123456789abcdef"), tmp_path / "root", notice=notices.append)
+    assert corpus.manifest.text_hash in notices[0]
     assert "0123456789abcdef" in notices[0]
-    same = code_data(max_bytes=300_000, reference_hash=corpus.manifest.content_hash)
-    prepare(same, tmp_path / "root", notice=notices.append)
+    prepare(code_data(reference_hash=corpus.manifest.text_hash), tmp_path / "root", notice=notices.append)
+    prepare(code_data(reference_hash="0123456789abcdef", max_bytes=10**6), tmp_path / "root", notice=notices.append)
     assert len(notices) == 1
 
 
