@@ -65,8 +65,8 @@ def test_memory_stays_small(tmp_path, files_data, preparing, unit):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tokenizer", ["bytes", "bpe"])
-def test_memory_stays_small_for_a_large_text(tmp_path, files_data, preparing, tokenizer):
-    write_lines(tmp_path / "large.txt", 200)
+@pytest.mark.parametrize(("tokenizer", "megabytes"), [("bytes", 200), ("bpe", 50)])
+def test_memory_stays_small_for_a_large_text(tmp_path, files_data, preparing, tokenizer, megabytes):
+    write_lines(tmp_path / "large.txt", megabytes)
     data = files_data(files=[str(tmp_path / "large.txt")], unit="line", tokenizer=tokenizer)
     assert int(preparing(data, tmp_path / "root").communicate()[0].split()[1]) < 500
