@@ -1,0 +1,286 @@
+"""What the page says, collected once: runs with their curves, the fit, the prediction, the truth, the costs, and all
+that is missing or was refused. Reads the store; writes nothing except a fit that was missing or stale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from proxytrain import accounting, sweep
+from proxytrain.errors import Refusal, RequestError
+from proxytrain.fit import Fit, Prediction, load_fit
+from proxytrain.fit.table import read_runs
+from proxytrain.plan import freeze
+from proxytrain.store import Store, read_json
+from proxytrain.track.console import Console
+
+POINTS = 40_000  # of all curves together, so that a page of 500 runs stays light
+RATIO = 1.02  # neighbouring points of a thinned curve lie at least so far apart in tokens
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run, trained or not."""
+
+    id: str
+    width: int
+    depth: int
+    params: int  # without embedding and readout
+    params_total: int
+    tokens: int
+    schedule: str
+    lr: float
+    init_seed: int
+    data_seed: int
+    flops: float
+    status: str  # done | diverged | running | failed | waiting
+    loss: float | None = None
+    val_se: float | None = None
+    bits_per_byte: float | None = None
+    epochs: float | None = None
+    seconds: float | None = None
+    diverged_at: int | None = None
+    why: str = ""
+
+    @property
+    def seeds(self) -> str:
+        return f"{self.init_seed}" if self.init_seed == self.data_seed else f"{self.init_seed}/{self.data_seed}"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve thinned for drawing, without the beginning that it shares with a longer run drawn before it."""
+
+    row: Row
+    tokens: np.ndarray  # (n,)
+    loss: np.ndarray  # (n,) mean training loss since the point before
+    eval_tokens: np.ndarray  # (m,)
+    eval_loss: np.ndarray  # (m,)
+    whole: bool  # from the first token
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that the page and its figures read."""
+
+    asked: sweep.Request
+    rows: list[Row]
+    lines: list[Line]
+    target: Row | None
+    fit: Fit | None
+    prediction: Prediction | None
+    used: list[Row]  # the runs that were fitted, in the order of `fit.runs`
+    truth: Row | None  # the target, once trained
+    costs: dict[str, Any]
+    seconds: float  # of one worker, all segments of the sweep
+    missing: list[tuple[str, str]] = field(default_factory=list)  # what, why
+
+    @property
+    def done(self) -> list[Row]:
+        return [r for r in self.rows if r.status == "done"]
+
+    @property
+    def schedule(self) -> str:
+        """The schedule that the fit and the main figures are about."""
+        if self.fit and self.fit.data.get("schedule"):
+            return str(self.fit.data["schedule"])
+        if self.target:
+            return self.target.schedule
+        names = [r.schedule for r in self.rows]
+        return max(dict.fromkeys(names), key=names.count)
+
+
+def collect(asked: sweep.Request) -> Facts:
+    """Read the store, fit where no fresh fit lies there, and note what is missing."""
+    missing: list[tuple[str, str]] = []
+    states = _states(asked)
+    rows = [_row(record, asked.store, states.get(record["id"], {})) for record in asked.records]
+    rows.sort(key=lambda r: (r.schedule, r.params, r.tokens, r.lr, r.init_seed, r.data_seed))
+    missing += _unfinished(rows)
+    target = _row(asked.target_record, asked.store, {}) if asked.target_record else None
+    fitted, prediction = None, None
+    try:
+        fitted = _fit(asked)
+        if target:
+            prediction = sweep.predict(asked, fitted)
+    except Refusal as refusal:
+        missing.insert(0, ("prediction" if fitted else "fit", str(refusal)))
+    except RequestError as error:
+        missing.insert(0, ("fit", str(error)))
+    return Facts(
+        asked=asked,
+        rows=rows,
+        lines=_lines(asked.store, rows, missing),
+        target=target,
+        fit=fitted,
+        prediction=prediction,
+        used=_used(asked, rows, fitted),
+        truth=target if target and target.status in ("done", "diverged") else None,
+        costs=_costs(asked),
+        seconds=_seconds(asked.store, rows),
+        missing=missing,
+    )
+
+
+def _row(record: dict[str, Any], store: Store, state: dict[str, Any]) -> Row:
+    c = record["config"]
+    result = store.result(record["id"]) or {}
+    return Row(
+        id=record["id"],
+        width=c["model"]["width"],
+        depth=c["model"]["depth"],
+        params=accounting.non_embedding(record["params"]),
+        params_total=sum(record["params"].values()),
+        tokens=record["tokens"],
+        schedule=record["schedule"],
+        lr=record["lr"],
+        init_seed=c["init_seed"],
+        data_seed=c["data_seed"],
+        flops=record["flops"],
+        status=result.get("status") or state.get("state", "waiting"),
+        loss=result.get("final_loss"),
+        val_se=result.get("val_se"),
+        bits_per_byte=result.get("bits_per_byte"),
+        epochs=result.get("epochs"),
+        seconds=result.get("seconds"),
+        diverged_at=result.get("diverged_at"),
+        why=state.get("why", ""),
+    )
+
+
+def _states(asked: sweep.Request) -> dict[str, dict[str, Any]]:
+    """State of the runs that have no result, where a plan says it."""
+    if not (asked.folder / "plan.json").exists():
+        return {}
+    states: dict[str, dict[str, Any]] = sweep.progress_of(asked.store, asked.name)["runs"]
+    return states
+
+
+def _unfinished(rows: list[Row]) -> list[tuple[str, str]]:
+    out = []
+    for row in rows:
+        if row.status == "diverged":
+            at = f" after {row.diverged_at:,} tokens" if row.diverged_at is not None else ""
+            out.append((f"run {row.id}", f"diverged{at}: width {row.width}, lr {row.lr:g}; the fit leaves it out"))
+        elif row.status == "failed":
+            out.append((f"run {row.id}", f"failed: {row.why} (`proxytrain retry` clears it, `sweep` goes on)"))
+    for status, text in (("running", "being trained"), ("waiting", "not trained yet")):
+        left = [r for r in rows if r.status == status]
+        if left:
+            names = ", ".join(r.id[:8] for r in left[:8]) + (f" and {len(left) - 8} more" if len(left) > 8 else "")
+            out.append((f"{len(left)} of {len(rows)} runs", f"{text}: {names}"))
+    return out
+
+
+def _fit(asked: sweep.Request) -> Fit:
+    """The fit on disk where it is of these runs and options, else a new one."""
+    path = asked.folder / "fit.json"
+    table = sweep.table(asked.store, [r.id for r in asked.runs])
+    try:
+        old = load_fit(path)
+        schedule = asked.config.fit.schedule or (asked.target_record or {}).get("schedule")
+        same = {**vars(old.config), "schedule": None} == {**vars(asked.config.fit), "schedule": None}
+        if same and old.config.schedule == schedule and old.data_hash == read_runs(table, old.config.columns).hash:
+            return old
+    except RequestError:  # missing, or of another version: fitted again
+        pass
+    return sweep.fit(asked, Console(quiet=True))
+
+
+def _used(asked: sweep.Request, rows: list[Row], fitted: Fit | None) -> list[Row]:
+    if fitted is None:
+        return []
+    order = sweep.table(asked.store, [r.id for r in asked.runs])["run"]
+    by_id = {r.id: r for r in rows}
+    return [by_id[order[int(number) - 1]] for number in fitted.runs["row"]]
+
+
+def _costs(asked: sweep.Request) -> dict[str, Any]:
+    """Costs of the whole sweep: of the plan on disk where it is of this request."""
+    path = asked.folder / "plan.json"
+    if path.exists():
+        made = freeze.load(path)
+        if made.request == freeze.request_of(asked.records, asked.target_record):
+            return made.costs
+    made = freeze.make(
+        asked.name,
+        asked.runs,
+        asked.records,
+        asked.target_record,
+        store=asked.store,
+        train=asked.config.train,
+        workers=1,
+        device="cpu",
+        memory=asked.config.train.memory or 1 << 62,
+    )
+    return made.costs
+
+
+def _seconds(store: Store, rows: Iterable[Row]) -> float:
+    """Seconds that one worker would have spent, every segment once."""
+    seen: set[tuple[str, int]] = set()
+    total = 0.0
+    for row in rows:
+        result = store.result(row.id)
+        key = (result["lineage"], result["end"]) if result else None
+        while key and key not in seen:
+            seen.add(key)
+            meta = read_json(store.segment(key) / "segment.json")
+            total += meta["seconds"] if meta else 0.0
+            key = tuple(meta["parent"]) if meta and meta["parent"] else None
+    return total
+
+
+def _lines(store: Store, rows: list[Row], missing: list[tuple[str, str]]) -> list[Line]:
+    """Curves of all runs that have one; of runs that share a beginning, the longest has it."""
+    finished = [r for r in rows if r.status in ("done", "diverged")]
+    most = max(40, min(400, POINTS // max(1, len(finished))))
+    drawn: list[tuple[np.ndarray, np.ndarray]] = []
+    out = []
+    for row in sorted(finished, key=lambda r: -r.tokens):
+        try:
+            curve = store.curve(row.id)
+        except (RequestError, OSError, ValueError, KeyError) as error:
+            missing.append((f"curve of run {row.id}", f"cannot be read: {error}"))
+            continue
+        shared = max((_alike(curve, *other) for other in drawn), default=0)
+        drawn.append((curve.loss, curve.lr))
+        tokens, loss = thin(curve.tokens[shared:], curve.loss[shared:], most)
+        fresh = curve.eval_tokens > (curve.tokens[shared - 1] if shared else 0)
+        evals = curve.eval_tokens[fresh], curve.eval_loss[fresh]
+        out.append(Line(row, tokens, loss, *evals, whole=shared == 0))
+    return out
+
+
+def _alike(curve: Any, loss: np.ndarray, lr: np.ndarray) -> int:
+    """Number of first updates that two curves have in common."""
+    n = min(len(curve.loss), len(loss))
+    if n == 0 or curve.loss[0] != loss[0]:
+        return 0
+    differ = (curve.loss[:n] != loss[:n]) | (curve.lr[:n] != lr[:n])
+    return int(np.argmax(differ)) if differ.any() else n
+
+
+def thin(tokens: np.ndarray, loss: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """At most `most` points, evenly in log tokens: each the mean loss since the point before.
+
+    Examples
+    --------
+    >>> x, y = thin(np.arange(1, 10_001), np.ones(10_000), 100)
+    >>> len(x) <= 100, int(x[-1]), float(y.min())
+    (True, 10000, 1.0)
+    """
+    if not len(tokens):
+        return tokens.astype(float), loss
+    first, last = float(tokens[0]), float(tokens[-1])
+    span = max(np.log(last / first), 1e-9)
+    step = max(np.log(RATIO), span / (most - 1))
+    bins = np.ceil(np.log(tokens / first) / step - 1e-9).astype(int)
+    starts = np.flatnonzero(np.r_[True, np.diff(bins) > 0])
+    counts = np.diff(np.r_[starts, len(tokens)])
+    means = np.add.reduceat(loss.astype(float), starts) / counts
+    return tokens[starts + counts - 1].astype(float), means

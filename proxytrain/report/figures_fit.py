@@ -1,0 +1,393 @@
+"""Figures of the answer: the law against its runs, loss against compute, residuals, backtest, seed spread."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from proxytrain.errors import Refusal
+from proxytrain.report import ink
+from proxytrain.report.facts import Row
+from proxytrain.report.figures import Picture, View
+from proxytrain.report.figures_training import _top_label
+
+LENGTHS = 8  # lines of the law at most
+HELD = 300  # bars of the backtest at most
+MUTED, INK, ACCENT = (ink.COLOURS[n][0] for n in ("muted", "ink", "accent"))
+
+
+def fit(view: View) -> Picture | None:
+    """Final loss against model size, a line a length with the interval of one run, and the target."""
+    facts = view.facts
+    main = [r for r in facts.done if r.schedule == facts.schedule]
+    if not main:
+        return None
+    used = {r.id for r in facts.used}
+    n_of = _counted(view)
+    lengths = _lengths(main, facts.target)
+    most = max(n_of[r.id] for r in main)
+    target_n = n_of.get("target")
+
+    def paint(axes: list[Any], size: str) -> None:
+        (ax,) = axes
+        ax.figure.subplots_adjust(left=0.06 if size == "wide" else 0.11, right=0.985, top=0.97, bottom=0.125)
+        low_n = min(n_of[r.id] for r in main)
+        span = np.log(max(most, target_n or 0) / low_n) or 1.0
+        right = max(most, target_n or 0) * np.exp((0.13 if size == "wide" else 0.24) * span)
+        seen = [r.loss for r in main]
+        ends = []
+        for length in lengths:
+            goal = facts.target if facts.target and facts.target.tokens == length else None
+            stop = max(most, target_n) if goal and target_n else most
+            band = _law(view, low_n, stop, most, length)
+            here = [r for r in main if r.tokens == length]
+            if band is not None:
+                x, y, down, up = band
+                ax.fill_between(x, down, up, color=MUTED, alpha=0.13, lw=0, zorder=1)
+                ax.plot(x, y, color=MUTED, lw=1.2, zorder=2)
+                seen += [down.min(), up.max()]
+                ends.append((x[-1], y[-1], f"{ink.count(length)} tokens"))
+            elif here:
+                tip = max(here, key=lambda r: r.params)
+                ends.append((n_of[tip.id], tip.loss, f"{ink.count(length)} tokens"))
+        for row in main:
+            filled = row.id in used or not facts.fit
+            ax.plot(
+                n_of[row.id],
+                row.loss,
+                "o",
+                ms=5.2,
+                color=view.colour(row) if filled else "none",
+                mec=view.colour(row),
+                mew=0 if filled else 1,
+                alpha=0.9,
+                zorder=4,
+            )
+        if facts.target and target_n:
+            seen += _target(view, ax, target_n, left=True)
+        ink.log_axis(ax.xaxis, low_n / np.exp(0.04 * span), right, ink.count, 7 if size == "wide" else 5)
+        height = np.log(max(seen) / min(seen))
+        ink.log_axis(ax.yaxis, min(seen) / np.exp(0.09 * height), max(seen) * np.exp(0.03 * height), ink.plain)
+        ax.set_xlabel("parameters" + ("" if _total(view) else " without embedding and readout"))
+        _top_label(ax, "final loss, nats a token")
+        _at_ends(ax, ends)
+
+    p = facts.prediction
+    goal = f" Predicted for the target: {p.loss:.4f}, between {p.low:.4f} and {p.high:.4f}." if p else ""
+    if facts.truth and facts.truth.loss is not None:
+        goal += f" Trained: {facts.truth.loss:.4f}."
+    alt = f"Final loss against parameters of {len(main)} runs, with the fitted law at {len(lengths)} lengths.{goal}"
+    caption = (
+        "Dots: runs" + (" (hollow: not used by the fit)" if facts.fit and len(used) < len(main) else "") + ". "
+        + (f"Lines: what the fit expects at each length; bands: {facts.fit.config.level:.0%} intervals of one new run. "
+           if facts.fit else "No fit, so no lines. ")
+        + ("Diamond with bar: the prediction. " if p else "")
+        + ("Ring: the target as it was trained." if facts.truth and facts.truth.loss is not None else "")
+    )  # fmt: skip
+    read = (
+        "Dots on their line mean that the law holds inside the grid; how far the diamond lies to the right of the "
+        "last dot is how far the law is stretched."
+        if p
+        else "Each dot is a finished run; along a line only the size of the model changes."
+    )
+    heading = "From the grid to the target" if facts.target else "Final loss against size"
+    return Picture("fit", heading, read, caption.strip(), alt, view.draw("fit", alt, ("wide", "phone"), paint))
+
+
+def compute(view: View) -> Picture | None:
+    """Loss against training FLOPs: the way of each run, its end, and the target."""
+    facts = view.facts
+    main = [r for r in facts.done if r.schedule == facts.schedule]
+    if not main:
+        return None
+
+    def paint(axes: list[Any], size: str) -> None:
+        (ax,) = axes
+        ax.figure.subplots_adjust(left=0.1, right=0.97, top=0.97, bottom=0.155)
+        low = min(r.flops for r in main) / 2.5
+        seen = [r.loss for r in main]
+        for line in facts.lines:
+            r = line.row
+            if r.schedule == facts.schedule and line.whole and r.loss is not None:
+                x = line.tokens * r.flops / r.tokens
+                keep = x >= low
+                ax.plot(x[keep][::2], line.loss[keep][::2], color=view.colour(r), lw=0.8, alpha=0.35, zorder=2)
+        cells: dict[int, dict[float, list[float]]] = {}
+        for r in main:
+            cells.setdefault(r.params, {}).setdefault(r.flops, []).append(r.loss or np.nan)
+            ax.plot(r.flops, r.loss, "o", ms=4.2, color=view.colour(r), mec="none", zorder=4)
+        for params, cell in cells.items():
+            colour = view.colour(next(r for r in main if r.params == params))
+            x = sorted(cell)
+            ax.plot(x, [float(np.mean(cell[f])) for f in x], color=colour, lw=1.2, zorder=3)
+        right = max(r.flops for r in main)
+        if facts.target:
+            seen += _target(view, ax, facts.target.flops, left=True, short=True)
+            right = max(right, facts.target.flops)
+        ink.log_axis(ax.xaxis, low, right * 1.5, ink.power_of_ten, 5)
+        ink.log_axis(ax.yaxis, min(seen) * 0.97, max(seen) * 1.12, ink.plain)
+        ax.set_xlabel("training FLOPs")
+        _top_label(ax, "loss, nats a token")
+
+    alt = f"Loss against training FLOPs of {len(main)} runs, with the target at {facts.target.flops:.2g} FLOPs." \
+        if facts.target else f"Loss against training FLOPs of {len(main)} runs."  # fmt: skip
+    return Picture(
+        "compute",
+        "Loss against compute",
+        "The lower left edge of all lines is the best that this grid buys with a given compute.",
+        "Pale: training loss on the way. Strong: final losses of one size at all its lengths, mean over seeds. "
+        "Colours as above" + (", the target in red." if facts.target else "."),
+        alt,
+        view.draw("compute", alt, ("half",), paint),
+    )
+
+
+def residuals(view: View) -> Picture | None:
+    """What the law misses, against size and against length."""
+    facts = view.facts
+    if not facts.fit or not facts.used:
+        return None
+    off = 100 * np.expm1(np.array(facts.fit.runs["residual"], dtype=float))
+    luck = 100 * facts.fit.noise.run
+    n_of = _counted(view)
+
+    def paint(axes: list[Any], size: str) -> None:
+        axes[0].figure.subplots_adjust(left=0.115, right=0.97, top=0.9, bottom=0.155, wspace=0.1)
+        top = max(float(np.abs(off).max()), luck) * 1.15
+        xs = [[n_of[r.id] for r in facts.used], [r.tokens for r in facts.used]]
+        for ax, x, name, words in zip(axes, xs, "NT", ("parameters", "tokens")):
+            ax.axhspan(-luck, luck, color=MUTED, alpha=0.14, lw=0)
+            ax.axhline(0, color=MUTED, lw=0.8)
+            for row, value, y in zip(facts.used, x, off):
+                ax.plot(value, y, "o", ms=4.6, color=view.colour(row), mec="none", alpha=0.85)
+            room = (max(x) / min(x)) ** 0.08 * 1.02
+            ink.log_axis(ax.xaxis, min(x) / room, max(x) * room, ink.count, 4)
+            ax.set_ylim(-top, top)
+            ax.set_xlabel(words)
+        _percent(axes[0])
+        axes[1].tick_params(labelleft=False)
+        _top_label(axes[0], "run minus law")
+
+    rms = float(np.sqrt(np.mean(off**2)))
+    law = facts.fit.main.bound.law.name
+    alt = f"Residuals of {len(off)} runs from the law {law} against parameters and tokens; root mean square {rms:.2g}%."
+    return Picture(
+        "residuals",
+        "Residuals",
+        "Dots scattered about zero, mostly within the band, are luck; a slope or an arch is what the law misses.",
+        f"Final loss over what {law} expects, minus one; root mean square {rms:.2g}%. "
+        f"Band: the seed noise of one run, ±{luck:.2g}% (one standard deviation).",
+        alt,
+        view.draw("residuals", alt, ("half",), paint, panels=2),
+    )
+
+
+def backtest(view: View) -> Picture | None:
+    """Held-out runs predicted from smaller ones: error and interval against the gap."""
+    facts = view.facts
+    rows = sorted(facts.fit.backtest, key=lambda r: (r["gap"], r["row"])) if facts.fit else []
+    if not rows:
+        return None
+    total = len(rows)
+    rows = [rows[i] for i in np.unique(np.linspace(0, total - 1, min(total, HELD)).astype(int))]
+    gaps = np.array([r["gap"] for r in rows])
+    # runs of one gap side by side
+    order: dict[float, int] = {}
+    places = []
+    for gap in gaps:
+        key = round(float(np.log(gap)), 1)
+        places.append(order.setdefault(key, 0))
+        order[key] += 1
+    centred = np.array([p - (order[round(float(np.log(g)), 1)] - 1) / 2 for p, g in zip(places, gaps)])
+    crowd = max(order.values())
+    p = facts.prediction
+
+    def paint(axes: list[Any], size: str) -> None:
+        (ax,) = axes
+        ax.figure.subplots_adjust(left=0.115, right=0.97, top=0.9, bottom=0.155)
+        high = max(gaps.max(), p.gap if p else 1.0) * 1.25
+        low = min(gaps.min() / 1.15, 1.3)
+        x = gaps * np.exp(centred * min(0.03, 0.09 / crowd) * np.log(high / low))
+        top = 0.0
+        for at, r in zip(x, rows):
+            down, mid, up = (100 * (r[k] / r["loss"] - 1) for k in ("low", "prediction", "high"))
+            colour = INK if down <= 0 <= up else ACCENT
+            ax.plot([at, at], [down, up], color=colour, lw=1.1, alpha=0.35, zorder=2)
+            ax.plot(at, mid, "o", ms=4.2, color=colour, mec="none", alpha=0.85, zorder=3)
+            top = max(top, abs(mid) * 1.3, min(abs(down), abs(up)), np.quantile([abs(down), abs(up)], 0.9))
+        ax.axhline(0, color=MUTED, lw=0.9, zorder=1)
+        if p and np.ndim(p.gap) == 0 and p.gap > low:
+            down, up = 100 * (p.low / p.loss - 1), 100 * (p.high / p.loss - 1)
+            ax.plot([p.gap, p.gap], [down, up], color=ACCENT, lw=5, alpha=0.35, solid_capstyle="butt", zorder=2)
+            top = max(top, abs(down), abs(up))
+            ax.annotate("target", (p.gap, up), xytext=(0, 5), textcoords="offset points", ha="center",
+                        color=ACCENT, fontsize=ink.SMALL)  # fmt: skip
+            if facts.truth and facts.truth.loss is not None:
+                off = 100 * (p.loss / facts.truth.loss - 1)
+                ax.plot(p.gap, -off, "o", ms=6, color="none", mec=INK, mew=1.5, zorder=4)
+                top = max(top, abs(off))
+        ink.log_axis(ax.xaxis, low, high, lambda v: f"{v:g}×", 6)
+        ax.set_ylim(-top * 1.2, top * 1.2)
+        _percent(ax)
+        ax.set_xlabel("gap: compute of the run over the largest fitted")
+        _top_label(ax, "prediction minus truth")
+
+    errors = [abs(r["error"]) for r in facts.fit.backtest] if facts.fit else []
+    inside = sum(r["low"] <= r["loss"] <= r["high"] for r in (facts.fit.backtest if facts.fit else []))
+    alt = (
+        f"{total} held-out runs predicted from smaller ones: median error {np.median(errors):.2%}, worst "
+        f"{max(errors):.2%}, {inside} of {total} inside their interval."
+    )
+    caption = (
+        f"{total} predictions of runs that neither the fit nor any choice had seen; median error {np.median(errors):.2%}, "
+        f"worst {max(errors):.2%}; {inside} of {total} inside their interval (others in red)."
+        + (" Broad bar: the target's interval about its prediction" if p else "")
+        + (
+            "; ring: the truth, seen from there."
+            if p and facts.truth and facts.truth.loss is not None
+            else "."
+            if p
+            else ""
+        )
+        + (f" {len(rows)} of them are drawn." if len(rows) < total else "")
+    )
+    return Picture(
+        "backtest",
+        "Backtest",
+        "Each bar is the interval given to a run before looking at it; it should cross the zero line, "
+        "as often as the level says.",
+        caption,
+        alt,
+        view.draw("backtest", alt, ("half",), paint),
+    )
+
+
+def seeds(view: View) -> Picture | None:
+    """Runs that differ in their seeds only: how far they lie from their mean."""
+    cells: dict[tuple, list[Row]] = {}
+    for r in view.facts.done:
+        cells.setdefault((r.schedule, r.params, r.tokens, r.lr), []).append(r)
+    cells = {k: v for k, v in cells.items() if len(v) > 1}
+    if not cells:
+        return None
+    off: list[tuple[float, float, str]] = []
+    squares, free = 0.0, 0
+    for found in cells.values():
+        mean = float(np.mean([r.loss for r in found]))
+        off += [(r.tokens, 100 * ((r.loss or mean) / mean - 1), view.colour(r)) for r in found]
+        squares += sum((100 * ((r.loss or mean) / mean - 1)) ** 2 for r in found)
+        free += len(found) - 1
+    sd = float(np.sqrt(squares / free))
+    sizes = {view.colour(r): r.params for found in cells.values() for r in found}
+    rank = {c: i - (len(sizes) - 1) / 2 for i, (c, _) in enumerate(sorted(sizes.items(), key=lambda s: s[1]))}
+
+    def paint(axes: list[Any], size: str) -> None:
+        (ax,) = axes
+        ax.figure.subplots_adjust(left=0.115, right=0.97, top=0.9, bottom=0.155)
+        tokens = np.array([t for t, _, _ in off])
+        step = 0.025 * np.log(max(tokens.max() / tokens.min(), 8.0)) / max(1, len(rank) / 6)
+        ax.axhspan(-sd, sd, color=MUTED, alpha=0.14, lw=0)
+        ax.axhline(0, color=MUTED, lw=0.8)
+        for t, y, colour in off:
+            ax.plot(t * np.exp(rank[colour] * step), y, "o", ms=4.6, color=colour, mec="none", alpha=0.85)
+        room = max((tokens.max() / tokens.min()) ** 0.1, 1.5)
+        ink.log_axis(ax.xaxis, tokens.min() / room, tokens.max() * room, ink.count, 6)
+        top = max(abs(y) for _, y, _ in off) * 1.15 or 1.0
+        ax.set_ylim(-top, top)
+        _percent(ax)
+        ax.set_xlabel("tokens of the run")
+        _top_label(ax, "run minus mean of its seeds")
+
+    alt = (
+        f"Spread of final loss over seeds in {len(cells)} repeated settings; standard deviation {sd:.2g}% of the loss."
+    )
+    return Picture(
+        "seeds",
+        "Luck of the seed",
+        "No law can predict one run better than this spread.",
+        f"{len(cells)} settings trained with several seeds, side by side by size. "
+        f"Band: one standard deviation of a run, {sd:.2g}% of its loss.",
+        alt,
+        view.draw("seeds", alt, ("half",), paint),
+    )
+
+
+def _counted(view: View) -> dict[str, float]:
+    """N of each run as the fit counts it; the target's under "target"."""
+    total = _total(view)
+    out = {r.id: float(r.params_total if total else r.params) for r in view.facts.rows}
+    if view.facts.target:
+        t = view.facts.target
+        out["target"] = float(t.params_total if total else t.params)
+    return out
+
+
+def _total(view: View) -> bool:
+    return dict(view.facts.asked.config.fit.columns or {}).get("params") == "params_total"
+
+
+def _lengths(main: list[Row], target: Row | None) -> list[int]:
+    """Lengths that several sizes were trained to, thinned evenly; the target's is kept."""
+    sizes: dict[int, set[int]] = {}
+    for r in main:
+        sizes.setdefault(r.tokens, set()).add(r.params)
+    found = sorted(t for t, n in sizes.items() if len(n) > 1)
+    if len(found) > LENGTHS:
+        found = [found[i] for i in np.unique(np.linspace(0, len(found) - 1, LENGTHS).astype(int))]
+    return sorted({*found, *([target.tokens] if target else [])})
+
+
+def _law(view: View, low: float, high: float, most: float, length: int) -> tuple[np.ndarray, ...] | None:
+    """Law and interval along N; only as far as the fit answers."""
+    if not view.facts.fit:
+        return None
+    for stop in (high, most):
+        x = np.geomspace(low, stop, 48)
+        try:
+            p = view.facts.fit.predict(params=x, tokens=float(length))
+        except Refusal:
+            continue
+        return x, p.loss, p.low, p.high
+    return None
+
+
+def _target(view: View, ax: Any, x: float, *, left: bool, short: bool = False) -> list[float]:
+    """The prediction with its bar, and the truth; returns the losses drawn."""
+    facts, seen = view.facts, []
+    p = facts.prediction
+    if p:
+        ax.plot([x, x], [p.low, p.high], color=ACCENT, lw=2, zorder=5, solid_capstyle="butt")
+        ax.plot(x, p.loss, "D", ms=6.5, color=ACCENT, mec="none", zorder=6)
+        text = f"predicted {p.loss:.3f}" if short else f"target, predicted {p.loss:.3f} [{p.low:.3f}, {p.high:.3f}]"
+        ax.annotate(text, (x, p.low), xytext=(2, -6), textcoords="offset points", ha="right", va="top",
+                    color=ACCENT, fontsize=ink.SMALL)  # fmt: skip
+        seen += [p.low, p.high]
+    if facts.truth and facts.truth.loss is not None:
+        ax.plot(x, facts.truth.loss, "o", ms=9, color="none", mec=INK, mew=1.6, zorder=7)
+        if not short:
+            ax.annotate(f"trained {facts.truth.loss:.3f}", (x, facts.truth.loss), xytext=(9, 0),
+                        textcoords="offset points", va="center", color=INK, fontsize=ink.SMALL)  # fmt: skip
+        seen.append(facts.truth.loss)
+    return seen
+
+
+def _at_ends(ax: Any, ends: list[tuple[float, float, str]]) -> None:
+    """Names at the right ends of lines, pushed apart where they would touch."""
+    ends = sorted(ends, key=lambda e: e[1])
+    if not ends:
+        return
+    scale = 72.0 / ax.figure.dpi
+    pixels = ax.transData.transform([(x, y) for x, y, _ in ends]) * scale
+    box = ax.get_window_extent()
+    placed = ink.spread(pixels[:, 1], 12.5, box.y0 * scale, box.y1 * scale)
+    for (x, y, text), at, own in zip(ends, placed, pixels[:, 1]):
+        ax.annotate(text, (x, y), xytext=(9, at - own), textcoords="offset points", color=MUTED,
+                    fontsize=ink.SMALL, va="center")  # fmt: skip
+
+
+def _percent(ax: Any) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:+.3g}%".replace("-", "−") if abs(v) > 1e-9 else "0"))

@@ -1,0 +1,224 @@
+"""Figures of training: loss curves by size and by schedule, and the learning rates behind them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from proxytrain.report import ink
+from proxytrain.report.facts import Line, Row
+from proxytrain.report.figures import Picture, View
+from proxytrain.schedule import learning_rates
+
+SHOWN = 0.01  # curves start at this share of the longest run
+EVALUATED = 80  # with more curves than this, evaluations are left out
+MUTED, INK, ACCENT = (ink.COLOURS[n][0] for n in ("muted", "ink", "accent"))
+
+
+def curves(view: View) -> Picture | None:
+    """Training loss of all runs of the main schedule, coloured by size."""
+    name = view.facts.schedule
+    lines = [line for line in view.facts.lines if line.row.schedule == name and len(line.tokens)]
+    if not lines:
+        return None
+    last = max(line.row.tokens for line in lines)
+    first_seed = _first_seeds(lines)
+
+    def paint(axes: list[Any], size: str) -> None:
+        (ax,) = axes
+        ax.figure.subplots_adjust(left=0.06 if size == "wide" else 0.11, right=0.905 if size == "wide" else 0.82)
+        ax.figure.subplots_adjust(top=0.97, bottom=0.125)
+        low, high = last * SHOWN, last * 1.04
+        seen = []
+        for line in reversed(lines):
+            strong = (line.row.init_seed, line.row.data_seed) == first_seed[line.row.params]
+            colour, keep = view.colour(line.row), line.tokens >= low * 0.97
+            x, y = line.tokens[keep], line.loss[keep]
+            seen += y.tolist()
+            ax.plot(x, y, color=colour, lw=1.3 if strong else 0.9, alpha=0.95 if strong else 0.35, zorder=3)
+            if len(lines) <= EVALUATED and strong:
+                inside = (line.eval_tokens >= low) & (line.eval_tokens < line.row.tokens)
+                ax.plot(line.eval_tokens[inside], line.eval_loss[inside], ".", ms=3.2, color=colour, zorder=4)
+            if line.row.loss is not None:
+                ax.plot(line.row.tokens, line.row.loss, "o", ms=4.6, color=colour, mec="none", zorder=5)
+                seen.append(line.row.loss)
+            elif len(x):
+                ax.plot(x[-1], y[-1], "x", ms=7, mew=1.8, color=ACCENT, zorder=6)
+        ink.log_axis(ax.xaxis, low, high, ink.count, 7 if size == "wide" else 5)
+        ink.log_axis(ax.yaxis, min(seen) * 0.985, float(np.quantile(seen, 0.995)) * 1.02, ink.plain)
+        ax.set_xlabel("tokens trained on")
+        _top_label(ax, "loss, nats a token")
+        ink.end_labels(ax, _labels(view, lines))
+
+    sizes = len({line.row.params for line in lines})
+    many = len({(r.init_seed, r.data_seed) for r in view.facts.rows}) > 1
+    endings = sum(not line.whole for line in lines)
+    alt = (
+        f"Training loss against tokens of {len(lines)} runs of {sizes} model sizes under the {name} schedule, log axes."
+    )
+    caption = (
+        f"{len(lines)} runs under {name}. Lines: training loss, averaged over stretches of equal length on the log axis. "
+        + ("Small dots: evaluations on a fixed slice of validation text. " if len(lines) <= EVALUATED else "")
+        + "Large dots: final loss on the whole validation set. "
+        + (f"{endings} of the runs branch off a longer one and are drawn from there. " if endings else "")
+        + ("Pale lines: further seeds. " if many else "")
+        + ("Crosses: runs that diverged. " if any(line.row.loss is None for line in lines) else "")
+    )
+    read = "Lower is better; where a line bends down to a large dot, the learning rate decays and a run ends."
+    if not endings:
+        read = "Lower is better; a large dot is where a run ends."
+    variants = view.draw("curves", alt, ("wide", "phone"), paint)
+    return Picture("curves", "Loss during training", read, caption.strip(), alt, variants)
+
+
+def by_schedule(view: View) -> Picture | None:
+    """Curves of equal size, length and seed that differ in their schedule."""
+    cells: dict[tuple, dict[str, Line]] = {}
+    for line in view.facts.lines:
+        r = line.row
+        if line.whole and r.loss is not None:
+            cells.setdefault((r.params, r.tokens, r.init_seed, r.data_seed), {}).setdefault(r.schedule, line)
+    chosen: dict[int, dict[str, Line]] = {}
+    for key, found in sorted(cells.items(), key=lambda c: (c[0][0], -c[0][1], c[0][2:])):
+        if len(found) > 1:
+            chosen.setdefault(key[0], found)
+    if not chosen:
+        return None
+    shown = {k: chosen[k] for k in sorted(chosen)[:: max(1, len(chosen) - 1)]}  # the smallest and the largest size
+    hues = _hues(view)
+
+    def paint(axes: list[Any], size: str) -> None:
+        (ax,) = axes
+        ax.figure.subplots_adjust(left=0.1, right=0.72, top=0.97, bottom=0.155)
+        last = max(line.row.tokens for found in shown.values() for line in found.values())
+        seen, labels = [], []
+        for found in shown.values():
+            for name, line in found.items():
+                keep = line.tokens > 0.15 * line.row.tokens
+                ax.plot(line.tokens[keep], line.loss[keep], color=hues[name], lw=1.3, zorder=3)
+                ax.plot(line.row.tokens, line.row.loss, "o", ms=4.6, color=hues[name], mec="none", zorder=4)
+                seen += [*line.loss[keep].tolist(), line.row.loss]
+                text = f"{name} {line.row.loss:.3f}" + (f", {view.label(line.row)[-8:]}" if len(shown) > 1 else "")
+                labels.append((line.row.loss, text, hues[name]))
+        _token_axis(ax, 0.13 * last, last)
+        ink.log_axis(ax.yaxis, min(seen) * 0.985, max(seen) * 1.01, ink.plain)
+        ax.set_xlabel("tokens trained on")
+        _top_label(ax, "loss, nats a token")
+        ink.end_labels(ax, labels)
+
+    names = ", ".join(sorted({n for found in shown.values() for n in found}))
+    finals = "; ".join(
+        f"{view.label(next(iter(found.values())).row)}: "
+        + ", ".join(f"{n} {line.row.loss:.3f}" for n, line in sorted(found.items()))
+        for found in shown.values()
+    )
+    alt = f"Loss curves of equal runs under different schedules ({names}). Final losses: {finals}."
+    return Picture(
+        "by-schedule",
+        "Other schedules",
+        "Lines of one size differ in the schedule only; compare where they end.",
+        "Training loss, averaged; dots and numbers: final loss on the whole validation set. "
+        "Same size, length, seed and peak learning rate where the grid has them."
+        + (f" Shown: the smallest and largest of {len(chosen)} sizes." if len(chosen) > 2 else ""),
+        alt,
+        view.draw("by-schedule", alt, ("half",), paint),
+    )
+
+
+def schedules(view: View) -> Picture | None:
+    """Learning rate against tokens, each schedule and length once."""
+    distinct = {(r.schedule, r.phases): r for r in view.facts.asked.runs}
+    runs = sorted(distinct.values(), key=lambda r: (r.schedule, r.tokens, r.lr))
+    if not runs:
+        return None
+    hues = _hues(view)
+    last = max(r.tokens for r in runs)
+
+    def paint(axes: list[Any], size: str) -> None:
+        (ax,) = axes
+        ax.figure.subplots_adjust(left=0.125, right=0.97, top=0.9, bottom=0.155)
+        top = max(r.lr for r in runs)
+        for run in runs[:100]:
+            x = np.unique(np.r_[np.linspace(1, run.tokens, 240), [p.end for p in run.phases]])
+            ax.plot(x, learning_rates(run.phases, x), color=hues[run.schedule], lw=1.4, alpha=0.85, zorder=3)
+        ax.set_ylim(0, top * 1.1)
+        _token_axis(ax, 0, last)
+        ax.set_xlabel("tokens trained on")
+        _top_label(ax, "base learning rate")
+        longest = {r.schedule: r for r in runs}  # the last of each name is the longest
+        points = [(float(learning_rates(r.phases, np.array([0.68 * r.tokens]))[0]), n) for n, r in longest.items()]
+        height = ax.get_window_extent().height * 72 / ax.figure.dpi
+        points.sort()
+        at = ink.spread(np.array([y / (top * 1.1) * height + 9 for y, _ in points]), 14.0, 6.0, height + 8)
+        for place, (_, name) in zip(at, points):
+            x = 0.68 * longest[name].tokens
+            ax.annotate(
+                name,
+                (x, 0),
+                xycoords=("data", "axes fraction"),
+                xytext=(4, place),
+                textcoords="offset points",
+                color=hues[name],
+                fontsize=ink.SMALL,
+                va="center",
+            )
+
+    names = ", ".join(dict.fromkeys(r.schedule for r in runs))
+    alt = f"Learning rate against tokens for {len(runs)} combinations of schedule and length ({names})."
+    return Picture(
+        "schedules",
+        "Learning-rate schedules",
+        "Each line is the learning rate that some run of the grid saw, from its first token to its last.",
+        f"{len(runs)} combinations of schedule, length and peak rate. The base rate is shown: "
+        "the parametrization scales it by width, for each kind of weight.",
+        alt,
+        view.draw("schedules", alt, ("half",), paint),
+    )
+
+
+def _hues(view: View) -> dict[str, str]:
+    """Colour of each schedule: the main one in ink, the others by hue."""
+    names = sorted({r.schedule for r in view.facts.rows} - {view.facts.schedule})
+    return {view.facts.schedule: INK} | {n: ink.HUES[i % len(ink.HUES)][0] for i, n in enumerate(names)}
+
+
+def _first_seeds(lines: list[Line]) -> dict[int, tuple[int, int]]:
+    seeds: dict[int, tuple[int, int]] = {}
+    for line in lines:
+        pair = (line.row.init_seed, line.row.data_seed)
+        seeds[line.row.params] = min(seeds.get(line.row.params, pair), pair)
+    return seeds
+
+
+def _labels(view: View, lines: list[Line]) -> list[tuple[float, str, str]]:
+    """One label a size, at the end of its longest run."""
+    ends: dict[int, tuple[int, float, Row]] = {}
+    for line in lines:
+        y = line.row.loss if line.row.loss is not None else float(line.loss[-1])
+        if line.row.params not in ends or line.row.tokens > ends[line.row.params][0]:
+            ends[line.row.params] = (line.row.tokens, y, line.row)
+    return [(y, view.label(row), view.colour(row)) for _, y, row in ends.values()]
+
+
+def _token_axis(ax: Any, low: float, high: float) -> None:
+    """A linear axis of tokens."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    ax.set_xlim(low, high * 1.015)
+    ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: ink.count(v) if v else "0"))
+
+
+def _top_label(ax: Any, text: str) -> None:
+    """What the vertical axis shows, written upright above it."""
+    ax.annotate(
+        text,
+        (0, 1),
+        xycoords="axes fraction",
+        xytext=(4, 2),
+        textcoords="offset points",
+        color=MUTED,
+        fontsize=ink.SMALL,
+        va="top" if ax.figure.subplotpars.top > 0.95 else "bottom",
+    )

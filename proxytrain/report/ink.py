@@ -1,0 +1,275 @@
+"""How figures look: colours, canvas, ticks, labels; and from a matplotlib figure to a small inline SVG.
+
+Figures are drawn in the colours of the light page. In the SVG each colour becomes `var(--name, colour)`, so the page
+recolours them in the dark; text inherits the page's font. Nothing here knows what is drawn.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+# name -> (light, dark); widths and schedules are added by `scale` and `HUES`
+COLOURS = {
+    "ink": ("#1c2027", "#e6e8ec"),
+    "muted": ("#667080", "#98a2b3"),
+    "grid": ("#e4e7ec", "#2c323c"),
+    "accent": ("#d1491b", "#ff8f66"),
+    "page": ("#ffffff", "#14171c"),
+}
+HUES = [
+    ("#2b6cb0", "#6fb1f2"),
+    ("#b7671d", "#f0a35c"),
+    ("#2f8558", "#68cf97"),
+    ("#8f4aa8", "#cf95e6"),
+    ("#9c7a10", "#dcbc55"),
+    ("#a83f5f", "#f08cab"),
+]
+SIZES = {"wide": (880.0, 400.0), "half": (440.0, 310.0), "phone": (440.0, 350.0)}  # CSS pixels
+TEXT = 12.0
+SMALL = 11.0
+
+
+@dataclass(frozen=True)
+class Palette:
+    """One colour for each model size of the page, from dark to bright by size."""
+
+    light: list[str]
+    dark: list[str]
+
+    def css(self) -> tuple[str, str]:
+        """Custom properties of both themes."""
+        sides = []
+        for side in (0, 1):
+            named = {name: pair[side] for name, pair in COLOURS.items()}
+            named |= {f"hue{i}": pair[side] for i, pair in enumerate(HUES)}
+            named |= {f"size{i}": c for i, c in enumerate((self.light, self.dark)[side])}
+            sides.append("".join(f"--{k}:{v};" for k, v in named.items()))
+        return sides[0], sides[1]
+
+    def names(self) -> dict[str, str]:
+        """Light colour -> custom property."""
+        out = {pair[0]: name for name, pair in COLOURS.items()}
+        out |= {pair[0]: f"hue{i}" for i, pair in enumerate(HUES)}
+        return out | {c: f"size{i}" for i, c in enumerate(self.light)}
+
+
+def palette(count: int) -> Palette:
+    """Viridis, cut to the part that reads well on white, and to the part that reads well on black."""
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    at = np.linspace(0, 1, count) if count > 1 else np.array([0.45])
+    light = [to_hex(colormaps["viridis"](0.08 + 0.62 * x)) for x in at]
+    dark = [to_hex(colormaps["viridis"](0.36 + 0.56 * x)) for x in at]
+    return Palette(light, dark)
+
+
+@contextmanager
+def canvas(size: str, panels: int = 1, **subplots: Any) -> Iterator[tuple[Any, list[Any]]]:
+    """A figure of one of the sizes with its axes, styled; leave the block to keep the settings of others untouched."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    ink, muted, grid = (COLOURS[n][0] for n in ("ink", "muted", "grid"))
+    settings = {
+        "svg.fonttype": "none",
+        "text.parse_math": False,
+        "font.family": "sans-serif",
+        "font.sans-serif": ["DejaVu Sans"],
+        "font.size": TEXT,
+        "text.color": ink,
+        "axes.edgecolor": muted,
+        "axes.labelcolor": muted,
+        "axes.labelsize": SMALL,
+        "axes.linewidth": 0.8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.facecolor": "none",
+        "axes.unicode_minus": True,
+        "figure.facecolor": "none",
+        "grid.color": grid,
+        "grid.linewidth": 0.8,
+        "xtick.color": muted,
+        "ytick.color": muted,
+        "xtick.labelsize": SMALL,
+        "ytick.labelsize": SMALL,
+        "xtick.major.size": 0,
+        "ytick.major.size": 0,
+        "xtick.minor.size": 0,
+        "ytick.minor.size": 0,
+        "xtick.major.pad": 6,
+        "ytick.major.pad": 5,
+        "lines.solid_capstyle": "round",
+        "path.simplify": True,
+        "path.simplify_threshold": 0.2,
+    }
+    with matplotlib.rc_context(settings):
+        width, height = SIZES[size]
+        figure = Figure(figsize=(width / 72, height / 72))
+        FigureCanvasSVG(figure)
+        axes = figure.subplots(1, panels, squeeze=False, **subplots)[0]
+        yield figure, list(axes)
+
+
+def svg(figure: Any, key: str, title: str, colours: dict[str, str]) -> str:
+    """The figure as inline SVG: ids under `key`, colours as custom properties, `title` as its text alternative."""
+    import io
+
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": key}):
+        figure.savefig(
+            buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)
+    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", text, flags=re.S)
+    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.S)
+    text = re.sub(r"font: [^;\"]*?([\d.]+)px [^;\"]*", r"font-size: \1px", text)
+    text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
+    text = text.replace("xlink:href", "href").replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "")
+    text = re.sub(r'(?:; )?stroke-linecap: (?:butt|square)(?=[;"])', "", text)
+    referred = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', text))
+    kept = {a or b for a, b in referred}
+    text = re.sub(r' id="([^"]+)"', lambda m: f' id="{key}-{m[1]}"' if m[1] in kept else "", text)
+    text = re.sub(r'href="#', f'href="#{key}-', text).replace("url(#", f"url(#{key}-")
+    text = re.sub(
+        r"#[0-9a-f]{6}(?=[;\"])", lambda m: f"var(--{colours[m[0]]},{m[0]})" if m[0] in colours else m[0], text
+    )
+    text = re.sub(r"(?<=[\d.])\s*\n\s*(?=[LMCQz])", "", text)  # path data: one line
+    text = re.sub(r"(-?\d+\.\d{2})\d+", r"\1", text)
+    text = re.sub(r">\s+<", "><", text)
+    head = re.match(r"<svg[^>]*>", text)
+    assert head
+    box = re.search(r'viewBox="[^"]+"', head[0])
+    assert box
+    opening = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {box[0]} role="img" aria-labelledby="{key}-title">'
+        f'<title id="{key}-title">{html.escape(title)}</title>'
+    )
+    return opening + text[head.end() :].strip()
+
+
+def log_axis(axis: Any, low: float, high: float, form: Any, most: int = 6) -> None:
+    """A log axis from `low` to `high` with a few plain ticks, labelled by `form`."""
+    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+    ticks = log_ticks(low, high, most)
+    getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
+    getattr(axis.axes, f"set_{axis.axis_name}lim")(low, high)
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(FixedFormatter([form(t) for t in ticks]))
+    axis.set_minor_locator(NullLocator())
+
+
+def log_ticks(low: float, high: float, most: int) -> list[float]:
+    """Round values between two limits, as even in the logarithm as round values are.
+
+    Examples
+    --------
+    >>> log_ticks(0.9e5, 5e6, 6)
+    [100000.0, 200000.0, 500000.0, 1000000.0, 2000000.0, 5000000.0]
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    best: list[float] = []
+    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
+        ticks = [float(f"{s}e{d}") for d in decades for s in steps if low <= float(f"{s}e{d}") <= high * 1.0001]
+        if len(ticks) <= most and len(ticks) > len(best):
+            best = ticks
+    if len(best) >= max(3, most - 2):
+        return best
+    linear = MaxNLocator(nbins=most, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    inside = [float(t) for t in linear if low <= t <= high]
+    return inside if high / low < 4 and len(inside) > len(best) else best or inside
+
+
+def end_labels(ax: Any, labels: Sequence[tuple[float, str, str]], *, dx: float = 6.0, gap: float = 13.0) -> None:
+    """Direct labels at the right edge, at heights y in data units, pushed apart where they would touch.
+
+    Parameters
+    ----------
+    labels : (y, text, colour)
+    """
+    if not labels:
+        return
+    box = ax.get_window_extent()
+    scale = 72.0 / ax.figure.dpi
+    room = int(box.height * scale // gap)
+    labels = sorted(labels)
+    if len(labels) > room:
+        keep = np.unique(np.linspace(0, len(labels) - 1, max(2, room)).astype(int))
+        labels = [labels[i] for i in keep]
+    y = np.array([(ax.transData.transform((1, v))[1] - box.y0) * scale for v, _, _ in labels])
+    placed = spread(y, gap, 0.0, box.height * scale)
+    for at, (_, text, colour) in zip(placed, labels):
+        ax.annotate(
+            text,
+            (1, 0),
+            xycoords="axes fraction",
+            xytext=(dx, at),
+            textcoords="offset points",
+            color=colour,
+            fontsize=SMALL,
+            va="center",
+            annotation_clip=False,
+        )
+
+
+def spread(y: np.ndarray, gap: float, low: float, high: float) -> np.ndarray:
+    """Positions nearest to `y` (ascending) that are `gap` apart and lie between `low` and `high`.
+
+    Examples
+    --------
+    >>> spread(np.array([0.0, 1.0, 50.0]), 10.0, 0.0, 100.0).tolist()
+    [0.0, 10.0, 50.0]
+    """
+    steps = gap * np.arange(len(y))
+    blocks: list[list[float]] = []  # isotonic regression of y - steps: mean, count
+    for value in y - steps:
+        blocks.append([float(value), 1.0])
+        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
+            b = blocks.pop()
+            a = blocks.pop()
+            blocks.append([(a[0] * a[1] + b[0] * b[1]) / (a[1] + b[1]), a[1] + b[1]])
+    flat = np.concatenate([np.full(int(n), m) for m, n in blocks])
+    return np.clip(flat, low, max(low, high - steps[-1])) + steps
+
+
+def count(value: float) -> str:
+    """0.5M, 20k, 3.2B.
+
+    Examples
+    --------
+    >>> [count(v) for v in (500_000, 4e6, 20_000, 1.5e9, 999_424, 250)]
+    ['0.5M', '4M', '20k', '1.5B', '1M', '250']
+    """
+    for scale, letter, least in ((1e12, "T", 1e12), (1e9, "B", 1e9), (1e6, "M", 4.9e5), (1e3, "k", 1e3)):
+        if value >= least:
+            return f"{value / scale:.2g}{letter}" if value / scale < 99.5 else f"{value / scale:.0f}{letter}"
+    return f"{value:g}"
+
+
+def plain(value: float) -> str:
+    return f"{value:.3g}" if value < 1 else f"{value:.4g}"
+
+
+def power_of_ten(value: float) -> str:
+    """10^12 in plain characters, as 10¹²; 3·10¹¹."""
+    exponent = int(np.floor(np.log10(value) + 1e-9))
+    head = value / 10.0**exponent
+    raised = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"10{raised}" if abs(head - 1) < 0.01 else f"{head:.2g}·10{raised}"

@@ -1,0 +1,148 @@
+"""What the page says in words: the answer, its grounds, the warnings. Plain text; `page` escapes it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from proxytrain.report import ink
+from proxytrain.report.facts import Facts
+from proxytrain.track.text import duration
+
+
+def loss(facts: Facts, value: float) -> str:
+    """A loss in nats a token, and in bits a byte where the text of a token is known."""
+    per_byte = facts.asked.corpus.manifest.bytes_per_token
+    bits = f" ({value / math.log(2) / per_byte:.4f} bits a byte)" if per_byte else ""
+    return f"{value:.4f} nats a token{bits}"
+
+
+def target(facts: Facts) -> str:
+    t = facts.target
+    assert t
+    return (
+        f"A model of width {t.width} and depth {t.depth} ({ink.count(t.params)} parameters, "
+        f"{ink.count(t.params_total)} with embedding and readout), trained on {ink.count(t.tokens)} tokens "
+        f"with schedule {t.schedule} and base learning rate {t.lr:g}"
+    )
+
+
+def answer(facts: Facts) -> str:
+    """The page in one sentence."""
+    p = facts.prediction
+    if p:
+        down, up = p.low / p.loss - 1, p.high / p.loss - 1
+        return (
+            f"{target(facts)}, is predicted to end at a loss of {loss(facts, p.loss)}; one such run lies between "
+            f"{p.low:.4f} and {p.high:.4f} ({_signed(down)}, {_signed(up)}) with {p.level:.0%} probability."
+        )
+    if facts.target:
+        why = {"fit": "The runs could not be fitted", "prediction": "The fit does not reach the target"}
+        reason = next((why[what] for what, _ in facts.missing if what in why), "There is no prediction")
+        return f"No prediction. {reason}. Asked was: {_lower(target(facts))}."
+    done = len(facts.done)
+    return f"{done} of {len(facts.rows)} runs are trained. No larger run was named to predict (sweep.target)."
+
+
+def after(facts: Facts) -> str | None:
+    """Prediction against truth, where the target was trained."""
+    t, p = facts.truth, facts.prediction
+    if not t:
+        return None
+    if t.loss is None:
+        return f"The target has been trained since and diverged after {t.diverged_at or 0:,} tokens."
+    text = f"The target has been trained since: {t.loss:.4f} ± {t.val_se or 0:.4f}"
+    if not p:
+        return f"{text}. There was no prediction to hold it against."
+    inside = "inside" if p.low <= t.loss <= p.high else "OUTSIDE"
+    return f"{text}. The prediction was off by {_signed(p.loss / t.loss - 1, 2)}; the truth lies {inside} the interval."
+
+
+def grounds(facts: Facts) -> list[tuple[str, str]]:
+    """Short facts under the answer: name and text."""
+    out = []
+    fit, p = facts.fit, facts.prediction
+    if fit:
+        weights = sorted(fit.weights.items(), key=lambda w: -w[1])
+        if len(weights) == 1:
+            out.append(("Law", f"{weights[0][0]}: {fit.main.bound.law.formula}"))
+        else:
+            out.append(("Law", "average of " + ", ".join(f"{n} ({w:.2f})" for n, w in weights if w >= 0.005)))
+        errors = np.abs([r["error"] for r in fit.backtest])
+        if len(errors):
+            inside = sum(r["low"] <= r["loss"] <= r["high"] for r in fit.backtest)
+            out.append(
+                (
+                    "Backtest",
+                    f"median error {np.median(errors):.2%}, worst {errors.max():.2%}; {inside} of {len(errors)} held-out "
+                    f"runs inside their interval, at gaps up to {max(r['gap'] for r in fit.backtest):.3g}×",
+                )
+            )
+        else:
+            out.append(("Backtest", "none possible: too few runs to hold any out"))
+    if p:
+        out.append(("Gap", f"{p.gap:.3g}× the compute of the largest run that was fitted (6 N D)"))
+    out.append(("Cost", cost(facts)))
+    return out
+
+
+def cost(facts: Facts) -> str:
+    """The sweep's cost, against the target's where there is one."""
+    c = facts.costs
+    text = f"sweep {c['flops_shared']:.2g} FLOPs in {ink.count(c['tokens_shared'])} tokens"
+    saved = 1 - c["tokens_shared"] / c["tokens_unshared"]
+    if saved > 0.005:
+        text += f" ({saved:.0%} saved by shared beginnings)"
+    if facts.target:
+        ratio = c["flops_shared"] / facts.target.flops
+        text += f", {ratio:.2g}× the target's {facts.target.flops:.2g} FLOPs"
+    if facts.seconds:
+        text += f"; measured {duration(facts.seconds)} of one worker"
+        if facts.truth and facts.truth.seconds:
+            text += f", the target {duration(facts.truth.seconds)}"
+    return text
+
+
+def warnings(facts: Facts) -> list[str]:
+    """What a reader must know before using the number; the gravest first."""
+    out = []
+    p, fit = facts.prediction, facts.fit
+    if p and p.note:
+        out.append(p.note)
+    if p and facts.truth and facts.truth.loss is not None and not p.low <= facts.truth.loss <= p.high:
+        out.append("The target was trained and its loss lies outside the interval.")
+    for what, why in facts.missing:
+        if what in ("fit", "prediction"):
+            out.append(f"Refused: {why}")
+    open_runs = [r for r in facts.rows if r.status not in ("done", "diverged")]
+    if open_runs:
+        rest = "the prediction is preliminary" if p else "what follows is preliminary"
+        out.append(f"Unfinished: {len(facts.done)} of {len(facts.rows)} runs are done; {rest}.")
+    lost = [r for r in facts.rows if r.status == "diverged"]
+    if lost:
+        names = ", ".join(f"{r.id[:8]} (width {r.width}, lr {r.lr:g})" for r in lost[:6])
+        more = f" and {len(lost) - 6} more" if len(lost) > 6 else ""
+        out.append(f"Diverged and left out of the fit: {names}{more}.")
+    if fit:
+        out += fit.warnings
+        if fit.not_identified and p:
+            names = ", ".join(fit.not_identified)
+            out.append(
+                f"The runs do not determine every parameter of {fit.main.bound.law.name} ({names}): "
+                "rely on the interval, not on the law's constants."
+            )
+    repeated = [r for r in facts.rows if (r.epochs or 0) > 1]
+    if repeated:
+        out.append(
+            f"{len(repeated)} runs read the text more than once; losses of repeated text are not those of fresh text."
+        )
+    return out
+
+
+def _signed(share: float, digits: int = 1) -> str:
+    return f"{share:+.{digits}%}".replace("-", "−")
+
+
+def _lower(text: str) -> str:
+    return text[0].lower() + text[1:]
