@@ -1,6 +1,6 @@
 """Hold out the largest runs, predict them from the smaller ones, and remember the errors.
 
-Cuts are by compute (at gaps 3x, 10x, 30x, 100x), by size and by length, never at random: an interpolated run says
+Cuts are by compute (at gaps from 2x to 100x), by size and by length, never at random: an interpolated run says
 nothing about extrapolation. The cuts are nested, so the errors of a smaller cut on runs that a larger cut was trained
 on are that larger cut's own backtest: every interval and every choice below is made from what its cut has seen.
 """
@@ -19,7 +19,7 @@ from proxytrain.fit.options import FitConfig
 from proxytrain.fit.predictor import Held, Member, Predictor, Range, estimate
 from proxytrain.fit.table import Runs, to_levels
 
-GAPS = (3.0, 10.0, 30.0, 100.0)
+GAPS = (2.0, 3.0, 5.0, 10.0, 30.0, 100.0)
 LEAST_GAP = 1.4  # a run nearer than this to what was fitted is no extrapolation
 BOOTSTRAPS = 100
 DROPPED = 4  # at most so many sizes (or lengths) are held out
@@ -52,20 +52,12 @@ def splits(runs: Runs) -> list[tuple[str, np.ndarray]]:
     return sorted(unique.values(), key=lambda cut: int(cut[1].sum()))
 
 
-def run_backtest(
-    runs: Runs, laws: Sequence[Law], config: FitConfig, seed: int
-) -> tuple[list[Cut], list[Held], list[Cut]]:
-    """Fit every law on every cut that identifies it, then predict what was held out, with intervals.
-
-    Returns
-    -------
-    cuts; one `Held` for each cut and run, whose interval used nothing outside the cut's training runs; and its cut.
-    """
+def fit_cuts(runs: Runs, laws: Sequence[Law], config: FitConfig, seed: int) -> list[Cut]:
+    """Fit every law on every cut that identifies it, and predict what each cut holds out."""
     cuts: list[Cut] = []
     for number, (name, train) in enumerate(splits(runs)):
         fitted = runs.take(train)
-        gap = Range.of(fitted).gap(runs.params, runs.tokens)
-        held = np.flatnonzero(~train & (gap >= LEAST_GAP))
+        held = np.flatnonzero(~train & (Range.of(fitted).gap(runs.params, runs.tokens) >= LEAST_GAP))
         if not len(held):
             continue
         members, errors = [], {}
@@ -74,57 +66,62 @@ def run_backtest(
                 member = estimate(law, fitted, config, BOOTSTRAPS, np.random.default_rng([seed, number]))
             except Refusal:
                 continue
-            error = np.full(len(held), np.nan)
-            for k, i in enumerate(held):
-                try:
-                    columns = {c: v[i : i + 1] for c, v in runs.numbers.items()}
-                    error[k] = member.log_loss(columns)[0] - np.log(runs.loss[i])
-                except Refusal:
-                    continue
+            error = _errors(member, runs, held)
             if np.isfinite(error).any():
                 members.append(member)
                 errors[law.name] = error
         if members:
             cuts.append(Cut(name, train, held, tuple(members), errors))
-    rows: list[Held] = []
-    origin: list[Cut] = []
+    return cuts
+
+
+def _errors(member: Member, runs: Runs, held: np.ndarray) -> np.ndarray:
+    out = np.full(len(held), np.nan)
+    for k, i in enumerate(held):
+        try:
+            columns = {c: v[i : i + 1] for c, v in runs.numbers.items()}
+            out[k] = member.log_loss(columns)[0] - np.log(runs.loss[i])
+        except Refusal:
+            continue
+    return out
+
+
+def replay(runs: Runs, cuts: Sequence[Cut], level: float) -> list[tuple[Held, Cut]]:
+    """Predict the runs that each cut holds out, with intervals that use nothing outside the cut's training runs."""
+    rows: list[tuple[Held, Cut]] = []
     for cut in cuts:
-        predictor = assemble(runs, cut.members, cut.train, cuts, rows, origin)
-        for k, i in enumerate(cut.held):
-            if not any(np.isfinite(e[k]) for e in cut.errors.values()):
-                continue
-            n, d = runs.params[i : i + 1], runs.tokens[i : i + 1]
-            loss, low, high = (float(v[0]) for v in predictor.predict(n, d, config.level))
-            rows.append(
-                Held(
-                    cut.name,
-                    int(cut.train.sum()),
-                    int(runs.row[i]),
-                    float(n[0]),
-                    float(d[0]),
-                    float(runs.loss[i]),
-                    loss,
-                    low,
-                    high,
-                    float(predictor.range.gap(n, d)[0]),
-                    float(predictor.range.reach(n, d)[0]),
-                )
+        predictor = assemble(runs, cut.members, cut.train, cuts, rows)
+        known = np.any([np.isfinite(e) for e in cut.errors.values()], axis=0)
+        held = cut.held[known]
+        n, d = runs.params[held], runs.tokens[held]
+        gaps, reach = predictor.range.gap(n, d), predictor.range.reach(n, d)
+        fresh = []
+        for k, i in enumerate(held):
+            loss, low, high = (float(v[0]) for v in predictor.predict(n[k : k + 1], d[k : k + 1], level))
+            held_out = Held(
+                cut.name,
+                int(cut.train.sum()),
+                int(runs.row[i]),
+                float(n[k]),
+                float(d[k]),
+                float(runs.loss[i]),
+                loss,
+                low,
+                high,
+                float(gaps[k]),
+                float(reach[k]),
             )
-            origin.append(cut)
-    return cuts, rows, origin
+            fresh.append((held_out, cut))
+        rows += fresh
+    return rows
 
 
 def assemble(
-    runs: Runs,
-    members: Sequence[Member],
-    train: np.ndarray,
-    cuts: Sequence[Cut],
-    rows: Sequence[Held],
-    origin: Sequence[Cut],
+    runs: Runs, members: Sequence[Member], train: np.ndarray, cuts: Sequence[Cut], rows: Sequence[tuple[Held, Cut]]
 ) -> Predictor:
     """A predictor for members fitted on `train`, from the hold-out errors that `train` contains: nothing else."""
-    inner = [c for c in cuts if not (c.train & ~train).any()]
+    inside = [c for c in cuts if not (c.train & ~train).any()]
     trained = set(runs.row[train].tolist())
-    legal = tuple(r for r, c in zip(rows, origin) if r.row in trained and not (c.train & ~train).any())
-    weights = combine([m.bound.law.name for m in members], [(c.errors, c.held, train[c.held]) for c in inner])
-    return Predictor(tuple(members), weights, Range.of(runs.take(train)), legal)
+    evidence = tuple(r for r, c in rows if r.row in trained and not (c.train & ~train).any())
+    weights = combine([m.bound.law.name for m in members], [(c.errors, c.held, train[c.held]) for c in inside])
+    return Predictor(tuple(members), weights, Range.of(runs.take(train)), evidence)

@@ -54,8 +54,8 @@ def refuse_unfit(runs: Runs) -> None:
     y = np.log(runs.loss)
     if len(runs) < 3 or np.ptp(y) < 1e-6:
         raise Refusal(
-            f"{runs.source}: {len(runs)} runs with losses from {runs.loss.min():.5g} to {runs.loss.max():.5g}: there is "
-            "no trend to fit; add runs of at least three sizes and three lengths"
+            f"{runs.source}: {len(runs)} runs with losses from {runs.loss.min():.5g} to {runs.loss.max():.5g}: there "
+            "is no trend to fit; add runs of at least three sizes and three lengths"
         )
     allowed = max(TURN, 4 * luck)
     for column, fixed in (("params", "tokens"), ("tokens", "params")):

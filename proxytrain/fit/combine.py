@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 FEW_CELLS = 8
+SHRINK = 0.3  # towards equal weights
 
 
 def combine(
@@ -19,18 +20,20 @@ def combine(
     laws : names
     outcomes : of each cut: errors by law (h,), the runs held out (h,), and which of them may be looked at (h,)
 
-    With fewer than eight hold-out cells the laws count alike; else by the inverse of their mean squared error.
+    With fewer than eight hold-out cells the laws count alike; else by the inverse of their mean squared error, averaged
+    over cuts, each drawn towards the mean of all: a law that was lucky in a few cells does not take everything.
     """
-    errors: dict[str, list[float]] = {law: [] for law in laws}
-    seen = set()
+    squares: list[list[float]] = []
+    seen: set[int] = set()
     for by_law, held, allowed in outcomes:
         if not all(law in by_law for law in laws):
             continue
         common = allowed & np.all([np.isfinite(by_law[law]) for law in laws], axis=0)
-        seen.update(held[common].tolist())
-        for law in laws:
-            errors[law] += by_law[law][common].tolist()
+        if common.any():
+            seen.update(held[common].tolist())
+            squares.append([float(np.mean(by_law[law][common] ** 2)) for law in laws])
     if len(laws) == 1 or len(seen) < FEW_CELLS:
         return tuple(1.0 / len(laws) for _ in laws)
-    inverse = np.array([1.0 / (np.mean(np.square(errors[law])) + 1e-8) for law in laws])
+    mean = np.mean(squares, axis=0)
+    inverse = 1.0 / (mean + SHRINK * mean.mean() + 1e-9)
     return tuple((inverse / inverse.sum()).tolist())

@@ -15,9 +15,12 @@ from itertools import product
 
 import numpy as np
 
-from proxytrain.fit.laws import EXPONENT_GRID, Bound
+from proxytrain.fit.forms import Form
+from proxytrain.fit.laws import Bound
 
 ITERATIONS = 200
+FINE = 1e-13  # a step that gains less than this share of the objective is the last
+ROUGH = 1e-7  # the same for bootstrap refits: far below their spread
 CHUNK_VALUES = 200_000  # starts x rows x terms handled together: stays within the processor's cache
 
 
@@ -25,6 +28,7 @@ CHUNK_VALUES = 200_000  # starts x rows x terms handled together: stays within t
 class Problem:
     """What is minimised: design x (n, K, p), log losses y (n,), Huber's delta, bounds (p,), (p,)."""
 
+    form: Form
     x: np.ndarray
     y: np.ndarray
     delta: float
@@ -32,17 +36,9 @@ class Problem:
     high: np.ndarray
 
 
-def log_loss(theta: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Log of the law's loss: theta (..., p), x (n, K, p) -> (..., n)."""
-    u = theta @ x.reshape(-1, x.shape[-1]).T
-    u = u.reshape(*theta.shape[:-1], *x.shape[:2])
-    top = u.max(-1, keepdims=True)
-    return (top + np.log(np.exp(u - top).sum(-1, keepdims=True)))[..., 0]
-
-
 def objective(theta: np.ndarray, problem: Problem, weights: np.ndarray) -> np.ndarray:
     """Value of the objective: theta (S, p), weights (n,) or (S, n) -> (S,)."""
-    return (weights * _huber(log_loss(theta, problem.x) - problem.y, problem.delta)).sum(-1)
+    return (weights * _huber(problem.form.value(theta, problem.x) - problem.y, problem.delta)).sum(-1)
 
 
 def _huber(r: np.ndarray, delta: float) -> np.ndarray:
@@ -52,7 +48,7 @@ def _huber(r: np.ndarray, delta: float) -> np.ndarray:
 
 
 def polish(
-    theta: np.ndarray, problem: Problem, weights: np.ndarray, y: np.ndarray | None = None
+    theta: np.ndarray, problem: Problem, weights: np.ndarray, y: np.ndarray | None = None, tolerance: float = FINE
 ) -> tuple[np.ndarray, np.ndarray]:
     """Minimise from each of S starts.
 
@@ -64,6 +60,8 @@ def polish(
         Weight of each run; counts of a bootstrap sample, for instance.
     y : (S, n), optional
         Log losses of each start, where they differ (a parametric bootstrap).
+    tolerance : float
+        Relative gain of the objective under which a step is the last.
 
     Returns
     -------
@@ -75,14 +73,14 @@ def polish(
     targets = np.broadcast_to(problem.y if y is None else y, (count, n))
     size = max(1, CHUNK_VALUES // problem.x[..., 0].size)
     parts = [
-        _polish_chunk(theta[i : i + size], problem, weights[i : i + size], targets[i : i + size])
+        _polish_chunk(theta[i : i + size], problem, weights[i : i + size], targets[i : i + size], tolerance)
         for i in range(0, count, size)
     ]
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
 
 def _polish_chunk(
-    theta: np.ndarray, problem: Problem, weights: np.ndarray, y: np.ndarray
+    theta: np.ndarray, problem: Problem, weights: np.ndarray, y: np.ndarray, tolerance: float
 ) -> tuple[np.ndarray, np.ndarray]:
     theta = np.clip(theta, problem.low, problem.high)
     damping: np.ndarray = np.ones(len(theta))
@@ -96,7 +94,7 @@ def _polish_chunk(
         better = new[0] < value
         gain = np.where(better, value - new[0], 0.0)
         settled = np.abs(trial - theta).max(1) < 1e-9
-        tiny = better & (gain <= 1e-13 * value)
+        tiny = better & (gain <= tolerance * value)
         for old, fresh in zip((theta, value, gradient, newton, safe), (trial, *new)):
             old[better] = fresh[better]
         damping = np.where(better, np.maximum(damping * 0.2, 1e-9), damping * 5.0)
@@ -115,28 +113,15 @@ def _expand(
     theta: np.ndarray, problem: Problem, weights: np.ndarray, y: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Value (S,), gradient (S, p), exact curvature (S, p, p), majorising curvature (S, p, p)."""
-    x, (n, terms, p) = problem.x, problem.x.shape
-    flat = x.reshape(n * terms, p)
-    u = (theta @ flat.T).reshape(-1, n, terms)
-    top = u.max(-1, keepdims=True)
-    share = np.exp(u - top)
-    total = share.sum(-1, keepdims=True)
-    share /= total  # of each term in the loss
-    r = (top + np.log(total))[..., 0] - y
+    f, jacobian, bend = problem.form.expand(theta, problem.x)
+    r = f - y
     a = np.abs(r)
     inside = a <= problem.delta
     pull = weights * np.clip(r, -problem.delta, problem.delta)  # d objective / d log L
     value = (weights * np.where(inside, 0.5 * r * r, problem.delta * (a - 0.5 * problem.delta))).sum(-1)
-    jacobian = (
-        np.einsum("snk,nkp->snp", share, x)
-        if terms > 3
-        else sum(share[:, :, k, None] * x[None, :, k, :] for k in range(terms))
-    )
     gradient = np.matmul(pull[:, None, :], jacobian)[:, 0]
-    outer = (flat[:, :, None] * flat[:, None, :]).reshape(n * terms, p * p)
-    bend = ((pull[..., None] * share).reshape(-1, n * terms) @ outer).reshape(-1, p, p)
     jt = jacobian.transpose(0, 2, 1)
-    newton = bend + np.matmul(jt * (weights * inside - pull)[:, None, :], jacobian)
+    newton = bend(pull) + np.matmul(jt * (weights * inside)[:, None, :], jacobian)
     safe = np.matmul(jt * (weights * problem.delta / np.maximum(a, problem.delta))[:, None, :], jacobian)
     return value, gradient, newton, safe
 
@@ -164,14 +149,17 @@ def _step(
 
 def grid_starts(bound: Bound, problem: Problem, weights: np.ndarray, best: int = 24) -> np.ndarray:
     """Starts (S, p): the `best` points of the exponent grid, with the amplitudes that fit them best."""
-    exponents = np.array(list(product(EXPONENT_GRID, repeat=len(bound.exponents))))  # (G, m)
-    theta = project(bound, problem, weights, exponents)
+    grids = [bound.law.grid(name) for name in bound.exponents]
+    theta = project(bound, problem, weights, np.array(list(product(*grids))))
     order = np.argsort(objective(theta, problem, weights), kind="stable")
     return theta[order[:best]]
 
 
 def project(bound: Bound, problem: Problem, weights: np.ndarray, exponents: np.ndarray) -> np.ndarray:
-    """Non-negative least squares for the amplitudes at given exponents (G, m): theta (G, p)."""
+    """Non-negative least squares for the amplitudes at given exponents (G, m): theta (G, p).
+
+    Terms that a power joins are taken as if they were added: a start needs no more.
+    """
     k = len(bound.amplitudes)
     relative = np.exp(-problem.y)  # least squares on the relative error
     powers = np.exp(exponents @ problem.x[:, :, k:].reshape(-1, exponents.shape[1]).T)

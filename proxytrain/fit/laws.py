@@ -1,9 +1,8 @@
 """The laws of final loss, one short definition each. To add one: an entry in `LAWS` and a test.
 
-A law is a sum of positive terms, each an amplitude times powers of columns. In logs a term is linear in the parameters
-(log amplitude, exponents), so log loss is a log-sum-exp of linear forms: value, gradient and curvature are exact and
-cheap for a thousand parameter vectors at once (`Bound.evaluate`). Logs are centred on the data, which takes most of the
-correlation between amplitude and exponent out of the problem.
+A law is a sum of positive terms, each an amplitude times powers of columns; some laws join terms by a power. In logs a
+term is linear in the parameters (log amplitude, exponents), see `forms`. Logs are centred on the data, which takes most
+of the correlation between amplitude and exponent out of the problem.
 """
 
 from __future__ import annotations
@@ -14,10 +13,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
+from proxytrain.fit.forms import Form
 from proxytrain.fit.table import Runs, to_levels
 
-EXPONENT_BOUNDS = (0.02, 2.5)  # a smaller exponent is a constant in disguise, a larger one was never seen
-EXPONENT_GRID = (0.05, 0.1, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0, 1.4)  # where the search for an exponent starts
+# name -> (lowest, highest, where the search starts); a smaller exponent is a constant in disguise
+EXPONENT = (0.02, 2.5, (0.05, 0.1, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0, 1.4))
+SPECIAL = {"gamma": (-0.8, 0.8, (-0.1, 0.1)), "k": (0.1, 1.6, (0.4, 0.9))}
+COARSE = (0.1, 0.25, 0.4, 0.6, 1.0)  # starts of an exponent where there are three or more
 MOST_LEVELS = 16  # of a law with levels: more is a scatter, not a grid
 AMPLITUDE_RANGE = 14.0  # a term below e^-14 of the loss is zero, and its parameters are not identified
 
@@ -29,6 +31,7 @@ class Term:
     amplitude: str
     powers: Mapping[str, str] = field(default_factory=dict)  # column -> name of its exponent
     per: str | None = None
+    joined: bool = False  # under the law's power
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Law:
     source: str
     terms: tuple[Term, ...]
     meaning: Mapping[str, str]
+    power: str | None = None  # the exponent k of (T_1^(1/k) + T_2^(1/k))^k over the joined terms
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -50,6 +54,17 @@ class Law:
     def per(self) -> str | None:
         """The column whose levels have amplitudes of their own: predictions exist at these levels only."""
         return next((t.per for t in self.terms if t.per), None)
+
+    @property
+    def exponents(self) -> tuple[str, ...]:
+        """Names of the exponents, that of the power last where it is one of its own."""
+        names = [e for t in self.terms for e in t.powers.values()] + ([self.power] if self.power else [])
+        return tuple(dict.fromkeys(names))
+
+    def grid(self, exponent: str) -> tuple[float, ...]:
+        """Where the search for an exponent starts."""
+        starts = SPECIAL.get(exponent, EXPONENT)[2]
+        return COARSE if starts is EXPONENT[2] and len(self.exponents) > 2 else starts
 
 
 _SIZE = {"A": "amplitude in params", "alpha": "exponent in params"}
@@ -74,6 +89,37 @@ LAWS: dict[str, Law] = {
             {**_FLOOR, **_SIZE, "B": "amplitude in tokens", "alpha": "exponent in params and in tokens"},
         ),
         Law(
+            "interaction",
+            "L = E + A params^-alpha + B params^-gamma tokens^-beta",
+            "Chinchilla's law with a data term that depends on size, after arXiv 2506.10972",
+            (Term("E"), Term("A", {"params": "alpha"}), Term("B", {"tokens": "beta", "params": "gamma"})),
+            {**_FLOOR, **_SIZE, **_DATA, "gamma": "exponent in params of the data term, of either sign"},
+        ),
+        Law(
+            "kaplan",
+            "L = E + ((A params^-alpha)^(1/beta) + (B tokens^-beta)^(1/beta))^beta",
+            "Kaplan et al., arXiv 2001.08361, eq. 1.5, with an irreducible loss E",
+            (Term("E"), Term("A", {"params": "alpha"}, joined=True), Term("B", {"tokens": "beta"}, joined=True)),
+            {**_FLOOR, **_SIZE, **_DATA},
+            power="beta",
+        ),
+        Law(
+            "kaplan_no_floor",
+            "L = ((A params^-alpha)^(1/beta) + (B tokens^-beta)^(1/beta))^beta",
+            "Kaplan et al., arXiv 2001.08361, eq. 1.5: N_c = A^(1/alpha), D_c = B^(1/beta)",
+            (Term("A", {"params": "alpha"}, joined=True), Term("B", {"tokens": "beta"}, joined=True)),
+            {**_SIZE, **_DATA},
+            power="beta",
+        ),
+        Law(
+            "joined",
+            "L = E + ((A params^-alpha)^(1/k) + (B tokens^-beta)^(1/k))^k",
+            "the six-parameter rival of Farseer, arXiv 2506.10972; k = 1 is Chinchilla's law",
+            (Term("E"), Term("A", {"params": "alpha"}, joined=True), Term("B", {"tokens": "beta"}, joined=True)),
+            {**_FLOOR, **_SIZE, **_DATA, "k": "how the terms join: 1 adds them, towards 0 the larger counts"},
+            power="k",
+        ),
+        Law(
             "params_at_tokens",
             "L(params, D_j) = E_j + A_j params^-alpha, one E and A for each length D_j",
             "Henighan et al., arXiv 2010.14701, at fixed tokens; the exponent is shared over lengths",
@@ -82,6 +128,10 @@ LAWS: dict[str, Law] = {
         ),
     )
 }
+
+
+# what "auto" combines: laws that differ in structure, so that their errors differ; the others are there by name
+AUTO = ("chinchilla", "tied", "interaction", "kaplan", "params_at_tokens")
 
 
 def get_law(name: str) -> Law:
@@ -113,7 +163,12 @@ class Bound:
 
     @property
     def exponents(self) -> list[str]:
-        return list(dict.fromkeys(e for t in self.law.terms for e in t.powers.values()))
+        return list(self.law.exponents)
+
+    @property
+    def form(self) -> Form:
+        joined = tuple(i for i, t in enumerate(self.law.terms) if t.joined)
+        return Form(joined, self.names.index(self.law.power) if self.law.power else -1)
 
     @property
     def names(self) -> list[str]:
@@ -121,9 +176,9 @@ class Bound:
 
     @property
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        k, m = len(self.amplitudes), len(self.exponents)
-        low = np.r_[np.full(k, self.scale - AMPLITUDE_RANGE), np.full(m, EXPONENT_BOUNDS[0])]
-        high = np.r_[np.full(k, self.scale + 6.0), np.full(m, EXPONENT_BOUNDS[1])]
+        k, ranges = len(self.amplitudes), [SPECIAL.get(e, EXPONENT) for e in self.exponents]
+        low = np.r_[np.full(k, self.scale - AMPLITUDE_RANGE), [r[0] for r in ranges]]
+        high = np.r_[np.full(k, self.scale + 6.0), [r[1] for r in ranges]]
         return low, high
 
     def design(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -218,7 +273,7 @@ def what_is_missing(law: Law, runs: Runs) -> str | None:
         return f"{law.name} needs a grid: several sizes at each of a few {law.per}; this table is a scatter"
     cells = len(np.unique(np.c_[to_levels(runs.params), to_levels(runs.tokens)], axis=0))
     levels = len(np.unique(to_levels(runs.numbers[law.per]))) if law.per else 1
-    free = sum(levels if t.per else 1 for t in law.terms) + len({e for t in law.terms for e in t.powers.values()})
+    free = sum(levels if t.per else 1 for t in law.terms) + len(law.exponents)
     if cells < free + 1:
         return (
             f"{law.name} has {free} parameters and needs at least {free + 1} different (params, tokens), "

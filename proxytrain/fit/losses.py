@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.fit.backtest import assemble, run_backtest
+from proxytrain.fit.backtest import assemble, fit_cuts, replay
 from proxytrain.fit.checks import best_settings, one_schedule, refuse_unfit
-from proxytrain.fit.laws import LAWS, get_law, usable, what_is_missing
+from proxytrain.fit.laws import AUTO, LAWS, get_law, usable, what_is_missing
 from proxytrain.fit.options import FitConfig
 from proxytrain.fit.predictor import estimate
 from proxytrain.fit.result import Fit
@@ -65,7 +65,7 @@ def fit_losses(
     config = FitConfig(
         law, level, bootstraps, seed, delta, seed_noise, schedule, allow_extrapolation, dict(columns or {})
     )
-    names = list(LAWS) if law == "auto" else [get_law(law).name]
+    names = list(AUTO) if law == "auto" else [get_law(law).name]
     read = read_runs(table, columns)
     runs, warnings = one_schedule(read, schedule)
     runs, more = best_settings(runs)
@@ -75,8 +75,8 @@ def fit_losses(
     members = [
         estimate(item, runs, config, bootstraps, np.random.default_rng([seed, 1000 + i])) for i, item in enumerate(laws)
     ]
-    cuts, rows, origin = run_backtest(runs, laws, config, seed)
-    predictor = assemble(runs, members, np.ones(len(runs), dtype=bool), cuts, rows, origin)
+    cuts = fit_cuts(runs, laws, config, seed)
+    predictor = assemble(runs, members, np.ones(len(runs), dtype=bool), cuts, replay(runs, cuts, level))
     fit = Fit(
         law,
         predictor,

@@ -15,6 +15,7 @@ from proxytrain.fit.table import Runs, to_levels
 
 ASSUMED = 0.002  # relative seed SD of a tiny GPT's loss where the table cannot say (measured: .02% large, .2% tiny)
 PRIOR_DF = 4.0  # how many observations the assumed value counts for
+ENOUGH = 8  # residuals for a standard deviation
 LEAST = 0.0003  # re-runs of well-measured large models differ by .015-.03%
 
 
@@ -145,10 +146,12 @@ def _from_residuals(
     runs: Runs, residual: np.ndarray, free: int, unit: np.ndarray, seeded: bool, df_units: float
 ) -> Noise:
     n, units = len(runs), int(unit.max()) + 1
-    df = max(n - free, 1)
-    variance = (float((_tamed(residual) ** 2).sum()) + PRIOR_DF * ASSUMED**2 * (n - free <= 3)) / (
-        df + PRIOR_DF * (n - free <= 3)
-    )
+    squares, df = _tamed(residual) ** 2, max(n - free, 1)
+    if n >= 2 * ENOUGH:  # luck and misfit shrink with size: the larger half is nearest to what is predicted
+        squares = squares[np.argsort(runs.compute, kind="stable")[n // 2 :]]
+    variance = float(squares.mean()) * n / df
+    if df <= 3:
+        variance = (df * variance + PRIOR_DF * ASSUMED**2) / (df + PRIOR_DF)
     variance = max(variance, LEAST**2)
     init = 0.0
     if n > 1.2 * units:

@@ -14,7 +14,7 @@ import numpy as np
 
 from proxytrain.errors import Refusal
 from proxytrain.fit.bootstrap import samples
-from proxytrain.fit.estimate import Problem, grid_starts, log_loss, objective, polish
+from proxytrain.fit.estimate import ROUGH, Problem, grid_starts, objective, polish
 from proxytrain.fit.laws import Bound, Law, bind, usable
 from proxytrain.fit.noise import Noise, estimate_noise, from_repeats
 from proxytrain.fit.options import FitConfig
@@ -36,11 +36,11 @@ class Member:
     noise: Noise
 
     def log_loss(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-        return log_loss(self.theta, self.bound.design(columns))
+        return self.bound.form.value(self.theta, self.bound.design(columns))
 
     def log_loss_draws(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """(B, n)"""
-        return log_loss(self.draws, self.bound.design(columns))
+        return self.bound.form.value(self.draws, self.bound.design(columns))
 
 
 @dataclass(frozen=True)
@@ -92,15 +92,15 @@ def estimate(law: Law, runs: Runs, config: FitConfig, bootstraps: int, rng: np.r
     runs = runs.take(usable(law, runs))
     repeats = from_repeats(runs)
     delta = config.delta or (1.345 * (config.seed_noise or (repeats.run if repeats else 0.0)) or 1e-3)
-    problem = Problem(bound.design(runs.numbers), np.log(runs.loss), delta, *bound.bounds)
+    problem = Problem(bound.form, bound.design(runs.numbers), np.log(runs.loss), delta, *bound.bounds)
     weights = run_weights(runs, repeats)
     thetas, values = polish(grid_starts(bound, problem, weights), problem, weights)
     best = int(np.argmin(values))
     theta = thetas[best]
-    fitted = log_loss(theta, problem.x)
+    fitted = bound.form.value(theta, problem.x)
     noise = estimate_noise(runs, problem.y - fitted, len(theta), config.seed_noise)
     counts, y = samples(runs, fitted, noise, bootstraps, rng)
-    draws, _ = polish(np.tile(theta, (bootstraps, 1)), problem, counts * weights, y)
+    draws, _ = polish(np.tile(theta, (bootstraps, 1)), problem, counts * weights, y, ROUGH)
     value = float(objective(theta, problem, weights))
     share = float((values <= value * (1 + SAME) + 1e-15).mean())
     return Member(bound, theta, draws, value, delta, share, noise)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.fit.laws import EXPONENT_BOUNDS, LAWS, Bound
+from proxytrain.fit.laws import EXPONENT, LAWS, Bound
 from proxytrain.fit.noise import Noise
 from proxytrain.fit.options import FitConfig
 from proxytrain.fit.predictor import Held, Member, Predictor, Range
@@ -216,8 +216,8 @@ class Fit:
             errors = np.abs([r["error"] for r in rows])
             inside = np.mean([r["low"] <= r["loss"] <= r["high"] for r in rows])
             lines.append(
-                f"backtest: {len(rows)} predictions at gaps up to {max(r['gap'] for r in rows):.3g}x, median error "
-                f"{100 * np.median(errors):.2g}%, worst {100 * errors.max():.2g}%, {100 * inside:.0f}% in their interval"
+                f"backtest: {len(rows)} predictions, gaps up to {max(r['gap'] for r in rows):.3g}x, median error "
+                f"{100 * np.median(errors):.2g}%, worst {100 * errors.max():.2g}%, {100 * inside:.0f}% inside"
             )
         else:
             lines.append("backtest: none possible (too few runs to hold any out)")
@@ -315,7 +315,7 @@ def _vanished(member: Member, column: str) -> bool:
         for i, n in enumerate(names)
         if n == t.amplitude or n.startswith(t.amplitude + "@")
     )
-    flat = all(member.theta[names.index(t.powers[column])] < EXPONENT_BOUNDS[0] + 1e-3 for t in terms)
+    flat = all(member.theta[names.index(t.powers[column])] < EXPONENT[0] + 1e-3 for t in terms)
     return zero or flat
 
 

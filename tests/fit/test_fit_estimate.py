@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from proxytrain.fit import LAWS, fit_losses
-from proxytrain.fit.estimate import Problem, _expand, grid_starts, log_loss, objective, polish, project
+from proxytrain.fit.estimate import Problem, _expand, grid_starts, objective, polish, project
 from proxytrain.fit.laws import Bound, bind
 from proxytrain.fit.table import read_runs
 
@@ -17,7 +17,7 @@ PUBLISHED_STDERR = {"A": 124.52, "B": 1293.28, "E": 0.02566, "alpha": 0.0154, "b
 def setup(law: str, table) -> tuple[Bound, Problem]:
     runs = read_runs(table)
     bound = bind(LAWS[law], runs)
-    return bound, Problem(bound.design(runs.numbers), np.log(runs.loss), 1e-3, *bound.bounds)
+    return bound, Problem(bound.form, bound.design(runs.numbers), np.log(runs.loss), 1e-3, *bound.bounds)
 
 
 def test_a_noiseless_chinchilla_table_gives_its_parameters_back(grid):
@@ -42,9 +42,10 @@ def test_predictions_do_not_depend_on_the_unit_of_params(grid):
     assert other.predict(3e6, 3e11).loss == pytest.approx(fit.predict(3e9, 3e11).loss, rel=1e-6)
 
 
-def test_gradient_and_curvature_are_those_of_the_objective(grid):
+@pytest.mark.parametrize("law", ["chinchilla", "tied", "interaction", "kaplan", "kaplan_no_floor", "joined"])
+def test_gradient_and_curvature_are_those_of_the_objective(grid, law):
     table = {**grid, "loss": grid["loss"] * np.exp(0.01 * np.sin(np.arange(25.0)))}
-    bound, problem = setup("chinchilla", table)
+    bound, problem = setup(law, table)
     weights = np.linspace(0.5, 1.5, 25)
     theta = grid_starts(bound, problem, weights)[:1] + 0.01
     _, gradient, newton, _ = _expand(theta, problem, weights[None], problem.y[None])
@@ -94,4 +95,4 @@ def test_log_loss_is_the_formula(grid):
     e, a, b, alpha, beta = bound.natural(theta)
     runs = read_runs(grid)
     expected = e + a * runs.params**-alpha + b * runs.tokens**-beta
-    np.testing.assert_allclose(np.exp(log_loss(theta, problem.x)), expected, rtol=1e-12)
+    np.testing.assert_allclose(np.exp(bound.form.value(theta, problem.x)), expected, rtol=1e-12)
