@@ -20,6 +20,7 @@ from proxytrain.track.console import Console
 
 POINTS = 40_000  # of all curves together, so that a page of 500 runs stays light
 RATIO = 1.02  # neighbouring points of a thinned curve lie at least so far apart in tokens
+WINDOW = 0.05  # half-width of the running mean, in log tokens
 
 
 @dataclass(frozen=True)
@@ -236,10 +237,10 @@ def _seconds(store: Store, rows: Iterable[Row]) -> float:
 
 
 def _lines(store: Store, rows: list[Row], missing: list[tuple[str, str]]) -> list[Line]:
-    """Curves of all runs that have one; of runs that share a beginning, the longest has it."""
+    """Curves of all runs that have one; of runs of a recipe and schedule that begin alike, the longest has it."""
     finished = [r for r in rows if r.status in ("done", "diverged")]
     most = max(40, min(400, POINTS // max(1, len(finished))))
-    drawn: list[tuple[np.ndarray, np.ndarray]] = []
+    drawn: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray]]] = {}
     out = []
     for row in sorted(finished, key=lambda r: -r.tokens):
         try:
@@ -247,12 +248,18 @@ def _lines(store: Store, rows: list[Row], missing: list[tuple[str, str]]) -> lis
         except (RequestError, OSError, ValueError, KeyError) as error:
             missing.append((f"curve of run {row.id}", f"cannot be read: {error}"))
             continue
-        shared = max((_alike(curve, *other) for other in drawn), default=0)
-        drawn.append((curve.loss, curve.lr))
-        tokens, loss = thin(curve.tokens[shared:], curve.loss[shared:], most)
-        fresh = curve.eval_tokens > (curve.tokens[shared - 1] if shared else 0)
-        evals = curve.eval_tokens[fresh], curve.eval_loss[fresh]
-        out.append(Line(row, tokens, loss, *evals, whole=shared == 0))
+        if not len(curve.tokens):
+            continue
+        others = drawn.setdefault(((store.result(row.id) or {})["recipe_id"], row.schedule), [])
+        shared = max((_alike(curve, *other) for other in others), default=0)
+        others.append((curve.loss, curve.lr))
+        tokens, loss = thin(curve.tokens, curve.loss, most)
+        start = float(curve.tokens[shared - 1]) if shared else 0.0
+        keep = tokens >= start
+        fresh = curve.eval_tokens > start
+        out.append(
+            Line(row, tokens[keep], loss[keep], curve.eval_tokens[fresh], curve.eval_loss[fresh], whole=shared == 0)
+        )
     return out
 
 
@@ -266,21 +273,18 @@ def _alike(curve: Any, loss: np.ndarray, lr: np.ndarray) -> int:
 
 
 def thin(tokens: np.ndarray, loss: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """At most `most` points, evenly in log tokens: each the mean loss since the point before.
+    """At most `most` points, evenly in log tokens, of a running mean whose window grows with the tokens.
 
     Examples
     --------
     >>> x, y = thin(np.arange(1, 10_001), np.ones(10_000), 100)
-    >>> len(x) <= 100, int(x[-1]), float(y.min())
-    (True, 10000, 1.0)
+    >>> len(x) <= 100, float(x[-1]), float(y.min())
+    (True, 10000.0, 1.0)
     """
-    if not len(tokens):
-        return tokens.astype(float), loss
-    first, last = float(tokens[0]), float(tokens[-1])
-    span = max(np.log(last / first), 1e-9)
-    step = max(np.log(RATIO), span / (most - 1))
-    bins = np.ceil(np.log(tokens / first) / step - 1e-9).astype(int)
-    starts = np.flatnonzero(np.r_[True, np.diff(bins) > 0])
-    counts = np.diff(np.r_[starts, len(tokens)])
-    means = np.add.reduceat(loss.astype(float), starts) / counts
-    return tokens[starts + counts - 1].astype(float), means
+    last = float(tokens[-1])
+    span = np.log(last / float(tokens[0]))
+    grid = last * np.exp(-np.arange(0.0, span + 1e-9, max(np.log(RATIO), span / (most - 1) or 1.0)))[::-1]
+    a = np.minimum(np.searchsorted(tokens, grid * np.exp(-WINDOW), side="left"), len(tokens) - 1)
+    b = np.maximum(np.searchsorted(tokens, grid * np.exp(WINDOW), side="right"), a + 1)
+    total = np.r_[0.0, np.cumsum(loss, dtype=float)]
+    return grid, (total[b] - total[a]) / (b - a)

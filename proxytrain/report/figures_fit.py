@@ -14,7 +14,7 @@ from proxytrain.report.figures_training import _top_label
 
 LENGTHS = 8  # lines of the law at most
 HELD = 300  # bars of the backtest at most
-MUTED, INK, ACCENT = (ink.COLOURS[n][0] for n in ("muted", "ink", "accent"))
+MUTED, INK, ACCENT, MISS = (ink.COLOURS[n][0] for n in ("muted", "ink", "accent", "miss"))
 
 
 def fit(view: View) -> Picture | None:
@@ -27,11 +27,11 @@ def fit(view: View) -> Picture | None:
     n_of = _counted(view)
     lengths = _lengths(main, facts.target)
     most = max(n_of[r.id] for r in main)
-    target_n = n_of.get("target")
+    target_n = n_of.get("target") if facts.prediction or facts.truth else None
 
     def paint(axes: list[Any], size: str) -> None:
         (ax,) = axes
-        ax.figure.subplots_adjust(left=0.06 if size == "wide" else 0.11, right=0.985, top=0.97, bottom=0.125)
+        ax.figure.subplots_adjust(left=0.06 if size == "wide" else 0.11, right=0.985, top=0.93, bottom=0.115)
         low_n = min(n_of[r.id] for r in main)
         span = np.log(max(most, target_n or 0) / low_n) or 1.0
         right = max(most, target_n or 0) * np.exp((0.13 if size == "wide" else 0.24) * span)
@@ -104,7 +104,7 @@ def compute(view: View) -> Picture | None:
 
     def paint(axes: list[Any], size: str) -> None:
         (ax,) = axes
-        ax.figure.subplots_adjust(left=0.1, right=0.97, top=0.97, bottom=0.155)
+        ax.figure.subplots_adjust(left=0.1, right=0.97, top=0.9, bottom=0.155)
         low = min(r.flops for r in main) / 2.5
         seen = [r.loss for r in main]
         for line in facts.lines:
@@ -124,14 +124,16 @@ def compute(view: View) -> Picture | None:
         right = max(r.flops for r in main)
         if facts.target:
             seen += _target(view, ax, facts.target.flops, left=True, short=True)
-            right = max(right, facts.target.flops)
+            if facts.prediction or facts.truth:
+                right = max(right, facts.target.flops)
+        span = np.log(max(seen) / min(seen)) or 0.1
         ink.log_axis(ax.xaxis, low, right * 1.5, ink.power_of_ten, 5)
-        ink.log_axis(ax.yaxis, min(seen) * 0.97, max(seen) * 1.12, ink.plain)
+        ink.log_axis(ax.yaxis, min(seen) / np.exp(0.14 * span), max(seen) * np.exp(0.1 * span), ink.plain)
         ax.set_xlabel("training FLOPs")
         _top_label(ax, "loss, nats a token")
 
-    alt = f"Loss against training FLOPs of {len(main)} runs, with the target at {facts.target.flops:.2g} FLOPs." \
-        if facts.target else f"Loss against training FLOPs of {len(main)} runs."  # fmt: skip
+    goal = f", with the target at {ink.power_of_ten(facts.target.flops)} FLOPs" if facts.target else ""
+    alt = f"Loss against training FLOPs of {len(main)} runs{goal}."
     return Picture(
         "compute",
         "Loss against compute",
@@ -155,14 +157,15 @@ def residuals(view: View) -> Picture | None:
     def paint(axes: list[Any], size: str) -> None:
         axes[0].figure.subplots_adjust(left=0.115, right=0.97, top=0.9, bottom=0.155, wspace=0.1)
         top = max(float(np.abs(off).max()), luck) * 1.15
-        xs = [[n_of[r.id] for r in facts.used], [r.tokens for r in facts.used]]
-        for ax, x, name, words in zip(axes, xs, "NT", ("parameters", "tokens")):
+        xs = [[n_of[r.id] for r in facts.used], [float(r.tokens) for r in facts.used]]
+        for ax, x, words in zip(axes, xs, ("parameters", "tokens")):
+            ticks = sorted(set(x)) if words == "tokens" else ()
             ax.axhspan(-luck, luck, color=MUTED, alpha=0.14, lw=0)
             ax.axhline(0, color=MUTED, lw=0.8)
             for row, value, y in zip(facts.used, x, off):
                 ax.plot(value, y, "o", ms=4.6, color=view.colour(row), mec="none", alpha=0.85)
             room = (max(x) / min(x)) ** 0.08 * 1.02
-            ink.log_axis(ax.xaxis, min(x) / room, max(x) * room, ink.count, 4)
+            ink.log_axis(ax.xaxis, min(x) / room, max(x) * room, ink.count, 4, ticks)
             ax.set_ylim(-top, top)
             ax.set_xlabel(words)
         _percent(axes[0])
@@ -212,7 +215,7 @@ def backtest(view: View) -> Picture | None:
         top = 0.0
         for at, r in zip(x, rows):
             down, mid, up = (100 * (r[k] / r["loss"] - 1) for k in ("low", "prediction", "high"))
-            colour = INK if down <= 0 <= up else ACCENT
+            colour = INK if down <= 0 <= up else MISS
             ax.plot([at, at], [down, up], color=colour, lw=1.1, alpha=0.35, zorder=2)
             ax.plot(at, mid, "o", ms=4.2, color=colour, mec="none", alpha=0.85, zorder=3)
             top = max(top, abs(mid) * 1.3, min(abs(down), abs(up)), np.quantile([abs(down), abs(up)], 0.9))
@@ -221,8 +224,10 @@ def backtest(view: View) -> Picture | None:
             down, up = 100 * (p.low / p.loss - 1), 100 * (p.high / p.loss - 1)
             ax.plot([p.gap, p.gap], [down, up], color=ACCENT, lw=5, alpha=0.35, solid_capstyle="butt", zorder=2)
             top = max(top, abs(down), abs(up))
-            ax.annotate("target", (p.gap, up), xytext=(0, 5), textcoords="offset points", ha="center",
-                        color=ACCENT, fontsize=ink.SMALL)  # fmt: skip
+            above = np.mean([r["error"] for r in rows]) < 0  # where fewer bars are
+            ax.annotate("target", (p.gap, up if above else down), xytext=(0, 5 if above else -5), ha="center",
+                        textcoords="offset points", va="bottom" if above else "top", color=ACCENT,
+                        fontsize=ink.SMALL)  # fmt: skip
             if facts.truth and facts.truth.loss is not None:
                 off = 100 * (p.loss / facts.truth.loss - 1)
                 ax.plot(p.gap, -off, "o", ms=6, color="none", mec=INK, mew=1.5, zorder=4)
@@ -240,9 +245,10 @@ def backtest(view: View) -> Picture | None:
         f"{max(errors):.2%}, {inside} of {total} inside their interval."
     )
     caption = (
-        f"{total} predictions of runs that neither the fit nor any choice had seen; median error {np.median(errors):.2%}, "
-        f"worst {max(errors):.2%}; {inside} of {total} inside their interval (others in red)."
-        + (" Broad bar: the target's interval about its prediction" if p else "")
+        f"{total} predictions of runs that neither the fit nor any choice had seen; "
+        f"median error {np.median(errors):.2%}, worst {max(errors):.2%}; {inside} of {total} inside "
+        "their interval (others in purple)."
+        + (" Broad red bar: the target's interval about its prediction" if p else "")
         + (
             "; ring: the truth, seen from there."
             if p and facts.truth and facts.truth.loss is not None
@@ -292,7 +298,7 @@ def seeds(view: View) -> Picture | None:
         for t, y, colour in off:
             ax.plot(t * np.exp(rank[colour] * step), y, "o", ms=4.6, color=colour, mec="none", alpha=0.85)
         room = max((tokens.max() / tokens.min()) ** 0.1, 1.5)
-        ink.log_axis(ax.xaxis, tokens.min() / room, tokens.max() * room, ink.count, 6)
+        ink.log_axis(ax.xaxis, tokens.min() / room, tokens.max() * room, ink.count, 6, tokens.tolist())
         top = max(abs(y) for _, y, _ in off) * 1.15 or 1.0
         ax.set_ylim(-top, top)
         _percent(ax)

@@ -11,7 +11,7 @@ from proxytrain.report.facts import Line, Row
 from proxytrain.report.figures import Picture, View
 from proxytrain.schedule import learning_rates
 
-SHOWN = 0.01  # curves start at this share of the longest run
+SHOWN = 0.015  # curves start at this share of the longest run
 EVALUATED = 80  # with more curves than this, evaluations are left out
 MUTED, INK, ACCENT = (ink.COLOURS[n][0] for n in ("muted", "ink", "accent"))
 
@@ -28,7 +28,7 @@ def curves(view: View) -> Picture | None:
     def paint(axes: list[Any], size: str) -> None:
         (ax,) = axes
         ax.figure.subplots_adjust(left=0.06 if size == "wide" else 0.11, right=0.905 if size == "wide" else 0.82)
-        ax.figure.subplots_adjust(top=0.97, bottom=0.125)
+        ax.figure.subplots_adjust(top=0.93, bottom=0.115)
         low, high = last * SHOWN, last * 1.04
         seen = []
         for line in reversed(lines):
@@ -36,7 +36,7 @@ def curves(view: View) -> Picture | None:
             colour, keep = view.colour(line.row), line.tokens >= low * 0.97
             x, y = line.tokens[keep], line.loss[keep]
             seen += y.tolist()
-            ax.plot(x, y, color=colour, lw=1.3 if strong else 0.9, alpha=0.95 if strong else 0.35, zorder=3)
+            ax.plot(x, y, color=colour, lw=1.3 if strong else 0.9, alpha=0.95 if strong else 0.35, zorder=2 + strong)
             if len(lines) <= EVALUATED and strong:
                 inside = (line.eval_tokens >= low) & (line.eval_tokens < line.row.tokens)
                 ax.plot(line.eval_tokens[inside], line.eval_loss[inside], ".", ms=3.2, color=colour, zorder=4)
@@ -45,7 +45,8 @@ def curves(view: View) -> Picture | None:
                 seen.append(line.row.loss)
             elif len(x):
                 ax.plot(x[-1], y[-1], "x", ms=7, mew=1.8, color=ACCENT, zorder=6)
-        ink.log_axis(ax.xaxis, low, high, ink.count, 7 if size == "wide" else 5)
+        lengths = [line.row.tokens for line in lines if line.row.loss is not None]
+        ink.log_axis(ax.xaxis, low, high, ink.count, 7 if size == "wide" else 5, lengths)
         ink.log_axis(ax.yaxis, min(seen) * 0.985, float(np.quantile(seen, 0.995)) * 1.02, ink.plain)
         ax.set_xlabel("tokens trained on")
         _top_label(ax, "loss, nats a token")
@@ -58,7 +59,7 @@ def curves(view: View) -> Picture | None:
         f"Training loss against tokens of {len(lines)} runs of {sizes} model sizes under the {name} schedule, log axes."
     )
     caption = (
-        f"{len(lines)} runs under {name}. Lines: training loss, averaged over stretches of equal length on the log axis. "
+        f"{len(lines)} runs under {name}. Lines: training loss, a running mean. "
         + ("Small dots: evaluations on a fixed slice of validation text. " if len(lines) <= EVALUATED else "")
         + "Large dots: final loss on the whole validation set. "
         + (f"{endings} of the runs branch off a longer one and are drawn from there. " if endings else "")
@@ -90,7 +91,7 @@ def by_schedule(view: View) -> Picture | None:
 
     def paint(axes: list[Any], size: str) -> None:
         (ax,) = axes
-        ax.figure.subplots_adjust(left=0.1, right=0.72, top=0.97, bottom=0.155)
+        ax.figure.subplots_adjust(left=0.1, right=0.755, top=0.9, bottom=0.155)
         last = max(line.row.tokens for found in shown.values() for line in found.values())
         seen, labels = [], []
         for found in shown.values():
@@ -99,8 +100,10 @@ def by_schedule(view: View) -> Picture | None:
                 ax.plot(line.tokens[keep], line.loss[keep], color=hues[name], lw=1.3, zorder=3)
                 ax.plot(line.row.tokens, line.row.loss, "o", ms=4.6, color=hues[name], mec="none", zorder=4)
                 seen += [*line.loss[keep].tolist(), line.row.loss]
-                text = f"{name} {line.row.loss:.3f}" + (f", {view.label(line.row)[-8:]}" if len(shown) > 1 else "")
-                labels.append((line.row.loss, text, hues[name]))
+                labels.append((line.row.loss, f"{name} {line.row.loss:.3f}", hues[name]))
+            if len(shown) > 1:
+                top = max(found.values(), key=lambda line: line.row.loss or 0).row
+                labels.append(((top.loss or 0) * 1.0001, view.label(top), MUTED))
         _token_axis(ax, 0.13 * last, last)
         ink.log_axis(ax.yaxis, min(seen) * 0.985, max(seen) * 1.01, ink.plain)
         ax.set_xlabel("tokens trained on")
@@ -136,6 +139,8 @@ def schedules(view: View) -> Picture | None:
     last = max(r.tokens for r in runs)
 
     def paint(axes: list[Any], size: str) -> None:
+        from matplotlib.ticker import FuncFormatter, MaxNLocator
+
         (ax,) = axes
         ax.figure.subplots_adjust(left=0.125, right=0.97, top=0.9, bottom=0.155)
         top = max(r.lr for r in runs)
@@ -143,6 +148,8 @@ def schedules(view: View) -> Picture | None:
             x = np.unique(np.r_[np.linspace(1, run.tokens, 240), [p.end for p in run.phases]])
             ax.plot(x, learning_rates(run.phases, x), color=hues[run.schedule], lw=1.4, alpha=0.85, zorder=3)
         ax.set_ylim(0, top * 1.1)
+        ax.yaxis.set_major_locator(MaxNLocator(5))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
         _token_axis(ax, 0, last)
         ax.set_xlabel("tokens trained on")
         _top_label(ax, "base learning rate")
@@ -216,9 +223,9 @@ def _top_label(ax: Any, text: str) -> None:
         text,
         (0, 1),
         xycoords="axes fraction",
-        xytext=(4, 2),
+        xytext=(0, 6),
         textcoords="offset points",
         color=MUTED,
         fontsize=ink.SMALL,
-        va="top" if ax.figure.subplotpars.top > 0.95 else "bottom",
+        va="bottom",
     )

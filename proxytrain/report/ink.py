@@ -21,6 +21,7 @@ COLOURS = {
     "muted": ("#667080", "#98a2b3"),
     "grid": ("#e4e7ec", "#2c323c"),
     "accent": ("#d1491b", "#ff8f66"),
+    "miss": ("#a8327d", "#f08ac6"),
     "page": ("#ffffff", "#14171c"),
 }
 HUES = [
@@ -31,7 +32,7 @@ HUES = [
     ("#9c7a10", "#dcbc55"),
     ("#a83f5f", "#f08cab"),
 ]
-SIZES = {"wide": (880.0, 400.0), "half": (440.0, 310.0), "phone": (440.0, 350.0)}  # CSS pixels
+SIZES = {"wide": (880.0, 400.0), "half": (420.0, 300.0), "phone": (380.0, 320.0)}  # CSS pixels
 TEXT = 12.0
 SMALL = 11.0
 
@@ -149,7 +150,7 @@ def svg(figure: Any, key: str, title: str, colours: dict[str, str]) -> str:
         r"#[0-9a-f]{6}(?=[;\"])", lambda m: f"var(--{colours[m[0]]},{m[0]})" if m[0] in colours else m[0], text
     )
     text = re.sub(r"(?<=[\d.])\s*\n\s*(?=[LMCQz])", "", text)  # path data: one line
-    text = re.sub(r"(-?\d+\.\d{2})\d+", r"\1", text)
+    text = re.sub(r' (?:d|x|y|transform)="[^"]*"', lambda m: re.sub(r"(\.\d{2})\d+", r"\1", m[0]), text)
     text = re.sub(r">\s+<", "><", text)
     head = re.match(r"<svg[^>]*>", text)
     assert head
@@ -162,11 +163,18 @@ def svg(figure: Any, key: str, title: str, colours: dict[str, str]) -> str:
     return opening + text[head.end() :].strip()
 
 
-def log_axis(axis: Any, low: float, high: float, form: Any, most: int = 6) -> None:
-    """A log axis from `low` to `high` with a few plain ticks, labelled by `form`."""
+def log_axis(axis: Any, low: float, high: float, form: Any, most: int = 6, at: Sequence[float] = ()) -> None:
+    """A log axis from `low` to `high` with a few plain ticks, labelled by `form`; those of `at` come first."""
     from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
     ticks = log_ticks(low, high, most)
+    if at:
+        apart = 0.6 * np.log(high / low) / most
+        own: list[float] = []
+        for tick in sorted(set(at), reverse=True):
+            if all(abs(np.log(tick / t)) > apart for t in own):
+                own.append(float(tick))
+        ticks = sorted(own + [t for t in ticks if all(abs(np.log(t / o)) > apart for o in own)])
     getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
     getattr(axis.axes, f"set_{axis.axis_name}lim")(low, high)
     axis.set_major_locator(FixedLocator(ticks))

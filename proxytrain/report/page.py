@@ -47,7 +47,9 @@ def render(facts: Facts) -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<meta name="color-scheme" content="light dark">',
             f"<title>{name} · proxytrain</title>",
-            f"<style>\n:root{{{light}}}\n@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}\n{style}</style>",
+            f"<style>\n:root{{{light}}}",
+            f"@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}",
+            f"{style}</style>",
             "</head>",
             "<body>",
             f'<header><p class="kind">proxytrain report</p><h1>{name}</h1></header>',
@@ -73,7 +75,7 @@ def _answer(facts: Facts) -> str:
             f'<p class="number"><strong>{p.loss:.3f}</strong> <span>{p.low:.3f} – {p.high:.3f}<small>'
             f"{p.level:.0%} interval of one run, nats a token</small></span></p>"
         )
-    unsafe = [w for w in words.warnings(facts)]
+    unsafe = words.warnings(facts)
     if p and p.note:
         parts.append(_boxes(unsafe[:1]))
         unsafe = unsafe[1:]
@@ -82,14 +84,15 @@ def _answer(facts: Facts) -> str:
     if after:
         parts.append(f'<p class="truth">{escape(after)}</p>')
     parts.append(_boxes(unsafe))
+    parts.append(_boxes(words.notes(facts), "notes"))
     rows = "".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in words.grounds(facts))
     parts.append(f"<dl>{rows}</dl></section>")
     return "\n".join(part for part in parts if part)
 
 
-def _boxes(texts: Iterable[str]) -> str:
+def _boxes(texts: Iterable[str], kind: str = "warnings") -> str:
     items = "".join(f"<li>{escape(t)}</li>" for t in texts)
-    return f'<ul class="warnings" role="note" aria-label="Warnings">{items}</ul>' if items else ""
+    return f'<ul class="{kind}" aria-label="{kind.capitalize()}">{items}</ul>' if items else ""
 
 
 def _figures(drawn: list[Picture]) -> str:
@@ -109,20 +112,19 @@ def _figure(p: Picture) -> str:
 
 
 def _table(facts: Facts) -> str:
-    head = "".join(f'<th scope="col"{_kind(kind)}>{name}</th>' for name, kind in COLUMNS)
-    rows = [_cells(row) for row in facts.rows]
-    if facts.target:
-        rows.append(_cells(facts.target, "target"))
-    body = "\n".join(rows)
+    rows = [(r, "") for r in facts.rows] + ([(facts.target, "target")] if facts.target else [])
+    hidden = {"depth"} if len({r.depth for r, _ in rows}) == 1 else set()
+    head = "".join(f'<th scope="col"{_kind(kind)}>{name}</th>' for name, kind in COLUMNS if name not in hidden)
+    body = "\n".join(_cells(r, name, hidden) for r, name in rows)
     return (
-        f'<section id="runs"><h2>Runs</h2><p class="read">Loss in nats a token on the whole validation set, ± its sampling '
-        "error. Params without embedding and readout. Seconds of one worker, from the first token.</p>"
-        f'<div class="scroll" tabindex="0" role="region" aria-label="Table of runs"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>\n{body}\n</tbody></table></div></section>"
+        '<section id="runs"><h2>Runs</h2><p class="read">Loss in nats a token on the whole validation set, ± its '
+        "sampling error. Params without embedding and readout. Seconds of one worker, from the first token.</p>"
+        '<div class="scroll" tabindex="0" role="region" aria-label="Table of runs"><table>'
+        f"<thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div></section>"
     )
 
 
-def _cells(r: Row, name: str = "") -> str:
+def _cells(r: Row, name: str, hidden: set[str]) -> str:
     status = r.status if not r.why else f"{r.status}: {r.why}"
     if r.status == "diverged" and r.diverged_at is not None:
         status = f"diverged at {ink.count(r.diverged_at)}"
@@ -141,7 +143,8 @@ def _cells(r: Row, name: str = "") -> str:
         "" if r.epochs is None else f"{r.epochs:.2f}",
         "" if r.seconds is None else f"{r.seconds:.0f}",
     )
-    cells = "".join(f"<td{_kind(kind)}>{escape(v)}</td>" for v, (_, kind) in zip(values, COLUMNS))
+    shown = [(v, kind) for v, (column, kind) in zip(values, COLUMNS) if column not in hidden]
+    cells = "".join(f"<td{_kind(kind)}>{escape(v)}</td>" for v, kind in shown)
     return f'<tr class="{escape(r.status)}{" " + name if name else ""}" title="{escape(r.id)}">{cells}</tr>'
 
 
@@ -205,4 +208,4 @@ def _trained_with(facts: Facts) -> dict[str, str]:
 
 def _devices(facts: Facts) -> list[str]:
     found = {str((facts.asked.store.result(r.id) or {}).get("device", "")) for r in facts.done}
-    return sorted(d for d in found if d) + [f"{duration(facts.seconds)} of one worker in all"]
+    return [*sorted(d for d in found if d), f"{duration(facts.seconds)} of one worker in all"]

@@ -75,8 +75,8 @@ def grounds(facts: Facts) -> list[tuple[str, str]]:
             out.append(
                 (
                     "Backtest",
-                    f"median error {np.median(errors):.2%}, worst {errors.max():.2%}; {inside} of {len(errors)} held-out "
-                    f"runs inside their interval, at gaps up to {max(r['gap'] for r in fit.backtest):.3g}×",
+                    f"median error {np.median(errors):.2%}, worst {errors.max():.2%}; {inside} of {len(errors)} "
+                    f"held-out runs inside their interval, at gaps up to {max(r['gap'] for r in fit.backtest):.3g}×",
                 )
             )
         else:
@@ -90,13 +90,13 @@ def grounds(facts: Facts) -> list[tuple[str, str]]:
 def cost(facts: Facts) -> str:
     """The sweep's cost, against the target's where there is one."""
     c = facts.costs
-    text = f"sweep {c['flops_shared']:.2g} FLOPs in {ink.count(c['tokens_shared'])} tokens"
+    text = f"sweep {ink.power_of_ten(c['flops_shared'])} FLOPs in {ink.count(c['tokens_shared'])} tokens"
     saved = 1 - c["tokens_shared"] / c["tokens_unshared"]
     if saved > 0.005:
         text += f" ({saved:.0%} saved by shared beginnings)"
     if facts.target:
         ratio = c["flops_shared"] / facts.target.flops
-        text += f", {ratio:.2g}× the target's {facts.target.flops:.2g} FLOPs"
+        text += f", {ratio:.2g}× the target's {ink.power_of_ten(facts.target.flops)} FLOPs"
     if facts.seconds:
         text += f"; measured {duration(facts.seconds)} of one worker"
         if facts.truth and facts.truth.seconds:
@@ -115,6 +115,12 @@ def warnings(facts: Facts) -> list[str]:
     for what, why in facts.missing:
         if what in ("fit", "prediction"):
             out.append(f"Refused: {why}")
+    share = np.mean([r["low"] <= r["loss"] <= r["high"] for r in fit.backtest]) if fit and fit.backtest else None
+    if p and share is not None and share < p.level - 0.1:
+        out.append(
+            f"In the backtest {share:.0%} of the intervals held the truth, where {p.level:.0%} should: "
+            "this interval may be too narrow."
+        )
     open_runs = [r for r in facts.rows if r.status not in ("done", "diverged")]
     if open_runs:
         rest = "the prediction is preliminary" if p else "what follows is preliminary"
@@ -124,18 +130,25 @@ def warnings(facts: Facts) -> list[str]:
         names = ", ".join(f"{r.id[:8]} (width {r.width}, lr {r.lr:g})" for r in lost[:6])
         more = f" and {len(lost) - 6} more" if len(lost) > 6 else ""
         out.append(f"Diverged and left out of the fit: {names}{more}.")
-    if fit:
-        out += fit.warnings
-        if fit.not_identified and p:
-            names = ", ".join(fit.not_identified)
-            out.append(
-                f"The runs do not determine every parameter of {fit.main.bound.law.name} ({names}): "
-                "rely on the interval, not on the law's constants."
-            )
     repeated = [r for r in facts.rows if (r.epochs or 0) > 1]
     if repeated:
         out.append(
             f"{len(repeated)} runs read the text more than once; losses of repeated text are not those of fresh text."
+        )
+    return out
+
+
+def notes(facts: Facts) -> list[str]:
+    """What the fit remarks about itself."""
+    fit = facts.fit
+    if not fit:
+        return []
+    out = [w[0].upper() + w[1:] for w in fit.warnings]
+    if fit.not_identified:
+        names = ", ".join(fit.not_identified)
+        out.append(
+            f"The runs do not determine every parameter of {fit.main.bound.law.name} ({names}): "
+            "rely on the interval, not on the law's constants."
         )
     return out
 
