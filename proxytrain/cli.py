@@ -48,6 +48,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     options = _options(argv[0], argv[1:])
     try:
+        if options.cfg:
+            return _print_config(options)
         return VERBS[argv[0]][1](options)
     except RequestError as error:
         if options.debug:
@@ -212,7 +214,7 @@ def verify(options: argparse.Namespace) -> int:
     asked, console = _request(options)
     if not asked.target:
         raise RequestError(
-            "sweep.target={}: nothing to verify; name the larger run, as sweep.target={model:{width:128}}"
+            "sweep.target=null: nothing to verify; name the larger run, as sweep.target={model:{width:128}}"
         )
     if job.missing(asked.store, asked.runs):
         raise RequestError(f"sweep.name={asked.name}: its runs are not all trained; `proxytrain sweep` first")
@@ -322,6 +324,15 @@ def _config(options: argparse.Namespace) -> Any:
     from proxytrain.config import build_config
 
     return build_config(compose(options.overrides, options.config_dir))
+
+
+def _print_config(options: argparse.Namespace) -> int:
+    from omegaconf import OmegaConf
+
+    from proxytrain.compose import compose
+
+    print(OmegaConf.to_yaml(compose(options.overrides, options.config_dir)), end="")
+    return 0
 
 
 def _options(name: str, argv: list[str]) -> argparse.Namespace:

@@ -31,21 +31,6 @@ def compose(overrides: list[str], config_dir: str | None = None) -> Tree:
     RequestError
         One line for a misspelt key, an unknown option of a group, a broken file or override.
     """
-    return _compose("config", tuple(overrides), config_dir)
-
-
-def group_loader(config_dir: str | None = None) -> Callable[[str, str], Tree]:
-    """(group, option) -> tree of `conf/GROUP/OPTION.yaml`; each is composed once."""
-
-    @functools.cache
-    def load(group: str, option: str) -> Tree:
-        tree: Tree = _compose(f"{group}/{option}", (), config_dir)[group]
-        return tree
-
-    return load
-
-
-def _compose(name: str, overrides: tuple[str, ...], config_dir: str | None) -> Tree:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
@@ -60,20 +45,31 @@ def _compose(name: str, overrides: tuple[str, ...], config_dir: str | None) -> T
         extra = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            config = hydra_compose(name, overrides=[*extra, *overrides])
+            config = hydra_compose("config", overrides=[*extra, *overrides])
             tree = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        raise RequestError(_one_line(error, functools.partial(_compose, "config", (), None))) from error
+        raise RequestError(_one_line(error, overrides)) from error
     assert isinstance(tree, dict)
     return tree
 
 
-def _one_line(error: Exception, defaults: Callable[[], Tree]) -> str:
+def group_loader(config_dir: str | None = None) -> Callable[[str, str], Tree]:
+    """(group, option) -> that group's tree when the option is chosen; each is composed once."""
+
+    @functools.cache
+    def load(group: str, option: str) -> Tree:
+        tree: Tree = compose([f"{group}={option}"], config_dir)[group]
+        return tree
+
+    return load
+
+
+def _one_line(error: Exception, overrides: list[str]) -> str:
     """Hydra's message as one line that says what is allowed."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(lines)
     if match := re.search(r"Could not override '([^']+)'", text):
-        return _unknown_key(match[1], defaults())
+        return _unknown_key(match[1], compose(_groups_chosen(overrides)))
     if match := re.search(r"Could not find '([^']+)'", text):
         options = text.partition("Available options in")[2].partition(":")[2].partition("Config search path")[0].split()
         group, _, option = match[1].rpartition("/")
@@ -85,9 +81,15 @@ def _one_line(error: Exception, defaults: Callable[[], Tree]) -> str:
     return re.sub(r"\s*See https?://\S+.*", "", text)
 
 
+def _groups_chosen(overrides: list[str]) -> list[str]:
+    """The overrides that choose a group's option."""
+    groups = {p.name for p in conf_dir().iterdir() if p.is_dir()}
+    return [o for o in overrides if o.partition("=")[0] in groups]
+
+
 def _unknown_key(key: str, tree: Tree) -> str:
     keys = list(_leaves(tree))
-    near = difflib.get_close_matches(key, keys, n=1)
+    near = [k for k in difflib.get_close_matches(key, keys, n=2) if k != key]
     if near:
         return f"{key}: no such key (did you mean {near[0]}?)"
     parent = key.rpartition(".")[0]

@@ -26,7 +26,7 @@ class TextData:
     """Keys shared by every source of text."""
 
     name: str
-    unit: str  # document | line: what is shuffled (once, over the whole corpus)
+    unit: Literal["document", "line"]  # what is shuffled (once, over the whole corpus)
     tokenizer: str  # bytes | bpe | path of a tokenizer.json
     vocab_size: int  # of the BPE that is trained when tokenizer=bpe
     val_fraction: float  # share of the documents, by hash, that is held out
@@ -149,7 +149,7 @@ class Sweep:
 
     name: str
     grids: list[dict[str, Any]]
-    target: dict[str, Any]
+    target: dict[str, Any] | None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from proxytrain.config import Model, Parametrization
 from proxytrain.layout import Weight, flat_size
+from proxytrain.ops import EPS, CausalConv, RMSNorm, SquaredReLU
 from proxytrain.parametrization import rule
 
 Weights = dict[str, Tensor]
@@ -53,11 +54,15 @@ def logits(weights: Weights, ids: Tensor, model: Model, readout_scale: float) ->
     x = _embed(weights["embedding"], ids.reshape(K, B * T))  # (K, N, d)
     for i in range(model.depth):
         w = {name.split(".", 1)[1]: value for name, value in weights.items() if name.startswith(f"{i}.")}
-        h = _conv(_norm(x, w["norm_attention"]), w.get("conv_attention"), T)
+        h = RMSNorm.apply(x, w["norm_attention"])
+        if model.conv_attention:
+            h = CausalConv.apply(h, w["conv_attention"], T)
         x = x + torch.bmm(_attention(h, w, rope, model, B, T), w["attention_out"])
-        h = _conv(_norm(x, w["norm_mlp"]), w.get("conv_mlp"), T)
+        h = RMSNorm.apply(x, w["norm_mlp"])
+        if model.conv_mlp:
+            h = CausalConv.apply(h, w["conv_mlp"], T)
         x = x + torch.bmm(_activation(torch.bmm(h, w["mlp_in"]), model.mlp), w["mlp_out"])
-    x = _norm(x, weights["norm"])
+    x = RMSNorm.apply(x, weights["norm"])
     readout = weights["embedding"].transpose(1, 2) if model.tied else weights["readout"]
     out = torch.bmm(x, readout)
     if readout_scale != 1.0:
@@ -80,35 +85,20 @@ def _embed(table: Tensor, ids: Tensor) -> Tensor:
     return F.embedding(ids + first, table.reshape(K * V, d))
 
 
-def _norm(x: Tensor, gain: Tensor) -> Tensor:
-    return F.rms_norm(x, x.shape[-1:], eps=1e-6) * gain[:, None]
-
-
-def _shift(x: Tensor, steps: int, T: int) -> Tensor:
-    """x (K, B*T, d) moved `steps` positions later within each sequence, zeros coming in."""
-    K, N, d = x.shape
-    return F.pad(x.view(K, N // T, T, d), (0, 0, steps, 0))[:, :, :T].reshape(K, N, d)
-
-
-def _conv(x: Tensor, taps: Tensor | None, T: int) -> Tensor:
-    """Causal depthwise convolution with taps (K, n, d); tap j weighs the position j before."""
-    if taps is None:
-        return x
-    out = x * taps[:, None, 0]
-    for j in range(1, taps.shape[1]):
-        out = out + _shift(x, j, T) * taps[:, None, j]
-    return out
+def _shift(x: Tensor, T: int) -> Tensor:
+    """x (K, B*T, d) moved one position later within each sequence, a zero coming in."""
+    return F.pad(x.unflatten(1, (-1, T)), (0, 0, 1, -1)).flatten(1, 2)
 
 
 def _attention(x: Tensor, w: Weights, rope: tuple[Tensor, Tensor], model: Model, B: int, T: int) -> Tensor:
     K, N, d = x.shape
     q, k, v = torch.bmm(x, w["qkv"]).split(d, dim=2)
     if "shift_keys" in w:
-        k = torch.lerp(k, _shift(k, 1, T), w["shift_keys"][:, None])
+        k = torch.lerp(k, _shift(k, T), w["shift_keys"][:, None].to(k.dtype))
     heads = (K, B, T, d // model.head_size, model.head_size)
     q, k, v = q.reshape(heads), k.reshape(heads), v.reshape(heads)
     if model.qk_norm:
-        q, k = F.rms_norm(q, q.shape[-1:], eps=1e-6), F.rms_norm(k, k.shape[-1:], eps=1e-6)
+        q, k = F.rms_norm(q, q.shape[-1:], eps=EPS), F.rms_norm(k, k.shape[-1:], eps=EPS)
         q = q * w["qk_gain"][:, None, None, :, None]
     q, k = _rotate(q, rope), _rotate(k, rope)
     q, k, v = (y.flatten(0, 1).transpose(1, 2) for y in (q, k, v))  # (K*B, H, T, h)
@@ -133,4 +123,4 @@ def _activation(x: Tensor, kind: str) -> Tensor:
     if kind == "swiglu":
         gate, value = x.chunk(2, dim=-1)
         return F.silu(gate) * value
-    return F.gelu(x) if kind == "gelu" else F.relu(x).square()
+    return F.gelu(x) if kind == "gelu" else SquaredReLU.apply(x)

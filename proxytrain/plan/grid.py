@@ -54,7 +54,7 @@ class _Builder:
 
     def __init__(self, base: Tree, group: Callable[[str, str], Tree]):
         self.base, self.group = base, group
-        self.config_of_base: Config = build(Config, {**base, "sweep": {**base["sweep"], "grids": [], "target": {}}})
+        self.config_of_base: Config = build(Config, {**base, "sweep": {**base["sweep"], "grids": [], "target": None}})
         self.parts: dict[str, Any] = {}
 
     def config(self, settings: list[tuple[tuple[str, ...], Any]]) -> Config:
@@ -81,7 +81,7 @@ class _Builder:
     def part(self, key: str, tree: Any) -> Any:
         memo = f"{key}={tree!r}"
         if memo not in self.parts:
-            whole = build(Config, {**self.base, key: tree, "sweep": {"name": "x", "grids": [], "target": {}}})
+            whole = build(Config, {**self.base, key: tree, "sweep": {"name": "x", "grids": [], "target": None}})
             self.parts[memo] = getattr(whole, key)
         return self.parts[memo]
 

@@ -113,8 +113,9 @@ def _start(pack: Pack, publisher: Publisher, device: torch.device) -> Rows | Non
     for index, member in enumerate(pack.members):
         parent = member.nodes[0].parent
         a = Active(index, member, member.start)
-        if parent and publisher.segment(parent)["status"] == "diverged":
-            publisher.diverged(a)
+        before = publisher.segment(parent) if parent else {"status": "done"}
+        if before["status"] == "diverged":
+            publisher.diverged(a, before["diverged_at"])
         else:
             active.append(a)
     if not active:

@@ -59,12 +59,13 @@ class Publisher:
                 },
             )
 
-    def diverged(self, a: Active) -> None:
-        """Publish what there is of a member that diverged; all later nodes of its way have no more."""
+    def diverged(self, a: Active, at: int | None = None) -> None:
+        """Publish what there is of a member that diverged (before it began: after `at` tokens), and all later nodes."""
         rows = a.rows()
         good = np.isfinite(rows["loss"]) & np.isfinite(rows["grad_norm"])
         n = len(good) if good.all() else int(np.argmin(good))
-        at = int(rows["tokens"][n - 1]) if n else a.goal.start
+        if at is None:
+            at = int(rows["tokens"][n - 1]) if n else a.goal.start
         for name in ("tokens", "lr", "loss", "grad_norm"):
             rows[name] = rows[name][:n]
         kept = rows["eval_tokens"] <= at

@@ -1,0 +1,77 @@
+"""Operations with a backward of their own, where autograd's would pass over memory more often than needed.
+
+At these widths time goes into passes over activations, not into products. Each is tested against autograd.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+EPS = 1e-6
+
+
+class RMSNorm(Function):
+    """x / rms(x) * gain (1910.07467): x (K, N, d), gain (K, d)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: Tensor) -> Tensor:
+        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(EPS).rsqrt_()
+        unit = x * scale
+        ctx.save_for_backward(unit, scale, gain)
+        return unit * gain[:, None]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        unit, scale, gain = ctx.saved_tensors
+        product = grad * unit
+        along = (product * gain[:, None]).sum(-1, keepdim=True).div_(-grad.shape[-1])  # not a bmm: its bits depend on K
+        return torch.addcmul(grad * gain[:, None], unit, along).mul_(scale), product.sum(1)
+
+
+class CausalConv(Function):
+    """Depthwise convolution over T positions: x (K, B*T, d), taps (K, n, d); tap j weighs the position j before."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, taps: Tensor, T: int) -> Tensor:
+        ctx.save_for_backward(x, taps)
+        ctx.T = T
+        out = x * taps[:, None, 0]
+        rows, source = out.unflatten(1, (-1, T)), x.unflatten(1, (-1, T))
+        for j in range(1, taps.shape[1]):
+            rows[:, :, j:].addcmul_(source[:, :, :-j], taps[:, None, None, j])
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, taps = ctx.saved_tensors
+        dx = grad * taps[:, None, 0]
+        rows, source, g = (y.unflatten(1, (-1, ctx.T)) for y in (dx, x, grad))
+        dtaps = [(grad * x).sum(1)]
+        for j in range(1, taps.shape[1]):
+            rows[:, :, :-j].addcmul_(g[:, :, j:], taps[:, None, None, j])
+            dtaps.append((g[:, :, j:] * source[:, :, :-j]).sum((1, 2)))
+        return dx, torch.stack(dtaps, 1), None
+
+
+class SquaredReLU(Function):
+    """max(x, 0)^2 (2109.08668)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = F.relu(x)
+        ctx.save_for_backward(y)
+        return y * y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return (grad * y).mul_(2)

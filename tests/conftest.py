@@ -1,0 +1,48 @@
+"""Fixtures: reference mode, one prepared corpus, an empty store, a request on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from support import TINY, TINY_TEXT
+
+from proxytrain import sweep
+from proxytrain.compose import compose
+from proxytrain.track.console import Console
+
+
+@pytest.fixture(scope="session", autouse=True)
+def reference_mode() -> None:
+    """One thread, denormals flushed: where results are promised to the bit."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+
+
+@pytest.fixture(scope="session")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One prepared corpus for all tests that do not care about it."""
+    root = tmp_path_factory.mktemp("corpora")
+    asked = sweep.request(compose([*TINY_TEXT, *TINY, f"store={root}"]), None, Console(quiet=True))
+    return asked.store.corpora()
+
+
+@pytest.fixture
+def store(tmp_path: Path, corpora: Path) -> Path:
+    """An empty store that shares the prepared corpus."""
+    root = tmp_path / "runs"
+    root.mkdir()
+    (root / "corpora").symlink_to(corpora)
+    return root
+
+
+@pytest.fixture
+def ask(store: Path) -> Callable[..., sweep.Request]:
+    """A request on the tiny corpus, with more overrides."""
+
+    def make(*overrides: str, store: Path = store, text: list[str] = TINY_TEXT) -> sweep.Request:
+        return sweep.request(compose([*text, *TINY, f"store={store}", *overrides]), None, Console(quiet=True))
+
+    return make

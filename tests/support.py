@@ -1,0 +1,108 @@
+"""What tests of training share: a tiny recipe on real text, training in this process, the command as users run it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from proxytrain import sweep
+from proxytrain.corpus import load
+from proxytrain.plan.pack import pack
+from proxytrain.plan.share import forest
+from proxytrain.store import Store
+from proxytrain.train.loop import train_pack
+
+STDLIB = Path(sysconfig.get_path("stdlib"))
+TINY_TEXT = [
+    f"data.files=[{STDLIB}/json/*.py,{STDLIB}/email/*.py,{STDLIB}/http/*.py]",
+    "data=files",
+    "data.unit=line",
+    "data.tokenizer=bytes",
+    "data.val_fraction=0.1",
+    "data.val_tokens=8192",
+]
+TINY = [
+    "model.width=16",
+    "model.head_size=8",
+    "model.context=32",
+    "parametrization.base_width=16",
+    "batch_tokens=256",
+    "warmup=1024",
+    "tokens=8192",
+    "train.device=cpu",
+    "train.eval_every=4096",
+    "train.eval_tokens=1024",
+]
+
+
+def train(
+    asked: sweep.Request,
+    *,
+    largest: int = 4,
+    micro_batches: int = 1,
+    should_stop: Callable[[], bool] = lambda: False,
+    device: str = "cpu",
+) -> None:
+    """Train a request's runs in this process, in packs of at most `largest`; what is there already is left out."""
+    nodes = forest(asked.runs)
+    states = {(n.lineage, e) for n in nodes.values() for e, kept in asked.store.stored(n.lineage).items() if kept}
+    there = {(n.lineage, e) for n in nodes.values() for e in asked.store.stored(n.lineage)}
+    todo = {k: n for k, n in forest(asked.runs, states).items() if k not in there}
+    for p in pack(todo, memory=1 << 40, workers=1, largest=largest):
+        folder = asked.folder / "packs" / p.id
+        attempt = folder / f"attempt-{len(list(folder.glob('attempt-*'))) + 1}"
+        attempt.mkdir(parents=True)
+        train_pack(
+            p,
+            store=asked.store,
+            corpus=load(asked.store.corpora(), asked.corpus.manifest.content_hash),
+            runs={r["id"]: r for r in asked.records},
+            train=asked.config.train,
+            micro_batches=micro_batches,
+            device=torch.device(device),
+            folder=folder,
+            attempt=attempt,
+            should_stop=should_stop,
+            report=lambda rows: None,
+        )
+
+
+def outcome(store: Store, run_id: str) -> dict[str, np.ndarray]:
+    """All that training decides about a run: its curve, its final loss, its state where that is kept."""
+    result = store.result(run_id)
+    assert result is not None
+    state = store.segment((result["lineage"], result["end"])) / "state.npy"
+    curve = store.curve(run_id)
+    return {
+        **{name: getattr(curve, name) for name in ("tokens", "lr", "loss", "grad_norm", "eval_tokens", "eval_loss")},
+        "final_loss": np.array([result["final_loss"], result["val_se"]], dtype=float),
+        "state": np.load(state) if state.exists() else np.empty(0),
+    }
+
+
+def assert_same_bits(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> None:
+    for name in a:
+        assert np.array_equal(a[name], b[name]), f"{name} differs"
+
+
+def proxytrain(*arguments: str, cwd: Path, check: int | None = 0, **kwargs) -> subprocess.CompletedProcess[str]:
+    """The command as a user runs it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "proxytrain", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "COLUMNS": "200"},
+        **kwargs,
+    )
+    if check is not None:
+        assert done.returncode == check, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done

@@ -1,0 +1,139 @@
+"""What may be asked: numbers, groups, and one helpful line for what may not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from proxytrain.compose import compose, conf_dir, group_loader
+from proxytrain.config import build_config, parse_number
+from proxytrain.errors import RequestError
+from proxytrain.plan.grid import expand, point
+
+GROUPS = [p for p in sorted(conf_dir().glob("*/*.yaml")) if p.parent.name != "experiment"]
+EXPERIMENTS = sorted(conf_dir().glob("experiment/*.yaml"))
+
+
+@pytest.mark.parametrize("text", ["4000000", "4e6", "4M", "4_000_000", "4.0M", "4000K"])
+def test_numbers_read_alike(text):
+    assert build_config(compose([f"tokens={text}"])).tokens == 4_000_000
+
+
+def test_a_number_is_a_number_and_nothing_else():
+    assert [parse_number(x) for x in ("1e-2", 3, True, "", "M", "4X", None)] == [0.01, 3, None, None, None, None, None]
+
+
+@pytest.mark.parametrize("path", GROUPS, ids=lambda p: f"{p.parent.name}={p.stem}")
+def test_every_option_of_every_group_composes(path):
+    extra = ["data.files=[x.txt]"] if path.stem == "files" else []
+    extra += ["data.train=[x.bin]", "data.vocab_size=100"] if path.stem == "tokens" else []
+    extra += ["data.path=x", "data.max_bytes=1M"] if path.stem == "hub" else []
+    build_config(compose([f"{path.parent.name}={path.stem}", *extra]))
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.stem)
+def test_every_experiment_composes_and_expands(path):
+    tree = compose([f"experiment={path.stem}"])
+    config = build_config(tree)
+    assert expand(tree, config.sweep.grids, group_loader())
+    assert config.sweep.name == path.stem
+
+
+def test_every_key_is_documented_where_it_stands():
+    for path in [*GROUPS, conf_dir() / "config.yaml"]:
+        assert path.read_text().count("#") >= 1, path
+
+
+WRONG = [
+    (["model.widht=3"], "model.widht: no such key (did you mean model.width?)"),
+    (["widht=3"], "widht: no such key"),
+    (["model.width=wide"], "model.width=wide: a whole number"),
+    (["model.width=0"], "model.width=0: must be above 0"),
+    (["model.width=33"], "model.width=33: must be a multiple of model.head_size=16"),
+    (["model.head_size=1"], "model.head_size=1: must be even"),
+    (["lr=-1"], "lr=-1: must be above 0"),
+    (["lr=fast"], "lr=fast: a number"),
+    (["batch_tokens=1000"], "batch_tokens=1000: must be a multiple of model.context=64"),
+    (["tokens=4M", "flops=1e9"], "a run's length is one of them"),
+    (["schedule=cosin"], "schedule=cosin: unknown; allowed are"),
+    (["schedule.shape=square"], "schedule.shape=square: allowed are linear, cosine, sqrt, exp, half_life"),
+    (["schedule=cosine", "schedule.decay=.1"], "schedule.decay: no such key"),
+    (["schedule=power", "schedule.exponent=1"], "schedule.exponent=1"),
+    (["schedule.final=2"], "schedule.final=2"),
+    (["model.qk_norm=3"], "model.qk_norm=3: true or false"),
+    (["model.mlp=gelu2"], "model.mlp=gelu2: allowed are gelu, relu2, swiglu (did you mean gelu?)"),
+    (["model.tied=true"], "model.tied=true: the tied readout is the embedding"),
+    (["optimizer.beta2=1"], "optimizer.beta2=1: must be at least 0 and below 1"),
+    (["model.width=[3"], "not understood"),
+    (["+model.width=3"], "leave out the +"),
+    (["data.unit=word"], "data.unit=word: allowed are document, line"),
+    (["experiment=quickstrat"], "experiment=quickstrat: unknown; allowed are"),
+    (["launch.workers=0"], "launch.workers=0: must be above 0"),
+    (["tokens=nan"], "tokens"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "says"), WRONG, ids=lambda x: x[0] if isinstance(x, list) else "")
+def test_what_is_wrong_is_named_in_one_line(overrides, says):
+    with pytest.raises(RequestError) as caught:
+        build_config(compose(overrides))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_ones_own_is_searched_too(tmp_path: Path):
+    (tmp_path / "schedule").mkdir()
+    (tmp_path / "schedule" / "mine.yaml").write_text("name: cosine\nfinal: 0.5\n")
+    assert build_config(compose(["schedule=mine"], str(tmp_path))).schedule.final == 0.5
+    assert group_loader(str(tmp_path))("schedule", "mine")["final"] == 0.5
+
+
+def grid(*grids: dict, overrides: tuple[str, ...] = ()) -> list:
+    return expand(compose(list(overrides)), list(grids), group_loader())
+
+
+def test_a_list_is_an_axis_and_grids_are_a_union():
+    configs = grid({"model": {"width": [32, 64]}, "tokens": ["1M", "2M"]}, {"model.width": 48, "lr": [0.1, 0.2, 0.3]})
+    assert [(c.model.width, c.tokens) for c in configs[:4]] == [
+        (32, 1_000_000), (32, 2_000_000), (64, 1_000_000), (64, 2_000_000),
+    ]  # fmt: skip
+    assert [c.lr for c in configs[4:]] == [0.1, 0.2, 0.3]
+
+
+def test_a_group_is_chosen_by_name_with_keys_beside_it():
+    a, b = grid({"schedule": ["cosine", "power_published"]})
+    assert (a.schedule.name, b.schedule.name, b.schedule.amplitude) == ("cosine", "power", 4.6)
+    (c,) = grid({"schedule": {"name": "cosine", "final": 0.3}})
+    assert (c.schedule.name, c.schedule.final) == ("cosine", 0.3)
+
+
+def test_a_length_in_a_grid_replaces_the_base_s():
+    configs = grid({"flops": ["1e9", "2e9"]}, overrides=("tokens=1M",))
+    assert [(c.tokens, c.flops) for c in configs] == [(None, 1e9), (None, 2e9)]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"model": {"width": []}}, "sweep.grids[0].model.width=[]: an axis needs at least one value"),
+        ({"model": {"widht": [3]}}, "model.widht: no such key"),
+        ({"data": {"unit": ["line"]}}, "cannot be varied in a grid"),
+        ({"lr": ["x"]}, "lr=x: a number"),
+        ({"schedule": "none"}, "schedule=none: unknown"),
+        ({"schedule": 3}, "choose a file of conf/schedule by name"),
+        ({"model": {"width": 33}}, "multiple of model.head_size"),
+    ],
+)
+def test_a_wrong_grid_is_refused_by_name(wrong, says):
+    with pytest.raises(RequestError) as caught:
+        grid(wrong)
+    assert says in str(caught.value)
+
+
+def test_a_target_is_one_run():
+    tree = compose(["tokens=1M"])
+    target = point(tree, {"model": {"width": 128}, "tokens": "4M"}, group_loader(), "sweep.target")
+    assert (target.model.width, target.tokens) == (128, 4_000_000)
+    with pytest.raises(RequestError, match=r"sweep.target.model.width=\[32, 64\]: sweep.target is one run"):
+        point(tree, {"model": {"width": [32, 64]}}, group_loader(), "sweep.target")

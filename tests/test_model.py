@@ -1,0 +1,138 @@
+"""The GPT with a model axis: causal, counted right, ln V untrained, and members that do not know of each other."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+from torch.utils.flop_counter import FlopCounterMode
+
+from proxytrain import accounting
+from proxytrain.config import Model, Parametrization
+from proxytrain.layout import layout
+from proxytrain.model import cross_entropy, initial, logits, views
+from proxytrain.ops import CausalConv, RMSNorm, SquaredReLU
+from proxytrain.parametrization import KINDS, rule
+
+V = 64
+MODEL = Model(32, 2, 8, 16, "relu2", 4.0, 1e4, True, False, True, True, 3, 2)
+MUP = Parametrization("mup", 32, 1.0, 0.0)
+SP = Parametrization("sp", 32, 1.0, 1.0)
+VARIANTS = [
+    MODEL,
+    dataclasses.replace(MODEL, mlp="swiglu", logit_bias=False),
+    dataclasses.replace(MODEL, mlp="gelu", qk_norm=False, shift_keys=False, conv_attention=0, conv_mlp=0),
+    dataclasses.replace(MODEL, tied=True, conv_attention=2),
+]
+
+
+def flat(model: Model, seeds: tuple[int, ...] = (0,), parametrization: Parametrization = SP) -> torch.Tensor:
+    weights = layout(model, V)
+    return torch.stack([initial(weights, model, parametrization, s) for s in seeds])
+
+
+def out(model: Model, buffer: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    return logits(views(buffer, layout(model, V)), ids.expand(len(buffer), *ids.shape), model, 1.0)
+
+
+def text(sequences: int = 3, T: int = 16) -> torch.Tensor:
+    return torch.randint(V, (sequences, T), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("model", VARIANTS)
+def test_no_position_sees_a_later_token(model):
+    ids, changed = text(), text()
+    changed[:, 9] = (changed[:, 9] + 1) % V
+    a, b = (out(model, flat(model), x).view(3, 16, V) for x in (ids, changed))
+    assert torch.equal(a[:, :9], b[:, :9])
+    assert not torch.equal(a[:, 9:], b[:, 9:])
+
+
+@pytest.mark.parametrize("model", VARIANTS)
+def test_no_sequence_sees_another(model):
+    ids, changed = text(), text()
+    changed[0] = (changed[0] + 1) % V
+    a, b = (out(model, flat(model), x).view(3, 16, V) for x in (ids, changed))
+    assert torch.equal(a[1:], b[1:])
+
+
+def test_an_untrained_model_has_the_loss_ln_v():
+    ids = text(64)
+    loss = cross_entropy(out(MODEL, flat(MODEL, parametrization=MUP), ids), ids.reshape(1, -1))
+    assert loss.mean().item() == pytest.approx(math.log(V), rel=1e-6)
+
+
+@pytest.mark.parametrize("model", VARIANTS)
+def test_parameters_are_counted_by_component(model):
+    counts = accounting.params(model, V)
+    assert sum(counts.values()) == sum(w.size for w in layout(model, V))
+    assert counts["embedding"] == V * model.width
+    assert counts["readout"] == (0 if model.tied else V * model.width) + V * model.logit_bias
+
+
+@pytest.mark.parametrize("model", VARIANTS)
+def test_flops_are_those_that_torch_counts(model):
+    ids = text(2, model.context)
+    buffer = flat(model).requires_grad_()
+    counter = FlopCounterMode(display=False)
+    with counter:
+        cross_entropy(out(model, buffer, ids), ids.reshape(1, -1)).sum().backward()
+    ops = counter.get_flop_counts()["Global"]
+    products = sum(n for op, n in ops.items() if "bmm" in str(op))  # attention has its own kernel, causal by half
+    d, T = model.width, model.context
+    scores = 6.0 * model.depth * d * (T + 1) * ids.numel()
+    norms = 2.0 * 2 * d * ids.numel() * (2 * model.depth + 1)  # the products in RMSNorm's backward are not the model's
+    assert accounting.flops_per_token(model, V) * ids.numel() - scores == pytest.approx(products, abs=norms)
+
+
+def test_an_initial_tensor_depends_on_seed_name_and_shape_only():
+    deeper = dataclasses.replace(MODEL, depth=3)
+    a = views(flat(MODEL), layout(MODEL, V))
+    b = views(flat(deeper), layout(deeper, V))
+    assert torch.equal(a["embedding"], b["embedding"])
+    assert torch.equal(a["1.qkv"], b["1.qkv"])
+    assert not torch.equal(a["0.qkv"], a["1.qkv"])
+    assert not torch.equal(flat(MODEL, (0,)), flat(MODEL, (1,)))
+
+
+def test_members_give_the_bits_that_they_give_alone():
+    ids = text()
+    together = out(MODEL, flat(MODEL, (0, 1, 2, 3, 4)), ids)
+    for seed in range(5):
+        assert torch.equal(together[seed], out(MODEL, flat(MODEL, (seed,)), ids)[0])
+
+
+def test_token_shift_starts_as_the_plain_mean_of_neighbouring_keys():
+    weights = views(flat(MODEL), layout(MODEL, V))
+    assert torch.equal(weights["0.shift_keys"], torch.full((1, 32), 0.5))
+    assert weights["0.conv_attention"][0, :, 0].tolist() == pytest.approx([0.6, 0.3, 0.1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_m_of_one_is_the_standard_parametrization(kind):
+    same = dataclasses.replace(SP, name="mup", base_width=64)
+    assert rule(kind, same, width=64, fan_in=64, depth=2) == rule(kind, SP, width=64, fan_in=64, depth=2)
+
+
+def test_mup_scales_hidden_rates_and_the_readout_by_the_width():
+    hidden = rule("hidden", MUP, width=128, fan_in=128, depth=2)
+    assert (hidden.lr, hidden.decay, hidden.std) == (1 / 4, 1.0, pytest.approx(1 / math.sqrt(128)))
+    assert rule("readout", MUP, width=128, fan_in=128, depth=2).multiplier == 1 / 4
+    assert rule("embedding", MUP, width=128, fan_in=128, depth=2).lr == 1.0
+
+
+def test_operations_have_the_gradients_of_autograd():
+    def tensor(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, dtype=torch.double, requires_grad=True)
+
+    assert gradcheck(RMSNorm.apply, (tensor(2, 12, 5), tensor(2, 5)))
+    assert gradcheck(lambda x, taps: CausalConv.apply(x, taps, 4), (tensor(2, 12, 5), tensor(2, 3, 5)))
+    assert gradcheck(SquaredReLU.apply, (tensor(2, 3, 4),))
+
+
+def test_rms_norm_is_torch_s():
+    x, gain = torch.randn(2, 6, 8), torch.rand(2, 8)
+    assert torch.allclose(RMSNorm.apply(x, gain), torch.nn.functional.rms_norm(x, (8,), eps=1e-6) * gain[:, None])

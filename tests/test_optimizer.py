@@ -1,0 +1,57 @@
+"""AdamW over a pack, against torch's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from proxytrain.config import Optimizer
+from proxytrain.optimizer import State, adamw
+
+ADAMW = Optimizer("adamw", 0.9, 0.95, 1e-8, 0.1, 1.0, 0.0)
+P = 7
+
+
+def run(decay: list[float], clip: list[float], lr: list[float], updates: int = 20) -> torch.Tensor:
+    K = len(lr)
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(P, generator=generator)
+    state = State(start.repeat(K, 1), torch.zeros(K, P), torch.zeros(K, P), torch.zeros(K, 1, dtype=torch.float64))
+    for _ in range(updates):
+        grad = torch.randn(P, generator=generator).repeat(K, 1)
+        adamw(
+            state,
+            grad,
+            ADAMW,
+            lr=torch.tensor(lr, dtype=torch.float64)[:, None],
+            decay=torch.tensor(decay)[:, None],
+            clip=torch.tensor(clip)[:, None],
+            lr_multiplier=torch.ones(P),
+            decay_multiplier=torch.ones(P),
+        )
+    return state.weights
+
+
+def torch_adamw(lr: float, decay: float, clip: float, updates: int = 20) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(P, generator=generator))
+    optimizer = torch.optim.AdamW([weight], lr=lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=decay / lr)
+    for _ in range(updates):
+        weight.grad = torch.randn(P, generator=generator)
+        torch.nn.utils.clip_grad_norm_([weight], clip)
+        optimizer.step()
+    return weight.detach()
+
+
+def test_it_is_torch_s_adamw_with_a_rate_a_decay_and_a_clip_a_member():
+    lr, decay, clip = [1e-2, 1e-3, 3e-2], [0.0, 1e-3, 1e-2], [1.0, float("inf"), 0.1]
+    ours = run(decay, clip, lr)
+    for k in range(3):
+        assert ours[k].tolist() == pytest.approx(torch_adamw(lr[k], decay[k], clip[k]).tolist(), rel=1e-4, abs=1e-6)
+
+
+def test_a_diverged_member_leaves_the_others_alone():
+    alone = run([0.0], [1.0], [1e-2])
+    beside = run([0.0, 0.0], [1.0, 1.0], [1e-2, float("nan")])
+    assert torch.equal(alone[0], beside[0])
+    assert beside[1].isnan().all()

@@ -1,0 +1,182 @@
+"""Section 7.2 of the design: a member's bits do not depend on the pack, on sharing, or on interruptions."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from support import assert_same_bits, outcome, train
+
+from proxytrain.train.loop import Interrupted
+
+SEEDS = "sweep.grids=[{init_seed:[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15],schedule:constant,data_seed:[null,7]}]"
+LENGTHS = "sweep.grids=[{tokens:[4096,8192,16384],init_seed:[0,1],schedule:[wsd,cosine,constant]}]"
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, corpora):
+    """Results of runs trained by themselves, made when they are first asked for."""
+    known: dict[str, dict[str, np.ndarray]] = {}
+
+    def get(ask, run):
+        if run.id not in known:
+            root = tmp_path_factory.mktemp("alone")
+            (root / "corpora").symlink_to(corpora)
+            o = run.recipe.optimizer
+            clip = "null" if o.clip is None else o.clip
+            asked = ask(
+                f"tokens={run.tokens}",
+                f"init_seed={run.recipe.init_seed}",
+                f"data_seed={run.recipe.data_seed}",
+                f"schedule={run.schedule}",
+                f"lr={run.lr}",
+                f"optimizer.clip={clip}",
+                f"optimizer.weight_decay={o.weight_decay}",
+                store=root,
+            )
+            assert [r.id for r in asked.runs] == [run.id]
+            train(asked, largest=1)
+            known[run.id] = outcome(asked.store, run.id)
+        return known[run.id]
+
+    return get
+
+
+@pytest.mark.parametrize("K", [2, 5, 16])
+def test_a_member_has_the_bits_that_it_has_alone(ask, alone, K):
+    asked = ask(SEEDS, "tokens=4096")
+    train(asked, largest=K)
+    for run in (asked.runs[0], asked.runs[9], asked.runs[-1]):
+        assert_same_bits(outcome(asked.store, run.id), alone(ask, run))
+
+
+def test_rates_decays_and_clips_of_neighbours_do_not_matter(ask, alone):
+    asked = ask("sweep.grids=[{lr:[.004,.016,.1],optimizer:{weight_decay:[0,.001],clip:[null,.1]}}]", "tokens=4096")
+    train(asked, largest=16)
+    for run in asked.runs[::3]:
+        assert_same_bits(outcome(asked.store, run.id), alone(ask, run))
+
+
+def test_a_run_on_a_shared_trunk_has_the_bits_of_one_trained_alone(ask, alone):
+    asked = ask(LENGTHS)
+    train(asked, largest=4)
+    for run in asked.runs:
+        assert_same_bits(outcome(asked.store, run.id), alone(ask, run))
+
+
+def test_a_longer_length_added_later_trains_only_what_is_new(ask, alone):
+    short = ask("sweep.grids=[{tokens:[4096,8192]}]")
+    train(short)
+    before = {p: p.stat().st_mtime_ns for p in short.store.root.glob("segments/*/*/*")}
+    longer = ask("sweep.grids=[{tokens:[4096,8192,16384]}]", f"store={short.store.root}")
+    train(longer)
+    assert before.items() <= {p: p.stat().st_mtime_ns for p in short.store.root.glob("segments/*/*/*")}.items()
+    (new,) = [r for r in longer.runs if r not in short.runs]
+    curve = longer.store.curve(new.id)
+    assert curve.tokens.tolist() == list(range(256, 16384 + 1, 256))
+    assert_same_bits(outcome(longer.store, new.id), alone(ask, new))
+
+
+def test_interruptions_change_nothing(ask, alone):
+    asked = ask(LENGTHS, "train.checkpoint_seconds=1e9")
+    stops = 0
+    for _ in range(1000):
+        try:
+            train_again(asked, after(7))
+            break
+        except Interrupted:
+            stops += 1
+    assert stops > 10
+    for run in asked.runs:
+        assert_same_bits(outcome(asked.store, run.id), alone(ask, run))
+    assert not list(asked.store.root.rglob("*.tmp"))
+
+
+def after(updates: int):
+    """Asks to stop once so many updates are made, and from then on."""
+    left = itertools.count(updates, -1)
+    return lambda: next(left) <= 1
+
+
+def train_again(asked, should_stop) -> None:
+    """The same frozen packs again: what is published is published, the rest goes on from its checkpoint."""
+    import torch
+
+    from proxytrain.plan.pack import pack
+    from proxytrain.plan.share import forest
+    from proxytrain.train.loop import train_pack
+
+    for p in pack(forest(asked.runs), memory=1 << 40, workers=1, largest=4):
+        folder = asked.folder / "packs" / p.id
+        if (folder / "done").exists():
+            continue
+        attempt = folder / f"attempt-{len(list(folder.glob('attempt-*'))) + 1:03d}"
+        attempt.mkdir(parents=True)
+        train_pack(
+            p,
+            store=asked.store,
+            corpus=asked.corpus,
+            runs={r["id"]: r for r in asked.records},
+            train=asked.config.train,
+            micro_batches=1,
+            device=torch.device("cpu"),
+            folder=folder,
+            attempt=attempt,
+            should_stop=should_stop,
+            report=lambda rows: None,
+        )
+        (folder / "done").touch()
+
+
+def test_a_diverged_member_is_retired_and_its_neighbours_keep_their_bits(ask, alone):
+    asked = ask("sweep.grids=[{lr:[.016,1e38],tokens:[4096,8192]}]")
+    train(asked, largest=16)
+    good = [r for r in asked.runs if r.lr == 0.016]
+    bad = [r for r in asked.runs if r.lr != 0.016]
+    for run in good:
+        assert_same_bits(outcome(asked.store, run.id), alone(ask, run))
+    for run in bad:
+        result = asked.store.result(run.id)
+        assert result["status"] == "diverged"
+        assert result["final_loss"] is None
+        curve = asked.store.curve(run.id)
+        assert np.isfinite(curve.loss).all()
+        assert curve.tokens.max(initial=0) == result["diverged_at"] < run.tokens
+
+
+def test_micro_batches_agree_with_the_whole_batch(ask, tmp_path, corpora):
+    losses = []
+    for parts in (1, 2, 3, 8):
+        root = tmp_path / str(parts)
+        root.mkdir()
+        (root / "corpora").symlink_to(corpora)
+        asked = ask(store=root)
+        train(asked, micro_batches=parts)
+        losses.append(outcome(asked.store, asked.runs[0].id)["loss"])
+    for other in losses[1:]:
+        assert other[0] == pytest.approx(losses[0][0], rel=1e-5)
+        assert other == pytest.approx(losses[0], rel=1e-3)
+
+
+def test_a_broken_checkpoint_means_the_one_before_it_or_the_start(ask, alone, capsys):
+    asked = ask("sweep.grids=[{init_seed:[0,1]}]")
+    with pytest.raises(Interrupted):
+        train_again(asked, after(20))
+    (checkpoint,) = asked.folder.glob("packs/*/attempt-*/checkpoint-*")
+    state = checkpoint / "state.npy"
+    state.write_bytes(state.read_bytes()[:1000])
+    train_again(asked, lambda: False)
+    assert "not a whole checkpoint" in capsys.readouterr().out
+    for run in asked.runs:
+        assert_same_bits(outcome(asked.store, run.id), alone(ask, run))
+
+
+def test_what_is_published_first_stays(ask):
+    asked = ask()
+    train_again(asked, lambda: False)
+    before = {p: p.read_bytes() for p in asked.store.root.glob("segments/*/*/*")}
+    for done in asked.folder.glob("packs/*/done"):
+        done.unlink()
+    train_again(asked, lambda: False)
+    assert before == {p: p.read_bytes() for p in asked.store.root.glob("segments/*/*/*")}
