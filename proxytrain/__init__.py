@@ -1,1 +1,36 @@
-"""proxytrain: predict the loss of a large language model from a grid of tiny ones, with an honest interval."""
+"""proxytrain: predict the loss of a large language model from a grid of tiny ones, with an honest interval.
+
+The public names are imported when they are first used, so that `import proxytrain` costs nothing and never torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from proxytrain.errors import Refusal, RequestError
+    from proxytrain.fit import Fit, Prediction, fit_losses, load_fit
+    from proxytrain.store import RunCurve, Store
+
+_ROOMS = {
+    "Fit": "fit",
+    "Prediction": "fit",
+    "Refusal": "errors",
+    "RequestError": "errors",
+    "RunCurve": "store",
+    "Store": "store",
+    "fit_losses": "fit",
+    "load_fit": "fit",
+}
+__all__ = ["Fit", "Prediction", "Refusal", "RequestError", "RunCurve", "Store", "fit_losses", "load_fit"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'proxytrain' has no attribute {name!r}")
+    return getattr(import_module(f"proxytrain.{_ROOMS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_ROOMS])

@@ -270,9 +270,11 @@ def _multirun(options: argparse.Namespace) -> int:
 
     def one(config: Any) -> float:
         console = Console(options.quiet)
-        asked = job.request(OmegaConf.to_container(config, resolve=True), options.config_dir, console)
+        tree: Any = OmegaConf.to_container(config, resolve=True)
+        asked = job.request(tree, options.config_dir, console)
         _train_one(asked, job, console)
-        return float(asked.store.result(asked.runs[0].id)["final_loss"] or "nan")
+        result = asked.store.result(asked.runs[0].id) or {}
+        return float(result.get("final_loss") or "nan")
 
     search = ["--config-dir", options.config_dir] if options.config_dir else []
     sys.argv = ["proxytrain", "--multirun", *search, *options.overrides]

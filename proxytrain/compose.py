@@ -46,11 +46,10 @@ def compose(overrides: list[str], config_dir: str | None = None) -> Tree:
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             config = hydra_compose("config", overrides=[*extra, *overrides])
-            tree = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+            tree: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise RequestError(_one_line(error, overrides)) from error
-    assert isinstance(tree, dict)
-    return tree
+    return dict(tree)
 
 
 def group_loader(config_dir: str | None = None) -> Callable[[str, str], Tree]:

@@ -95,6 +95,7 @@ def run_of(config: Config, corpus: str, vocab: int) -> Run:
 
 def length(config: Config, vocab: int) -> int:
     """Tokens of the run, a whole number of updates."""
+    asked: float
     if config.tokens is not None:
         asked, key = config.tokens, f"tokens={config.tokens}"
     elif config.flops is not None:

@@ -130,14 +130,12 @@ def phases(schedule: Schedule, *, lr: float, warmup: int, tokens: int, batch_tok
     else:
         start, tail = tokens, None
 
+    kind, params = "hold", [("lr", lr)]
     if isinstance(schedule, Power):
-        knee = _knee(schedule, lr, batch_tokens)
-        body = ("power", (("exponent", schedule.exponent), ("knee", knee), ("lr", lr)))
+        kind, params = "power", [("exponent", schedule.exponent), ("knee", _knee(schedule, lr, batch_tokens)), *params]
     elif isinstance(schedule, InverseSqrt):
-        body = ("power", (("exponent", -0.5), ("knee", float(max(warmup, batch_tokens))), ("lr", lr)))
-    else:
-        body = ("hold", (("lr", lr),))
-    stable = Phase(body[0], warmup, start, body[1])
+        kind, params = "power", [("exponent", -0.5), ("knee", float(max(warmup, batch_tokens))), *params]
+    stable = Phase(kind, warmup, start, tuple(params))
     top = float(rate(stable, max(warmup, 1)))
     first = Phase("warmup", 0, warmup, (("lr", top), ("over", float(max(warmup, 1)))))
     if isinstance(schedule, WSD | Power) and start < tokens:
@@ -190,8 +188,8 @@ def _knee(schedule: Power, lr: float, batch_tokens: int) -> float:
         raise RequestError(
             f"schedule.knee={schedule.knee}, schedule.amplitude={schedule.amplitude}: give exactly one of them"
         )
-    if schedule.knee is not None:
-        return float(schedule.knee)
+    if schedule.amplitude is None:
+        return float(schedule.knee or 0)
     return (schedule.amplitude * batch_tokens / 4096 / lr) ** (-1 / schedule.exponent)
 
 

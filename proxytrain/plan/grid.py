@@ -64,7 +64,7 @@ class _Builder:
                 trees[path[0]] = self.option(path[0], value)
         for path, value in settings:
             if path[0] in GROUPS and len(path) == 2:
-                trees[path[0]] = {**trees.get(path[0], self.base[path[0]]), path[1]: value}
+                trees[path[0]] = {**(trees.get(path[0]) or self.base[path[0]]), path[1]: value}
             elif path[0] in PLAIN and len(path) == 1:
                 trees[path[0]] = value
             elif path[0] not in GROUPS or len(path) > 2:

@@ -20,7 +20,8 @@ def save(folder: Path, rows: Rows) -> Path:
     target = folder / f"checkpoint-{earlier[-1][0] + 1 if earlier else 1:06d}"
     with publishing(target) as temporary:
         np.save(temporary / "state.npy", np.stack([rows.snapshot(i) for i in range(len(rows.active))]))
-        np.savez(temporary / "curves.npz", **{f"{a.index}.{k}": v for a in rows.active for k, v in a.rows().items()})
+        curves = {f"{a.index}.{name}": values for a in rows.active for name, values in a.rows().items()}
+        np.savez(temporary / "curves.npz", **curves)  # type: ignore[arg-type]
         meta = [
             {"index": a.index, "node": a.node, "position": a.position, "seconds": a.seconds, "updates": int(u)}
             for a, u in zip(rows.active, rows.state.updates[:, 0].tolist())

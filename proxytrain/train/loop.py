@@ -113,8 +113,8 @@ def _start(pack: Pack, publisher: Publisher, device: torch.device) -> Rows | Non
     for index, member in enumerate(pack.members):
         parent = member.nodes[0].parent
         a = Active(index, member, member.start)
-        before = publisher.segment(parent) if parent else {"status": "done"}
-        if before["status"] == "diverged":
+        before = publisher.segment(parent) if parent else {}
+        if before.get("status") == "diverged":
             publisher.diverged(a, before["diverged_at"])
         else:
             active.append(a)
@@ -254,7 +254,6 @@ class _Update:
             stream = self.streams.setdefault(seed, Stream(self.corpus.train, T, seed))
             texts[seed, position] = stream.read(position, count * B)
         chosen = [texts[w] for w in (wanted[:1] if len(texts) == 1 else wanted)]
-        return tuple(
-            torch.from_numpy(np.stack([c[i] for c in chosen])).to(self.device).view(len(chosen), count, B // T, T)
-            for i in (0, 1)
-        )
+        both = (torch.from_numpy(np.stack([c[i] for c in chosen])).to(self.device) for i in (0, 1))
+        ids, targets = (x.view(len(chosen), count, B // T, T) for x in both)
+        return ids, targets

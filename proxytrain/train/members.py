@@ -61,8 +61,9 @@ class Rows:
         """Zeroed rows for these members; the caller fills them."""
         recipe = active[0].member.recipe
         shape = (len(active), flat_size(layout(recipe.model, recipe.vocab)))
-        buffers = (torch.zeros(shape, device=device) for _ in range(3))
-        return Rows(active, State(*buffers, torch.zeros((len(active), 1), dtype=torch.float64, device=device)))
+        weights, first, second = (torch.zeros(shape, device=device) for _ in range(3))
+        updates = torch.zeros((len(active), 1), dtype=torch.float64, device=device)
+        return Rows(active, State(weights, first, second, updates))
 
     def keep(self, stay: list[bool]) -> None:
         """Only these members go on: a row select of every buffer."""

@@ -42,11 +42,11 @@ class Publisher:
         Parameters
         ----------
         state : weights and moments (3, P), where training can go on from here
-        losses : of every sequence of the validation set (S,), where a run ends
+        losses : of every sequence of the validation set (S,) where a run ends, else None
         """
         if a.goal.parent != a.goal.key:  # else it was there, and only the run's result was missing
             self._publish(a, a.rows(), state, {"status": "done"})
-        if a.goal.run_id:
+        if losses is not None:
             loss, se = evaluate.summary(losses)
             per_byte = self.corpus.manifest.bytes_per_token
             self._result(
@@ -84,7 +84,7 @@ class Publisher:
         node = a.goal
         before = self.segment(node.parent)["path_seconds"] if node.parent else 0.0
         with publishing(self.store.segment(node.key)) as folder:
-            np.savez(folder / "curve.npz", **rows)
+            np.savez(folder / "curve.npz", **rows)  # type: ignore[arg-type]
             if state is not None:
                 np.save(folder / "state.npy", state)
             meta = {
@@ -102,6 +102,7 @@ class Publisher:
             write_json(folder / "segment.json", meta)
 
     def _result(self, node: Node, outcome: dict[str, Any]) -> None:
+        assert node.run_id
         record = self.runs[node.run_id]
         recipe = node.recipe
         with publishing(self.store.run(node.run_id)) as folder:

@@ -1,0 +1,20 @@
+# Sourced by quickstart.sh and test.sh: makes .venv if it is missing, installs what is missing, activates it.
+# PYTHON names the interpreter (3.10 to 3.13). On a CUDA machine put a CUDA build of the pinned torch into .venv first.
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+python=${PYTHON:-python3}
+if [ ! -x .venv/bin/python ]; then
+  "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || {
+    echo "Python 3.10 to 3.13 is needed; $("$python" --version 2>&1) found. Set PYTHON=python3.11, say." >&2
+    exit 2
+  }
+  "$python" -m venv .venv
+fi
+. .venv/bin/activate
+# installed again only when what is to be installed has changed
+stamp=.venv/installed-$(cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
+if [ ! -e "$stamp" ]; then
+  echo "installing into .venv (once) ..." >&2
+  python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+  rm -f .venv/installed-*
+  touch "$stamp"
+fi

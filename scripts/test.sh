@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# The tests on a fresh clone: sets up .venv, checks format and types, runs everything that is not slow.
+# Arguments are passed on to pytest:  scripts/test.sh tests/fit -k chinchilla
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+export OMP_NUM_THREADS=1
+if [ $# -eq 0 ]; then
+  ruff check .
+  ruff format --check .
+  mypy
+  set -- -n 2 --dist loadfile
+fi
+python -m pytest -m "not slow" "$@"

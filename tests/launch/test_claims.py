@@ -1,0 +1,66 @@
+"""Claims: one worker a pack, and what the dead held is taken over."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from proxytrain.launch.claims import STALE_SECONDS, holder, take
+
+HOLD = (
+    "import sys, time; from pathlib import Path; from proxytrain.launch.claims import take\n"
+    "print(take(Path(sys.argv[1])) is not None, flush=True); time.sleep(60)"
+)
+
+
+def test_a_claim_is_held_until_it_is_released(tmp_path):
+    claim = take(tmp_path / "pack")
+    assert claim is not None
+    assert take(tmp_path / "pack") is None
+    assert holder(tmp_path / "pack")["pid"] == os.getpid()
+    claim.release()
+    assert holder(tmp_path / "pack") is None
+    second = take(tmp_path / "pack")
+    assert second is not None
+    assert second.attempt != claim.attempt
+
+
+def test_of_many_processes_one_gets_it(tmp_path):
+    code = HOLD.replace("time.sleep(60)", "time.sleep(3)")
+    workers = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "pack")], stdout=subprocess.PIPE, text=True)
+        for _ in range(8)
+    ]
+    assert [w.communicate()[0].strip() for w in workers].count("True") == 1
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_dead_worker_s_claim_is_taken_at_once(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "pack")], stdout=subprocess.PIPE) as worker:
+        assert worker.stdout.readline() == b"True\n"
+        assert take(tmp_path / "pack") is None
+        os.kill(worker.pid, signal.SIGKILL)
+        time.sleep(0.2)  # a zombie of this test by now: dead all the same
+        assert holder(tmp_path / "pack") is None
+        assert take(tmp_path / "pack") is not None
+
+
+def test_a_silent_worker_of_another_machine_is_overdue_after_a_while(tmp_path):
+    claim = take(tmp_path / "pack")
+    who = json.loads(claim.path.read_text())
+    claim.path.write_text(json.dumps({**who, "host": "elsewhere", "pid": 1}))
+    assert take(tmp_path / "pack") is None
+    old = time.time() - STALE_SECONDS - 5
+    os.utime(claim.path, (old, old))
+    assert take(tmp_path / "pack") is not None
+
+
+def test_a_claim_that_is_not_a_claim_is_overdue_too(tmp_path: Path):
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack" / "claim").write_text("")
+    assert holder(tmp_path / "pack") is None
