@@ -61,12 +61,17 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"no answer: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # `proxytrain plan | head`
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        if options.debug or error.filename is None:
+            raise
+        print(f"proxytrain {argv[0]}: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
 
 
 @verb("the main job: expand, plan, train what is missing, fit, predict the target, write the report")

@@ -92,7 +92,10 @@ def plan(asked: Request, *, runs: list[Run] | None = None, name: str | None = No
         known = freeze.request_of(chosen, asked.target_record) == old.request
         under_way = any(not settled(path.parent / "packs" / p.id) for p in old.packs)
         if known and (under_way or not missing(asked.store, runs)):
-            return dataclasses.replace(old, train=asked.config.train)
+            if old.train != asked.config.train:
+                old = dataclasses.replace(old, train=asked.config.train)
+                freeze.save(old, path)
+            return old
     here = machine(asked.config)
     made = freeze.make(
         name,

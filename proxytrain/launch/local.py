@@ -14,7 +14,7 @@ from proxytrain.launch.machine import Machine
 from proxytrain.launch.worker import progress, settled
 from proxytrain.plan.freeze import Plan
 from proxytrain.store import Store
-from proxytrain.track.console import Console
+from proxytrain.track.console import Console, Progress
 
 POLL_SECONDS = 0.25
 
@@ -37,7 +37,7 @@ def run(plan: Plan, store: Store, here: Machine, console: Console) -> int:
     with console.training(plan) as follow:
         while any(w.poll() is None for w in workers):
             try:
-                follow(_trained(plan, packs), sum(settled(p) for p in packs))
+                follow(_progress(plan, packs))
                 time.sleep(POLL_SECONDS)
             except KeyboardInterrupt:
                 for worker in workers:
@@ -45,7 +45,7 @@ def run(plan: Plan, store: Store, here: Machine, console: Console) -> int:
                 if not interrupted:
                     console.say("saving; interrupt again to leave at once")
                 interrupted = True
-        follow(_trained(plan, packs), sum(settled(p) for p in packs))
+        follow(_progress(plan, packs))
     if interrupted:
         return 130
     dead = [w.returncode for w in workers if w.returncode not in (0, 1, 130)]
@@ -56,8 +56,7 @@ def run(plan: Plan, store: Store, here: Machine, console: Console) -> int:
     return 0 if all((p / "done.json").exists() for p in packs) else 1
 
 
-def _trained(plan: Plan, packs: list[Path]) -> tuple[int, float, list[dict]]:
-    """Tokens trained, tokens a second now, and the latest reports of packs under way."""
+def _progress(plan: Plan, packs: list[Path]) -> Progress:
     tokens, speed, reports = 0, 0.0, []
     for pack, folder in zip(plan.packs, packs):
         if (folder / "done.json").exists():
@@ -67,7 +66,7 @@ def _trained(plan: Plan, packs: list[Path]) -> tuple[int, float, list[dict]]:
             if (folder / "claim").exists():
                 speed += report["tokens_per_second"]
                 reports.append(report)
-    return tokens, speed, reports
+    return Progress(tokens, speed, sum(settled(p) for p in packs), reports)
 
 
 def _start(plan: Plan, store: Store, here: Machine, number: int) -> subprocess.Popen:

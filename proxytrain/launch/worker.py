@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 import traceback
@@ -58,11 +59,14 @@ def work(plan: Plan, store: Store, device: str, threads: int) -> int:
                 should_stop=stopping,
                 report=_Reporter(claim, pack),
             )
-            write_json(root / pack.id / "done.json", {"seconds": time.time() - claim.attempt.stat().st_mtime})
+            write_json(root / pack.id / "done.json", {"attempt": claim.attempt.name})
+            for attempt in (root / pack.id).glob("attempt-*"):
+                shutil.rmtree(attempt, ignore_errors=True)
         except Interrupted:
             break
         except Exception:
-            write_json(root / pack.id / "failed.json", {"traceback": traceback.format_exc()})
+            if not settled(root / pack.id):  # else a worker that took over was faster
+                write_json(root / pack.id / "failed.json", {"traceback": traceback.format_exc()})
         finally:
             claim.release()
     if stopping():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from proxytrain import accounting
 from proxytrain.layout import flat_size, layout
-from proxytrain.plan.pack import Member, Pack
+from proxytrain.plan.pack import MOST_SEQUENCES, Member, Pack
 from proxytrain.plan.share import Node
 
 # One thread of a server core: products at 100 GFLOP/s, and 2.2 ns for each float that backward keeps; two busy
@@ -70,7 +70,10 @@ def micro_batches(pack: Pack, budget: int) -> int:
     sequences = recipe.batch_tokens // recipe.model.context
     for parts in range(1, sequences + 1):
         tokens = math.ceil(sequences / parts) * recipe.model.context
-        if accounting.pack_bytes(recipe.model, recipe.vocab, len(pack.members), tokens) <= budget:
+        if (
+            len(pack.members) * tokens // recipe.model.context <= MOST_SEQUENCES
+            and accounting.pack_bytes(recipe.model, recipe.vocab, len(pack.members), tokens) <= budget
+        ):
             return parts
     raise ValueError(f"one sequence of {recipe.model.context} tokens at width {recipe.model.width}")
 

@@ -17,6 +17,9 @@ from proxytrain.plan.share import Key, Node
 from proxytrain.runs import Recipe, digest
 
 
+MOST_SEQUENCES = 65535  # fused attention on CUDA takes no larger batch (pytorch issue 142228)
+
+
 @dataclass(frozen=True)
 class Member:
     """One way of training: from the state `nodes[0].parent` through `nodes`, in order."""
@@ -110,8 +113,9 @@ def _members(nodes: dict[Key, Node]) -> list[tuple[int, Member]]:
 
 def _fitting(recipe: Recipe, memory: int) -> int:
     """How many members fit; at least one (micro-batches make a single member fit)."""
+    sequences = recipe.batch_tokens // recipe.model.context
     one, two = (accounting.pack_bytes(recipe.model, recipe.vocab, k, recipe.batch_tokens) for k in (1, 2))
-    return max(1, int((memory - one) / max(1, two - one)) + 1)
+    return max(1, min(int((memory - one) / max(1, two - one)) + 1, MOST_SEQUENCES // sequences))
 
 
 def runs_of(packs: Collection[Pack]) -> list[str]:

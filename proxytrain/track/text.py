@@ -99,7 +99,8 @@ def answer_lines(asked: Request, fitted: Fit, answer: Prediction, truth: dict[st
     return [
         *lines,
         f"truth: {loss:.4f} ± {truth['val_se']:.4f}; prediction {answer.loss:.4f}, "
-        f"error {answer.loss / loss - 1:+.2%}, {inside} the {answer.level:.0%} interval [{answer.low:.4f}, {answer.high:.4f}]",
+        f"error {answer.loss / loss - 1:+.2%}, "
+        f"{inside} the {answer.level:.0%} interval [{answer.low:.4f}, {answer.high:.4f}]",
     ]
 
 
