@@ -48,6 +48,11 @@ class Row:
     why: str = ""
 
     @property
+    def final(self) -> float:
+        """The final loss; NaN where there is none."""
+        return float("nan") if self.loss is None else self.loss
+
+    @property
     def seeds(self) -> str:
         return f"{self.init_seed}" if self.init_seed == self.data_seed else f"{self.init_seed}/{self.data_seed}"
 
@@ -189,6 +194,7 @@ def _fit(asked: sweep.Request) -> Fit:
             return old
     except RequestError:  # missing, or of another version: fitted again
         pass
+    asked.folder.mkdir(parents=True, exist_ok=True)
     return sweep.fit(asked, Console(quiet=True))
 
 
@@ -284,7 +290,8 @@ def thin(tokens: np.ndarray, loss: np.ndarray, most: int) -> tuple[np.ndarray, n
     last = float(tokens[-1])
     span = np.log(last / float(tokens[0]))
     grid = last * np.exp(-np.arange(0.0, span + 1e-9, max(np.log(RATIO), span / (most - 1) or 1.0)))[::-1]
-    a = np.minimum(np.searchsorted(tokens, grid * np.exp(-WINDOW), side="left"), len(tokens) - 1)
-    b = np.maximum(np.searchsorted(tokens, grid * np.exp(WINDOW), side="right"), a + 1)
+    at = tokens[np.unique(np.minimum(np.searchsorted(tokens, grid * (1 - 1e-12)), len(tokens) - 1))].astype(float)
+    a = np.searchsorted(tokens, at * np.exp(-WINDOW), side="left")
+    b = np.searchsorted(tokens, at * np.exp(WINDOW), side="right")
     total = np.r_[0.0, np.cumsum(loss, dtype=float)]
-    return grid, (total[b] - total[a]) / (b - a)
+    return at, (total[b] - total[a]) / (b - a)

@@ -35,7 +35,7 @@ def fit(view: View) -> Picture | None:
         low_n = min(n_of[r.id] for r in main)
         span = np.log(max(most, target_n or 0) / low_n) or 1.0
         right = max(most, target_n or 0) * np.exp((0.13 if size == "wide" else 0.24) * span)
-        seen = [r.loss for r in main]
+        seen = [r.final for r in main]
         ends = []
         for length in lengths:
             goal = facts.target if facts.target and facts.target.tokens == length else None
@@ -50,7 +50,7 @@ def fit(view: View) -> Picture | None:
                 ends.append((x[-1], y[-1], f"{ink.count(length)} tokens"))
             elif here:
                 tip = max(here, key=lambda r: r.params)
-                ends.append((n_of[tip.id], tip.loss, f"{ink.count(length)} tokens"))
+                ends.append((n_of[tip.id], tip.final, f"{ink.count(length)} tokens"))
         for row in main:
             filled = row.id in used or not facts.fit
             ax.plot(
@@ -67,7 +67,8 @@ def fit(view: View) -> Picture | None:
         if facts.target and target_n:
             seen += _target(view, ax, target_n, left=True)
         ink.log_axis(ax.xaxis, low_n / np.exp(0.04 * span), right, ink.count, 7 if size == "wide" else 5)
-        height = np.log(max(seen) / min(seen))
+        seen = ink.sane(seen)
+        height = np.log(max(seen) / min(seen)) or 0.1
         ink.log_axis(ax.yaxis, min(seen) / np.exp(0.09 * height), max(seen) * np.exp(0.03 * height), ink.plain)
         ax.set_xlabel("parameters" + ("" if _total(view) else " without embedding and readout"))
         _top_label(ax, "final loss, nats a token")
@@ -106,7 +107,7 @@ def compute(view: View) -> Picture | None:
         (ax,) = axes
         ax.figure.subplots_adjust(left=0.1, right=0.97, top=0.9, bottom=0.155)
         low = min(r.flops for r in main) / 2.5
-        seen = [r.loss for r in main]
+        seen = [r.final for r in main]
         for line in facts.lines:
             r = line.row
             if r.schedule == facts.schedule and line.whole and r.loss is not None:
@@ -115,17 +116,18 @@ def compute(view: View) -> Picture | None:
                 ax.plot(x[keep][::2], line.loss[keep][::2], color=view.colour(r), lw=0.8, alpha=0.35, zorder=2)
         cells: dict[int, dict[float, list[float]]] = {}
         for r in main:
-            cells.setdefault(r.params, {}).setdefault(r.flops, []).append(r.loss or np.nan)
+            cells.setdefault(r.params, {}).setdefault(r.flops, []).append(r.final)
             ax.plot(r.flops, r.loss, "o", ms=4.2, color=view.colour(r), mec="none", zorder=4)
         for params, cell in cells.items():
             colour = view.colour(next(r for r in main if r.params == params))
-            x = sorted(cell)
-            ax.plot(x, [float(np.mean(cell[f])) for f in x], color=colour, lw=1.2, zorder=3)
+            ends = sorted(cell)
+            ax.plot(ends, [float(np.mean(cell[f])) for f in ends], color=colour, lw=1.2, zorder=3)
         right = max(r.flops for r in main)
         if facts.target:
             seen += _target(view, ax, facts.target.flops, left=True, short=True)
             if facts.prediction or facts.truth:
                 right = max(right, facts.target.flops)
+        seen = ink.sane(seen)
         span = np.log(max(seen) / min(seen)) or 0.1
         ink.log_axis(ax.xaxis, low, right * 1.5, ink.power_of_ten, 5)
         ink.log_axis(ax.yaxis, min(seen) / np.exp(0.14 * span), max(seen) * np.exp(0.1 * span), ink.plain)
@@ -192,7 +194,7 @@ def backtest(view: View) -> Picture | None:
     rows = sorted(facts.fit.backtest, key=lambda r: (r["gap"], r["row"])) if facts.fit else []
     if not rows:
         return None
-    total = len(rows)
+    total, level = len(rows), facts.fit.config.level if facts.fit else 0.0
     rows = [rows[i] for i in np.unique(np.linspace(0, total - 1, min(total, HELD)).astype(int))]
     gaps = np.array([r["gap"] for r in rows])
     # runs of one gap side by side
@@ -247,7 +249,7 @@ def backtest(view: View) -> Picture | None:
     caption = (
         f"{total} predictions of runs that neither the fit nor any choice had seen; "
         f"median error {np.median(errors):.2%}, worst {max(errors):.2%}; {inside} of {total} inside "
-        "their interval (others in purple)."
+        "their interval (others in magenta)."
         + (" Broad red bar: the target's interval about its prediction" if p else "")
         + (
             "; ring: the truth, seen from there."
@@ -261,8 +263,7 @@ def backtest(view: View) -> Picture | None:
     return Picture(
         "backtest",
         "Backtest",
-        "Each bar is the interval given to a run before looking at it; it should cross the zero line, "
-        "as often as the level says.",
+        f"Each bar is the interval given to a held-out run; {level:.0%} of them should cross the zero line.",
         caption,
         alt,
         view.draw("backtest", alt, ("half",), paint),
@@ -280,9 +281,9 @@ def seeds(view: View) -> Picture | None:
     off: list[tuple[float, float, str]] = []
     squares, free = 0.0, 0
     for found in cells.values():
-        mean = float(np.mean([r.loss for r in found]))
-        off += [(r.tokens, 100 * ((r.loss or mean) / mean - 1), view.colour(r)) for r in found]
-        squares += sum((100 * ((r.loss or mean) / mean - 1)) ** 2 for r in found)
+        mean = float(np.mean([r.final for r in found]))
+        off += [(r.tokens, 100 * (r.final / mean - 1), view.colour(r)) for r in found]
+        squares += sum((100 * (r.final / mean - 1)) ** 2 for r in found)
         free += len(found) - 1
     sd = float(np.sqrt(squares / free))
     sizes = {view.colour(r): r.params for found in cells.values() for r in found}
@@ -291,14 +292,14 @@ def seeds(view: View) -> Picture | None:
     def paint(axes: list[Any], size: str) -> None:
         (ax,) = axes
         ax.figure.subplots_adjust(left=0.115, right=0.97, top=0.9, bottom=0.155)
-        tokens = np.array([t for t, _, _ in off])
-        step = 0.025 * np.log(max(tokens.max() / tokens.min(), 8.0)) / max(1, len(rank) / 6)
+        lengths = np.array([t for t, _, _ in off])
+        step = 0.025 * np.log(max(lengths.max() / lengths.min(), 8.0)) / max(1, len(rank) / 6)
         ax.axhspan(-sd, sd, color=MUTED, alpha=0.14, lw=0)
         ax.axhline(0, color=MUTED, lw=0.8)
         for t, y, colour in off:
             ax.plot(t * np.exp(rank[colour] * step), y, "o", ms=4.6, color=colour, mec="none", alpha=0.85)
-        room = max((tokens.max() / tokens.min()) ** 0.1, 1.5)
-        ink.log_axis(ax.xaxis, tokens.min() / room, tokens.max() * room, ink.count, 6, tokens.tolist())
+        room = max((lengths.max() / lengths.min()) ** 0.1, 1.5)
+        ink.log_axis(ax.xaxis, lengths.min() / room, lengths.max() * room, ink.count, 6, lengths.tolist())
         top = max(abs(y) for _, y, _ in off) * 1.15 or 1.0
         ax.set_ylim(-top, top)
         _percent(ax)

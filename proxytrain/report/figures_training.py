@@ -45,6 +45,7 @@ def curves(view: View) -> Picture | None:
                 seen.append(line.row.loss)
             elif len(x):
                 ax.plot(x[-1], y[-1], "x", ms=7, mew=1.8, color=ACCENT, zorder=6)
+        seen = ink.sane(seen)
         lengths = [line.row.tokens for line in lines if line.row.loss is not None]
         ink.log_axis(ax.xaxis, low, high, ink.count, 7 if size == "wide" else 5, lengths)
         ink.log_axis(ax.yaxis, min(seen) * 0.985, float(np.quantile(seen, 0.995)) * 1.02, ink.plain)
@@ -74,12 +75,14 @@ def curves(view: View) -> Picture | None:
 
 
 def by_schedule(view: View) -> Picture | None:
-    """Curves of equal size, length and seed that differ in their schedule."""
+    """Curves of equal size, length and seed under different schedules."""
     cells: dict[tuple, dict[str, Line]] = {}
     for line in view.facts.lines:
         r = line.row
         if line.whole and r.loss is not None:
-            cells.setdefault((r.params, r.tokens, r.init_seed, r.data_seed), {}).setdefault(r.schedule, line)
+            cell = cells.setdefault((r.params, r.tokens, r.init_seed, r.data_seed), {})
+            if r.schedule not in cell or r.final < cell[r.schedule].row.final:
+                cell[r.schedule] = line
     chosen: dict[int, dict[str, Line]] = {}
     for key, found in sorted(cells.items(), key=lambda c: (c[0][0], -c[0][1], c[0][2:])):
         if len(found) > 1:
@@ -99,11 +102,12 @@ def by_schedule(view: View) -> Picture | None:
                 keep = line.tokens > 0.15 * line.row.tokens
                 ax.plot(line.tokens[keep], line.loss[keep], color=hues[name], lw=1.3, zorder=3)
                 ax.plot(line.row.tokens, line.row.loss, "o", ms=4.6, color=hues[name], mec="none", zorder=4)
-                seen += [*line.loss[keep].tolist(), line.row.loss]
-                labels.append((line.row.loss, f"{name} {line.row.loss:.3f}", hues[name]))
+                seen += [*line.loss[keep].tolist(), line.row.final]
+                labels.append((line.row.final, f"{name} {line.row.final:.3f}", hues[name]))
             if len(shown) > 1:
-                top = max(found.values(), key=lambda line: line.row.loss or 0).row
-                labels.append(((top.loss or 0) * 1.0001, view.label(top), MUTED))
+                top = max(found.values(), key=lambda line: line.row.final).row
+                labels.append((top.final * 1.0001, view.label(top), MUTED))
+        seen = ink.sane(seen)
         _token_axis(ax, 0.13 * last, last)
         ink.log_axis(ax.yaxis, min(seen) * 0.985, max(seen) * 1.01, ink.plain)
         ax.set_xlabel("tokens trained on")
@@ -120,9 +124,9 @@ def by_schedule(view: View) -> Picture | None:
     return Picture(
         "by-schedule",
         "Other schedules",
-        "Lines of one size differ in the schedule only; compare where they end.",
+        "Lines of one size differ in their schedule; compare where they end.",
         "Training loss, averaged; dots and numbers: final loss on the whole validation set. "
-        "Same size, length, seed and peak learning rate where the grid has them."
+        "Same size, length and seed; of several peak learning rates the best."
         + (f" Shown: the smallest and largest of {len(chosen)} sizes." if len(chosen) > 2 else ""),
         alt,
         view.draw("by-schedule", alt, ("half",), paint),
@@ -159,10 +163,9 @@ def schedules(view: View) -> Picture | None:
         points.sort()
         at = ink.spread(np.array([y / (top * 1.1) * height + 9 for y, _ in points]), 14.0, 6.0, height + 8)
         for place, (_, name) in zip(at, points):
-            x = 0.68 * longest[name].tokens
             ax.annotate(
                 name,
-                (x, 0),
+                (0.68 * longest[name].tokens, 0),
                 xycoords=("data", "axes fraction"),
                 xytext=(4, place),
                 textcoords="offset points",
@@ -186,7 +189,8 @@ def schedules(view: View) -> Picture | None:
 
 def _hues(view: View) -> dict[str, str]:
     """Colour of each schedule: the main one in ink, the others by hue."""
-    names = sorted({r.schedule for r in view.facts.rows} - {view.facts.schedule})
+    found = {r.schedule for r in view.facts.rows} | {r.schedule for r in view.facts.asked.runs}
+    names = sorted(found - {view.facts.schedule})
     return {view.facts.schedule: INK} | {n: ink.HUES[i % len(ink.HUES)][0] for i, n in enumerate(names)}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +35,7 @@ HUES = [
 SIZES = {"wide": (880.0, 400.0), "half": (420.0, 300.0), "phone": (380.0, 320.0)}  # CSS pixels
 TEXT = 12.0
 SMALL = 11.0
+HIGHEST = 20.0  # nats a token; more is no loss of a language model
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ def palette(count: int) -> Palette:
     from matplotlib.colors import to_hex
 
     at = np.linspace(0, 1, count) if count > 1 else np.array([0.45])
-    light = [to_hex(colormaps["viridis"](0.08 + 0.62 * x)) for x in at]
-    dark = [to_hex(colormaps["viridis"](0.36 + 0.56 * x)) for x in at]
+    light = [to_hex(colormaps["viridis"](0.05 + 0.56 * x)) for x in at]
+    dark = [to_hex(colormaps["viridis"](0.42 + 0.52 * x)) for x in at]
     return Palette(light, dark)
 
 
@@ -142,6 +143,7 @@ def svg(figure: Any, key: str, title: str, colours: dict[str, str]) -> str:
     text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
     text = text.replace("xlink:href", "href").replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "")
     text = re.sub(r'(?:; )?stroke-linecap: (?:butt|square)(?=[;"])', "", text)
+    text = re.sub(r"(; )?(stroke|fill): #000000; \2-opacity: 0(?=[;\"])", "", text)
     referred = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', text))
     kept = {a or b for a, b in referred}
     text = re.sub(r' id="([^"]+)"', lambda m: f' id="{key}-{m[1]}"' if m[1] in kept else "", text)
@@ -167,6 +169,8 @@ def log_axis(axis: Any, low: float, high: float, form: Any, most: int = 6, at: S
     """A log axis from `low` to `high` with a few plain ticks, labelled by `form`; those of `at` come first."""
     from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
+    if not high > low * 1.001:
+        low, high = low * 0.9, high * 1.1
     ticks = log_ticks(low, high, most)
     if at:
         apart = 0.6 * np.log(high / low) / most
@@ -174,12 +178,25 @@ def log_axis(axis: Any, low: float, high: float, form: Any, most: int = 6, at: S
         for tick in sorted(set(at), reverse=True):
             if all(abs(np.log(tick / t)) > apart for t in own):
                 own.append(float(tick))
-        ticks = sorted(own + [t for t in ticks if all(abs(np.log(t / o)) > apart for o in own)])
+        outside = [t for t in ticks if t < min(own) or t > max(own)]
+        ticks = sorted(own + [t for t in outside if all(abs(np.log(t / o)) > apart for o in own)])
     getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
     getattr(axis.axes, f"set_{axis.axis_name}lim")(low, high)
     axis.set_major_locator(FixedLocator(ticks))
     axis.set_major_formatter(FixedFormatter([form(t) for t in ticks]))
     axis.set_minor_locator(NullLocator())
+
+
+def sane(losses: Iterable[float]) -> list[float]:
+    """The losses that an axis should hold: a run that went astray must not hide the others.
+
+    Examples
+    --------
+    >>> sane([1.5, 2.0, 4e21])
+    [1.5, 2.0]
+    """
+    losses = [v for v in losses if np.isfinite(v)]
+    return [v for v in losses if v < HIGHEST] or losses or [1.0]
 
 
 def log_ticks(low: float, high: float, most: int) -> list[float]:

@@ -55,7 +55,7 @@ def render(facts: Facts) -> str:
             f'<header><p class="kind">proxytrain report</p><h1>{name}</h1></header>',
             "<main>",
             _answer(facts),
-            _figures(drawn),
+            _figures(facts, drawn),
             _table(facts),
             _missing(facts),
             _reproduce(facts),
@@ -95,11 +95,10 @@ def _boxes(texts: Iterable[str], kind: str = "warnings") -> str:
     return f'<ul class="{kind}" aria-label="{kind.capitalize()}">{items}</ul>' if items else ""
 
 
-def _figures(drawn: list[Picture]) -> str:
-    if not drawn:
-        return '<section id="figures"><h2>Figures</h2><p>Nothing to draw yet: no run is finished.</p></section>'
+def _figures(facts: Facts, drawn: list[Picture]) -> str:
     body = "\n".join(_figure(p) for p in drawn)
-    return f'<section id="figures" class="figures" aria-label="Figures">\n{body}\n</section>'
+    empty = "" if facts.lines else "<p>No run is finished yet: the figures of losses come with the first.</p>\n"
+    return f'{empty}<section id="figures" class="figures" aria-label="Figures">\n{body}\n</section>'
 
 
 def _figure(p: Picture) -> str:
@@ -137,8 +136,8 @@ def _cells(r: Row, name: str, hidden: set[str]) -> str:
         r.schedule,
         f"{r.lr:g}",
         r.seeds,
-        "" if r.loss is None else f"{r.loss:.4f} ± {r.val_se or 0:.4f}",
-        "" if r.bits_per_byte is None else f"{r.bits_per_byte:.4f}",
+        _loss(r),
+        "" if r.bits_per_byte is None else f"{r.bits_per_byte:.5g}",
         status,
         "" if r.epochs is None else f"{r.epochs:.2f}",
         "" if r.seconds is None else f"{r.seconds:.0f}",
@@ -146,6 +145,12 @@ def _cells(r: Row, name: str, hidden: set[str]) -> str:
     shown = [(v, kind) for v, (column, kind) in zip(values, COLUMNS) if column not in hidden]
     cells = "".join(f"<td{_kind(kind)}>{escape(v)}</td>" for v, kind in shown)
     return f'<tr class="{escape(r.status)}{" " + name if name else ""}" title="{escape(r.id)}">{cells}</tr>'
+
+
+def _loss(r: Row) -> str:
+    if r.loss is None:
+        return ""
+    return f"{r.loss:.4f} ± {r.val_se or 0:.4f}" if r.loss < ink.HIGHEST else f"{r.loss:.3g}"
 
 
 def _kind(kind: str) -> str:
@@ -186,8 +191,8 @@ def _reproduce(facts: Facts) -> str:
     config = json.dumps(_config(facts), indent=1, default=str)
     return (
         '<section id="reproduce"><h2>Reproduce</h2>'
-        f"<pre>{escape(f'proxytrain {verb} sweep.name={asked.name} store={asked.store.root} ...')}</pre>"
-        f"<p>with the overrides first given; the whole configuration is below, and that of each run in "
+        f"<pre>{escape(f'proxytrain {verb} sweep.name={asked.name} store={asked.store.root} [overrides]')}</pre>"
+        f"<p>with the overrides that were given; the whole configuration is below, and that of each run in "
         f"<code>{escape(str(folder / 'plan.json'))}</code>.</p>"
         f"<dl>{rows}</dl>{summary}"
         f"<details><summary>The whole configuration</summary><pre>{escape(config)}</pre></details></section>"

@@ -130,6 +130,12 @@ def warnings(facts: Facts) -> list[str]:
         names = ", ".join(f"{r.id[:8]} (width {r.width}, lr {r.lr:g})" for r in lost[:6])
         more = f" and {len(lost) - 6} more" if len(lost) > 6 else ""
         out.append(f"Diverged and left out of the fit: {names}{more}.")
+    astray = [r for r in facts.done if r.final >= ink.HIGHEST]
+    if astray:
+        names = ", ".join(f"{r.id[:8]} (width {r.width}, lr {r.lr:g})" for r in astray[:6])
+        out.append(
+            f"{len(astray)} runs ended at losses that no language model has, off the scale of the figures: {names}."
+        )
     repeated = [r for r in facts.rows if (r.epochs or 0) > 1]
     if repeated:
         out.append(
