@@ -180,6 +180,7 @@ def log_axis(axis: Any, low: float, high: float, form: Any, most: int = 6, at: S
                 own.append(float(tick))
         outside = [t for t in ticks if t < min(own) or t > max(own)]
         ticks = sorted(own + [t for t in outside if all(abs(np.log(t / o)) > apart for o in own)])
+    ticks = list({form(t): t for t in ticks}.values())  # no label twice
     getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
     getattr(axis.axes, f"set_{axis.axis_name}lim")(low, high)
     axis.set_major_locator(FixedLocator(ticks))

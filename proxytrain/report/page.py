@@ -137,7 +137,7 @@ def _cells(r: Row, name: str, hidden: set[str]) -> str:
         f"{r.lr:g}",
         r.seeds,
         _loss(r),
-        "" if r.bits_per_byte is None else f"{r.bits_per_byte:.5g}",
+        "" if r.bits_per_byte is None else f"{r.bits_per_byte:#.5g}",
         status,
         "" if r.epochs is None else f"{r.epochs:.2f}",
         "" if r.seconds is None else f"{r.seconds:.0f}",
