@@ -66,7 +66,8 @@ def fit_cuts(runs: Runs, laws: Sequence[Law], config: FitConfig, seed: int) -> l
                 member = estimate(law, fitted, config, BOOTSTRAPS, np.random.default_rng([seed, number]))
             except Refusal:
                 continue
-            error = _errors(member, runs, held)
+            at = {c: runs.numbers[c][held] for c in ("params", "tokens")}
+            error = member.log_loss(at) - np.log(runs.loss[held])
             if np.isfinite(error).any():
                 members.append(member)
                 errors[law.name] = error
@@ -75,44 +76,19 @@ def fit_cuts(runs: Runs, laws: Sequence[Law], config: FitConfig, seed: int) -> l
     return cuts
 
 
-def _errors(member: Member, runs: Runs, held: np.ndarray) -> np.ndarray:
-    out = np.full(len(held), np.nan)
-    for k, i in enumerate(held):
-        try:
-            columns = {c: v[i : i + 1] for c, v in runs.numbers.items()}
-            out[k] = member.log_loss(columns)[0] - np.log(runs.loss[i])
-        except Refusal:
-            continue
-    return out
-
-
 def replay(runs: Runs, cuts: Sequence[Cut], level: float) -> list[tuple[Held, Cut]]:
     """Predict the runs that each cut holds out, with intervals that use nothing outside the cut's training runs."""
     rows: list[tuple[Held, Cut]] = []
     for cut in cuts:
         predictor = assemble(runs, cut.members, cut.train, cuts, rows)
-        known = np.any([np.isfinite(e) for e in cut.errors.values()], axis=0)
-        held = cut.held[known]
+        held = cut.held[np.any([np.isfinite(e) for e in cut.errors.values()], axis=0)]
         n, d = runs.params[held], runs.tokens[held]
-        gaps, reach = predictor.range.gap(n, d), predictor.range.reach(n, d)
-        fresh = []
-        for k, i in enumerate(held):
-            loss, low, high = (float(v[0]) for v in predictor.predict(n[k : k + 1], d[k : k + 1], level))
-            held_out = Held(
-                cut.name,
-                int(cut.train.sum()),
-                int(runs.row[i]),
-                float(n[k]),
-                float(d[k]),
-                float(runs.loss[i]),
-                loss,
-                low,
-                high,
-                float(gaps[k]),
-                float(reach[k]),
-            )
-            fresh.append((held_out, cut))
-        rows += fresh
+        loss, low, high, spread = predictor.predict(n, d, level)
+        gap, reach = predictor.range.gap(n, d), predictor.range.reach(n, d)
+        table = zip(runs.row[held], n, d, runs.loss[held], loss, low, high, gap, reach, spread)
+        rows += [
+            (Held(cut.name, predictor.trained_on, int(row), *(float(v) for v in values)), cut) for row, *values in table
+        ]
     return rows
 
 
@@ -124,4 +100,4 @@ def assemble(
     trained = set(runs.row[train].tolist())
     evidence = tuple(r for r, c in rows if r.row in trained and not (c.train & ~train).any())
     weights = combine([m.bound.law.name for m in members], [(c.errors, c.held, train[c.held]) for c in inside])
-    return Predictor(tuple(members), weights, Range.of(runs.take(train)), evidence)
+    return Predictor(tuple(members), weights, Range.of(runs.take(train)), int(train.sum()), evidence)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 FEW_CELLS = 8
-SHRINK = 0.3  # towards equal weights
 
 
 def combine(
@@ -20,8 +19,8 @@ def combine(
     laws : names
     outcomes : of each cut: errors by law (h,), the runs held out (h,), and which of them may be looked at (h,)
 
-    With fewer than eight hold-out cells the laws count alike; else by the inverse of their mean squared error, averaged
-    over cuts, each drawn towards the mean of all: a law that was lucky in a few cells does not take everything.
+    With fewer than eight hold-out cells the laws count alike; else by the inverse of their mean squared error (averaged
+    over cuts) plus that of the best: a law that was lucky in a few cells does not take everything.
     """
     squares: list[list[float]] = []
     seen: set[int] = set()
@@ -35,5 +34,5 @@ def combine(
     if len(laws) == 1 or len(seen) < FEW_CELLS:
         return tuple(1.0 / len(laws) for _ in laws)
     mean = np.mean(squares, axis=0)
-    inverse = 1.0 / (mean + SHRINK * mean.mean() + 1e-9)
+    inverse = 1.0 / (mean + mean.min() + 1e-9)
     return tuple((inverse / inverse.sum()).tolist())

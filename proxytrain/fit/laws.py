@@ -20,6 +20,7 @@ from proxytrain.fit.table import Runs, to_levels
 EXPONENT = (0.02, 2.5, (0.05, 0.1, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0, 1.4))
 SPECIAL = {"gamma": (-0.8, 0.8, (-0.1, 0.1)), "k": (0.1, 1.6, (0.4, 0.9))}
 COARSE = (0.1, 0.25, 0.4, 0.6, 1.0)  # starts of an exponent where there are three or more
+SAME_LEVEL = 0.02  # two tokens whose logs differ by less are one length
 MOST_LEVELS = 16  # of a law with levels: more is a scatter, not a grid
 AMPLITUDE_RANGE = 14.0  # a term below e^-14 of the loss is zero, and its parameters are not identified
 
@@ -201,11 +202,18 @@ class Bound:
                 x[:, k, position[exponent]] -= np.log(columns[column]) - self.centre[column]
         return x
 
+    def covers(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Mask (n,) of the runs on a level that the law knows; all, for a law without levels."""
+        if not self.law.per:
+            return np.ones(len(columns["params"]), dtype=bool)
+        distance = np.abs(np.log(columns[self.law.per])[:, None] - np.log(self.levels)[None, :])
+        return distance.min(1) <= SAME_LEVEL
+
     def _level_index(self, values: np.ndarray, column: str) -> np.ndarray:
         levels = np.asarray(self.levels)
         distance = np.abs(np.log(values)[:, None] - np.log(levels)[None, :])
         nearest = distance.argmin(1)
-        if (distance.min(1) > 0.02).any():
+        if (distance.min(1) > SAME_LEVEL).any():
             value = float(values[int(distance.min(1).argmax())])
             raise Refusal(
                 f"{self.law.name} predicts only at the {column} of its runs "

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from proxytrain.errors import Refusal
 from proxytrain.fit.bootstrap import samples
 from proxytrain.fit.estimate import ROUGH, Problem, grid_starts, objective, polish
 from proxytrain.fit.laws import Bound, Law, bind, usable
@@ -36,11 +35,29 @@ class Member:
     noise: Noise
 
     def log_loss(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-        return self.bound.form.value(self.theta, self.bound.design(columns))
+        """(n,); NaN where the law has nothing to say: off its levels, or where its loss rises with size or length."""
+        return self._where_sound(columns, self.theta)
 
     def log_loss_draws(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-        """(B, n)"""
-        return self.bound.form.value(self.draws, self.bound.design(columns))
+        """(B, n) of the bootstrap refits; NaN where `log_loss` is."""
+        return self._where_sound(columns, self.draws)
+
+    def _where_sound(self, columns: Mapping[str, np.ndarray], theta: np.ndarray) -> np.ndarray:
+        bound, form = self.bound, self.bound.form
+        known = np.flatnonzero(bound.covers(columns))
+        out = np.full((*theta.shape[:-1], len(columns["params"])), np.nan)
+        if not len(known):
+            return out
+        here = {c: columns[c][known] for c in ("params", "tokens")}
+        value = form.value(self.theta, bound.design(here))
+        sound = np.isfinite(value)
+        for column in ("params", "tokens"):
+            if column != bound.law.per:
+                further = form.value(self.theta, bound.design({**here, column: here[column] * 1.01}))
+                sound &= further <= value + 1e-9
+        out[..., known] = form.value(theta, bound.design(here))
+        out[..., known[~sound]] = np.nan
+        return out
 
 
 @dataclass(frozen=True)
@@ -58,6 +75,7 @@ class Held:
     high: float
     gap: float
     reach: float
+    spread: float  # standard deviation of log loss that the interval was made from
 
     @property
     def error(self) -> float:
@@ -116,57 +134,93 @@ def run_weights(runs: Runs, repeats: Noise | None) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class Outlook:
+    """What is expected of new runs, in log loss: arrays (n,)."""
+
+    centre: np.ndarray
+    down: np.ndarray  # parameter uncertainty below the centre, a standard deviation
+    up: np.ndarray  # the same above
+    other: np.ndarray  # variance from luck, misfit and the spread of the laws
+    df: float
+
+    @property
+    def spread(self) -> np.ndarray:
+        """Standard deviation in all."""
+        return np.sqrt(((self.down + self.up) / 2) ** 2 + self.other)
+
+
+@dataclass(frozen=True)
 class Predictor:
-    """Members with their weights, and the hold-out errors that bound the interval from below."""
+    """Members with their weights, and the hold-out errors that judge their intervals."""
 
     members: tuple[Member, ...]
     weights: tuple[float, ...]
     range: Range
+    trained_on: int
     evidence: tuple[Held, ...]
 
-    def predict(self, params: np.ndarray, tokens: np.ndarray, level: float) -> tuple[np.ndarray, ...]:
-        """Loss, low, high of one new run at each (params, tokens): three arrays (n,)."""
+    def predict(
+        self, params: np.ndarray, tokens: np.ndarray, level: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Loss, low, high of one new run at each (params, tokens), and the spread behind them: arrays (n,).
+
+        Loss is NaN where no law has anything to say.
+        """
+        from scipy.stats import norm
         from scipy.stats import t as student
 
-        columns = {"params": params, "tokens": tokens}
-        members, weights, centres, draws = [], [], [], []
-        refusals = []
-        for member, weight in zip(self.members, self.weights):
-            try:
-                centres.append(member.log_loss(columns))
-            except Refusal as refusal:
-                refusals.append(refusal)
-                continue
-            draws.append(member.log_loss_draws(columns))
-            members.append(member)
-            weights.append(weight)
-        if not members:
-            raise refusals[0]
-        w = np.array(weights) / sum(weights)
-        centre = np.tensordot(w, np.array(centres), 1)
-        between = np.tensordot(w, (np.array(centres) - centre) ** 2, 1)
-        low, high = np.quantile(np.tensordot(w, np.array(draws), 1), [0.05, 0.95], axis=0)
-        luck = sum(wi * (m.noise.run**2 + m.noise.misfit**2) for wi, m in zip(w, members))
-        quantile = float(student.ppf(0.5 + level / 2, max(min(m.noise.df for m in members), 2.0)))
-        floor = self._floor(self.range.reach(params, tokens), level)
-        half = [
-            np.maximum(quantile * np.sqrt(np.maximum(side, 0.0) ** 2 + luck + between), floor)
-            for side in ((centre - low) / 1.645, (high - centre) / 1.645)
-        ]
-        return np.exp(centre), np.exp(centre - half[0]), np.exp(centre + half[1])
+        view = self.outlook(params, tokens)
+        times = float(student.ppf(0.5 + level / 2, view.df)) * self.calibration()
+        floor = self.floor(self.range.reach(params, tokens)) * float(norm.ppf(0.5 + level / 2) / norm.ppf(0.95))
+        down, up = (np.maximum(times * np.sqrt(side**2 + view.other), floor) for side in (view.down, view.up))
+        return np.exp(view.centre), np.exp(view.centre - down), np.exp(view.centre + up), view.spread
 
-    def _floor(self, reach: np.ndarray, level: float) -> np.ndarray:
-        """Half-width (n,) in log loss below which the backtest forbids to go."""
+    def outlook(self, params: np.ndarray, tokens: np.ndarray) -> Outlook:
+        """Centre and kinds of uncertainty at new runs, before the backtest is asked."""
+        columns = {"params": params, "tokens": tokens}
+        centres = np.array([m.log_loss(columns) for m in self.members])  # (members, n)
+        sound = np.isfinite(centres)
+        weight = np.array(self.weights)[:, None] * sound
+        with np.errstate(invalid="ignore", divide="ignore"):
+            weight = weight / weight.sum(0)
+        centre = np.where(sound, weight * centres, 0.0).sum(0) + np.where(sound.any(0), 0.0, np.nan)
+        draws = sum(
+            np.where(s, w * m.log_loss_draws(columns), 0.0) for s, w, m in zip(sound, weight, self.members)
+        )  # (B, n)
+        low, high = np.quantile(draws, [0.05, 0.95], axis=0)
+        between = np.where(sound, weight * (centres - centre) ** 2, 0.0).sum(0)
+        own = np.array([m.noise.run**2 + m.noise.misfit**2 for m in self.members])[:, None]
+        return Outlook(
+            centre,
+            np.maximum(centre - low, 0.0) / 1.645,
+            np.maximum(high - centre, 0.0) / 1.645,
+            between + np.where(sound, weight * own, 0.0).sum(0),
+            max(min(m.noise.df for m in self.members), 2.0),
+        )
+
+    def calibration(self) -> float:
+        """By how much the spread was too small (or large) for the errors held out.
+
+        Each cut counts alike, and the spread as it is for two more: errors within a cut are one piece of luck.
+        """
+        cuts: dict[str, list[float]] = {}
+        for held in self.evidence:
+            cuts.setdefault(held.cut, []).append(min((held.error / held.spread) ** 2, 25.0))
+        ratio = (2.0 + sum(np.mean(v) for v in cuts.values())) / (2.0 + len(cuts))
+        return float(np.clip(np.sqrt(ratio), 0.7, 2.0))
+
+    def floor(self, reach: np.ndarray) -> np.ndarray:
+        """Half-width (n,) in log loss at 90% below which the backtest forbids to go.
+
+        The root mean square of the errors held out, those from nearly as many runs and at a comparable gap before all,
+        each grown with the log-gap where the target lies farther than it did.
+        """
         if not self.evidence:
             return np.zeros_like(reach)
         seen = np.array([h.reach for h in self.evidence])
-        errors = np.abs([h.error for h in self.evidence])
-        out = np.empty_like(reach)
-        for i, target in enumerate(reach):
-            near = seen >= 0.5 * target
-            if not near.any():
-                near = seen >= 0.7 * seen.max()
-            scaled = np.sort(errors[near] * np.maximum(1.0, target / seen[near]))
-            rank = min(int(np.ceil((len(scaled) + 1) * level)), len(scaled))
-            out[i] = scaled[rank - 1] * min(1.0, target / seen.min())
-        return out
+        share = np.array([h.trained_on for h in self.evidence]) / self.trained_on
+        errors = np.array([h.error for h in self.evidence])
+        target = np.maximum(reach, 0.05)[:, None]
+        weight = share**4 * np.exp(-np.abs(np.log(target / seen)))
+        grown = errors * np.maximum(1.0, target / seen)
+        return np.sqrt((weight * grown**2).sum(1) / weight.sum(1)) * np.minimum(1.0, reach / seen.min())

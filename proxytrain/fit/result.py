@@ -46,7 +46,8 @@ class Fit:
     law : str
         As asked: a law's name, or "auto".
     backtest : list of dict
-        One held-out run each: cut, trained_on, row, params, tokens, loss, prediction, low, high, gap, reach, error.
+        One held-out run each: cut, trained_on, row, params, tokens, loss, prediction, low, high, gap, reach, spread,
+        error.
     runs : dict of list
         The runs that were fitted: row, params, tokens, loss, fitted, residual (log), weight where given.
     data : dict
@@ -163,10 +164,23 @@ class Fit:
         n, d = np.broadcast_arrays(_positive("params", params), _positive("tokens", tokens))
         flat_n, flat_d = n.ravel().astype(float), d.ravel().astype(float)
         note = self._refuse_far(flat_n, flat_d)
-        loss, low, high = self.predictor.predict(flat_n, flat_d, float(level))
+        loss, low, high, _ = self.predictor.predict(flat_n, flat_d, float(level))
+        self._refuse_silent(flat_n, flat_d, loss)
         gap = self.predictor.range.gap(flat_n, flat_d)
         shaped = [float(v[0]) if n.ndim == 0 else v.reshape(n.shape) for v in (loss, low, high, gap)]
         return Prediction(shaped[0], shaped[1], shaped[2], float(level), shaped[3], note)
+
+    def _refuse_silent(self, params: np.ndarray, tokens: np.ndarray, loss: np.ndarray) -> None:
+        silent = np.flatnonzero(np.isnan(loss))
+        if not len(silent):
+            return
+        here = {"params": params[silent[:1]], "tokens": tokens[silent[:1]]}
+        for member in self.members:
+            member.bound.design(here)  # refuses, and says which runs are missing, off the levels of the law
+        raise Refusal(
+            f"at params={here['params'][0]:.4g} tokens={here['tokens'][0]:.4g} the fitted loss rises with size or "
+            "length; add runs that are larger or longer, so that the trend there is known"
+        )
 
     def _refuse_far(self, params: np.ndarray, tokens: np.ndarray) -> str:
         reach = self.predictor.range.reach(params, tokens)
@@ -275,7 +289,9 @@ def load_fit(path: str | os.PathLike[str]) -> Fit:
             raise RequestError(f"{path}: format is {raw.get('format')!r}, must be {FORMAT!r}")
         members = tuple(_member_from(m) for m in raw["laws"])
         evidence = tuple(Held(**{f.name: row[f.name] for f in fields(Held)}) for row in raw["backtest"])
-        predictor = Predictor(members, tuple(m["weight"] for m in raw["laws"]), Range(**raw["range"]), evidence)
+        predictor = Predictor(
+            members, tuple(m["weight"] for m in raw["laws"]), Range(**raw["range"]), raw["data"]["fitted"], evidence
+        )
         prediction = None if raw["prediction"] is None else Prediction(**raw["prediction"])
         config = FitConfig(**raw["config"])
         return Fit(

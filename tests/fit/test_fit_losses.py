@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,8 +124,18 @@ def test_every_backtest_prediction_is_made_without_the_runs_it_is_scored_on():
 
 def test_an_interval_is_never_narrower_than_the_backtest_errors_at_its_gap(fitted):
     p = fitted.prediction
-    near = [abs(np.log(r["prediction"] / r["loss"])) for r in fitted.backtest if r["gap"] >= 2.0]
-    assert np.log(p.high / p.loss) >= np.quantile(near, 0.85)
+    wrong = [replace(h, prediction=h.loss * 1.05, trained_on=h.trained_on) for h in fitted.predictor.evidence]
+    fit = replace(fitted, predictor=replace(fitted.predictor, evidence=tuple(wrong)))
+    q = fit.predict(fitted.predictor.range.params * 4, fitted.predictor.range.tokens)
+    assert np.log(q.high / q.loss) >= np.log(1.05)
+    assert np.log(q.loss / q.low) >= np.log(1.05)
+    assert q.loss == p.loss
+
+
+def test_the_interval_grows_with_the_gap(fitted):
+    top, length = fitted.predictor.range.params, fitted.predictor.range.tokens
+    p = fitted.predict(top * np.array([1.0, 2.0, 4.0, 8.0]), length)
+    assert (np.diff(np.log(p.high / p.low)) > 0).all()
 
 
 def test_trunk_luck_is_told_from_luck_of_a_run():
