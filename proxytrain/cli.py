@@ -90,13 +90,7 @@ def sweep(options: argparse.Namespace) -> int:
     if code and job.missing(asked.store, asked.runs):
         console.say(f"some runs failed; `proxytrain status sweep.name={asked.name}` says why")
         return 1
-    if not asked.target:
-        console.say(f"{len(asked.runs)} runs done; no target to predict (sweep.target)")
-        return 0
-    lines, code = _answer(asked, console)
-    print("\n".join(lines))
-    _write_report(asked, console)
-    return code
+    return _conclude(asked)
 
 
 @verb("the same up to training: runs, segments, packs, what sharing saves, time, memory, disk; trains nothing")
@@ -175,8 +169,8 @@ def fit(options: argparse.Namespace) -> int:
         path = Path(config.file or "fit.json")
         result.save(path)
     else:
-        asked, console = _request(options)
-        result = job.fit(asked, console)
+        asked, _ = _request(options)
+        result = job.fit(asked)
         path = asked.folder / "fit.json"
         if config.file:
             path = Path(config.file)
@@ -193,12 +187,11 @@ def predict(options: argparse.Namespace) -> int:
 
     config = _config(options)
     if config.params is None:
-        asked, console = _request(options)
+        asked, _ = _request(options)
         if not asked.target:
             raise RequestError("params=null: give params=... and tokens=..., or a sweep with a target")
-        lines, code = _answer(asked, console)
-        print("\n".join(lines))
-        return code
+        print("\n".join(_answer(asked)))
+        return 0
     if config.tokens is None:
         raise RequestError("tokens=null: give the length of the run to predict, such as tokens=2e12")
     path = _fit_file(config)
@@ -231,16 +224,13 @@ def verify(options: argparse.Namespace) -> int:
             raise KeyboardInterrupt
         if code:
             raise Refusal(f"the target's run failed; see `proxytrain status sweep.name={asked.name}.verify`")
-    lines, code = _answer(asked, console)
-    print("\n".join(lines))
-    _write_report(asked, console)
-    return code
+    return _conclude(asked)
 
 
 @verb("one self-contained HTML page with figures")
 def report(options: argparse.Namespace) -> int:
-    asked, console = _request(options)
-    _write_report(asked, console)
+    asked, _ = _request(options)
+    _write_report(asked)
     return 0
 
 
@@ -287,17 +277,31 @@ def _multirun(options: argparse.Namespace) -> int:
     return 0
 
 
-def _answer(asked: Any, console: Any) -> tuple[list[str], int]:
-    """Fit, predict the target, and hold it against the truth where that is known: lines and exit code."""
+def _answer(asked: Any) -> list[str]:
+    """Fit, predict the target, and hold it against the truth where that is known."""
     from proxytrain import sweep as job
     from proxytrain.track.text import answer_lines
 
-    fitted = job.fit(asked, console)
-    answer = job.predict(asked, fitted)
-    return answer_lines(asked, fitted, answer, job.truth(asked)), 0
+    fitted = job.fit(asked)
+    return answer_lines(asked, fitted, job.predict(asked, fitted), job.truth(asked))
 
 
-def _write_report(asked: Any, console: Any) -> None:
+def _conclude(asked: Any) -> int:
+    """Print the answer and write the page, which also shows why there is no answer."""
+    if not asked.target:
+        print(f"{len(asked.runs)} runs done; no target to predict (sweep.target)")
+        _write_report(asked)
+        return 0
+    try:
+        print("\n".join(_answer(asked)))
+    except Refusal:
+        _write_report(asked)
+        raise
+    _write_report(asked)
+    return 0
+
+
+def _write_report(asked: Any) -> None:
     from proxytrain.report import write
 
     print(f"report: {write(asked, asked.folder / 'report.html')}")

@@ -160,8 +160,8 @@ def table(store: Store, ids: list[str]) -> dict[str, list[Any]]:
     return {key: [row[key] for row in rows] for key in rows[0]}
 
 
-def fit(asked: Request, console: Console) -> Fit:
-    """Fit the sweep's runs of the target's schedule, and keep `fit.json`.
+def fit(asked: Request) -> Fit:
+    """Fit the sweep's runs of the target's schedule; keep the table as `losses.csv`, the answer as `fit.json`.
 
     Raises
     ------
@@ -172,7 +172,9 @@ def fit(asked: Request, console: Console) -> Fit:
     if options.schedule is None and asked.target_record:
         options = dataclasses.replace(options, schedule=asked.target_record["schedule"])
     columns = table(asked.store, [r.id for r in asked.runs])
-    result = fit_losses(columns, **vars(options))
+    lines = [",".join(columns), *(",".join("" if v is None else str(v) for v in row) for row in zip(*columns.values()))]
+    write_text(asked.folder / "losses.csv", "\n".join(lines) + "\n")
+    result = fit_losses(asked.folder / "losses.csv", **vars(options))
     result.save(asked.folder / "fit.json")
     return result
 

@@ -16,7 +16,6 @@ from proxytrain.fit import Fit, Prediction, load_fit
 from proxytrain.fit.table import read_runs
 from proxytrain.plan import freeze
 from proxytrain.store import Store, read_json
-from proxytrain.track.console import Console
 
 POINTS = 40_000  # of all curves together, so that a page of 500 runs stays light
 RATIO = 1.02  # neighbouring points of a thinned curve lie at least so far apart in tokens
@@ -195,7 +194,7 @@ def _fit(asked: sweep.Request) -> Fit:
     except RequestError:  # missing, or of another version: fitted again
         pass
     asked.folder.mkdir(parents=True, exist_ok=True)
-    return sweep.fit(asked, Console(quiet=True))
+    return sweep.fit(asked)
 
 
 def _used(asked: sweep.Request, rows: list[Row], fitted: Fit | None) -> list[Row]:

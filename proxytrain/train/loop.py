@@ -24,7 +24,7 @@ from proxytrain.runs import Recipe
 from proxytrain.schedule import learning_rates
 from proxytrain.store import Store
 from proxytrain.train import checkpoint, evaluate
-from proxytrain.train.members import Active, Rows
+from proxytrain.train.members import Active, Rows, sound
 from proxytrain.train.publish import Publisher
 
 FLUSH_UPDATES = 32  # losses are looked at so often
@@ -85,7 +85,9 @@ def train_pack(
             a.seconds += (time.monotonic() - began) / len(rows.active)
         _evaluate(rows, step, slice_, train.eval_every)
         report(rows)
-        diverged = [a for a in rows.active if not np.isfinite(a.curve["loss"][-1]).all()]
+        diverged = [
+            a for a in rows.active if not sound(a.curve["loss"][-1], a.curve["grad_norm"][-1], recipe.vocab).all()
+        ]
         if diverged:
             for a in diverged:
                 publisher.diverged(a)

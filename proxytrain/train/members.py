@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ from proxytrain.optimizer import State
 from proxytrain.plan.pack import Member
 from proxytrain.plan.share import Node
 
+EXPLODED = 3.0  # a loss of so many times ln V is that of a member that has diverged
 ROWS = ("tokens", "lr", "loss", "grad_norm", "eval_tokens", "eval_loss")
 
 # A gradient that is a view of the flat buffer has another stride than autograd would choose; it is meant.
@@ -45,6 +47,11 @@ class Active:
         self.seconds = 0.0
         for pieces in self.curve.values():
             pieces.clear()
+
+
+def sound(loss: np.ndarray, grad_norm: np.ndarray, vocab: int) -> np.ndarray:
+    """Of each row of a curve, whether the member has not diverged there."""
+    return np.isfinite(loss) & np.isfinite(grad_norm) & (loss < EXPLODED * math.log(vocab))
 
 
 class Rows:

@@ -16,7 +16,7 @@ from proxytrain.plan.share import Key, Node
 from proxytrain.runs import NUMERICS_VERSION, canonical
 from proxytrain.store import Store, publishing, read_json, write_json
 from proxytrain.train import evaluate
-from proxytrain.train.members import Active
+from proxytrain.train.members import Active, sound
 
 
 class Publisher:
@@ -48,21 +48,17 @@ class Publisher:
             self._publish(a, a.rows(), state, {"status": "done"})
         if losses is not None:
             loss, se = evaluate.summary(losses)
+            if not sound(np.array(loss), np.array(0.0), a.member.recipe.vocab):
+                self._result(a.goal, {"status": "diverged", "diverged_at": a.position, "final_loss": None})
+                return
             per_byte = self.corpus.manifest.bytes_per_token
-            self._result(
-                a.goal,
-                {
-                    "status": "done" if math.isfinite(loss) else "diverged",
-                    "final_loss": loss if math.isfinite(loss) else None,
-                    "val_se": se if math.isfinite(loss) else None,
-                    "bits_per_byte": loss / math.log(2) / per_byte if per_byte and math.isfinite(loss) else None,
-                },
-            )
+            bits = loss / math.log(2) / per_byte if per_byte else None
+            self._result(a.goal, {"status": "done", "final_loss": loss, "val_se": se, "bits_per_byte": bits})
 
     def diverged(self, a: Active, at: int | None = None) -> None:
         """Publish what there is of a member that diverged (before it began: after `at` tokens), and all later nodes."""
         rows = a.rows()
-        good = np.isfinite(rows["loss"]) & np.isfinite(rows["grad_norm"])
+        good = sound(rows["loss"], rows["grad_norm"], a.member.recipe.vocab)
         n = len(good) if good.all() else int(np.argmin(good))
         if at is None:
             at = int(rows["tokens"][n - 1]) if n else a.goal.start

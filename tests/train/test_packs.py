@@ -130,7 +130,7 @@ def train_again(asked, should_stop) -> None:
 
 
 def test_a_diverged_member_is_retired_and_its_neighbours_keep_their_bits(ask, alone):
-    asked = ask("sweep.grids=[{lr:[.016,1e38],tokens:[4096,8192]}]")
+    asked = ask("sweep.grids=[{lr:[.016,1e20,1e38],tokens:[4096,8192]}]")
     train(asked, largest=16)
     good = [r for r in asked.runs if r.lr == 0.016]
     bad = [r for r in asked.runs if r.lr != 0.016]
