@@ -16,7 +16,6 @@ from proxytrain import accounting
 from proxytrain.plan.share import Key, Node
 from proxytrain.runs import Recipe, digest
 
-
 MOST_SEQUENCES = 65535  # fused attention on CUDA takes no larger batch (pytorch issue 142228)
 
 

@@ -53,7 +53,7 @@ def swept(asking: Callable[..., Request]) -> Request:
     """The sweep, trained, fitted and predicted."""
     asked = asking("tiny")
     assert train(asked, plan(asked), Console(quiet=True)) == 0
-    predict(asked, fit(asked, Console(quiet=True)))
+    predict(asked, fit(asked))
     return asked
 
 
