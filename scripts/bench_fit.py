@@ -1,0 +1,227 @@
+"""The fitter's own benchmark: published optima, speed, hold-out on published tables, coverage by simulation.
+
+    python scripts/bench_fit.py --data ../shared/data --out bench_fit.json
+
+Prints tables and writes all figures as JSON. Tables that are not there are left out and named.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from proxytrain.errors import Refusal
+from proxytrain.fit import LAWS, fit_losses
+from proxytrain.fit.estimate import ROUGH, Problem, grid_starts, polish, project
+from proxytrain.fit.laws import bind
+from proxytrain.fit.table import read_runs
+
+COLUMNS = ["params", "tokens", "loss"]
+LEVEL = 0.9
+
+
+def final_tables(data: Path) -> dict[str, pd.DataFrame]:
+    """Every table of final losses in the folder, as params, tokens, loss of single-epoch runs at good settings."""
+    losses, out = data / "losses", {}
+    out["chinchilla"] = pd.read_csv(losses / "chinchilla_epoch.csv")
+    for corpus, table in pd.read_csv(losses / "gadre.csv").groupby("corpus"):
+        out[f"gadre {corpus}"] = table
+    out["olmo ladder"] = pd.read_csv(losses / "olmo_ladder_c4.csv").rename(columns={"params_nonembedding": "params"})
+    table = pd.read_csv(losses / "datablations.csv")
+    out["datablations, one epoch"] = table[table.epochs <= 1.01]
+    table = pd.read_csv(data / "optimum" / "steplaw_dense.csv").rename(columns={"params_nonembedding": "params"})
+    out["step law, best of each"] = table.loc[table.groupby(["params", "tokens"]).loss.idxmin()]
+    index = pd.read_csv(data / "curves" / "schedules" / "index.csv")
+    index["tokens"] = 1.0 * index.iters * index.bs * index.acc * index.ws * index.seq
+    index["loss"] = index.final_val
+    wsd = (index.sched == "wsd") & (index.frac == 0.2) & (index.decay.isna() | (index.decay == "linear"))
+    keep = (index.lr >= 0.001) & (((index.sched == "cos") & index.decay.isna()) | wsd) & np.isfinite(index.loss)
+    for schedule, table in index[keep].groupby("sched"):
+        out[f"schedules {schedule}"] = table.loc[table.groupby(["params", "tokens"]).loss.idxmin()]
+    return {name: table[COLUMNS].astype(float).reset_index(drop=True) for name, table in out.items()}
+
+
+def chinchilla(path: Path) -> dict[str, Any]:
+    """The published Huber optimum: objective, parameters, time, starts, bootstrap."""
+    runs = read_runs(path)
+    bound, ones = bind(LAWS["chinchilla"], runs), np.ones(len(runs))
+    problem = Problem(bound.form, bound.design(runs.numbers), np.log(runs.loss), 1e-3, *bound.bounds)
+    seconds = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        theta, values = polish(grid_starts(bound, problem, ones), problem, ones)
+        seconds.append(time.perf_counter() - begin)
+    best = theta[values.argmin()]
+    rng = np.random.default_rng(0)
+    _, random = polish(project(bound, problem, ones, rng.uniform(0.05, 1.5, (200, 2))), problem, ones)
+    begin = time.perf_counter()
+    counts = rng.multinomial(len(runs), ones / len(runs), size=4000).astype(float)
+    draws, _ = polish(np.tile(best, (4000, 1)), problem, counts, tolerance=ROUGH)
+    return {
+        "objective": float(values.min()),
+        "params": dict(zip(bound.names, bound.natural(best).tolist())),
+        "seconds": min(seconds),
+        "random_starts_at_optimum": float((random <= values.min() * (1 + 1e-6)).mean()),
+        "bootstrap_seconds": time.perf_counter() - begin,
+        "stderr": dict(zip(bound.names, bound.natural(draws).std(0).tolist())),
+    }
+
+
+def gadre(path: Path) -> dict[str, float]:
+    """Five RedPajama runs predict two larger ones (arXiv 2403.08540: 0.71% and 0.73%); least squares on the loss."""
+    table = pd.read_csv(path)
+    table = table[table.corpus == "rpj"]
+    multiple = table.chinchilla_multiple  # of 20 tokens a parameter
+    small = (table.params < 5e8) & ((multiple == 1) | ((multiple == 16) & (table.params < 2e7)))
+    out = {}
+    for name, weight, delta in (("least squares", table.loss**2, 0.5), ("huber", table.loss * 0 + 1, None)):
+        five = table[small].assign(weight=weight)[[*COLUMNS, "weight"]]
+        fit = fit_losses(five, law="tied", delta=delta, allow_extrapolation=True)
+        for size, m in ((1.4e9, 32), (6.9e9, 1)):
+            run = table[(abs(table.params / size - 1) < 0.1) & (multiple == m)].iloc[0]
+            out[f"{name}, {size:.2g} at M={20 * m}"] = fit.predict(run.params, run.tokens).loss / run.loss - 1
+    return out
+
+
+def score(loss: np.ndarray, low: np.ndarray, high: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Mean |error|, coverage, half-width and Winkler score of predictions, in log loss."""
+    outside = np.maximum(np.maximum(np.log(low / truth), np.log(truth / high)), 0.0)
+    width = np.log(high / low)
+    return {
+        "error": float(np.abs(np.log(loss / truth)).mean()),
+        "covered": float(((low <= truth) & (truth <= high)).mean()),
+        "half": float(width.mean() / 2),
+        "winkler": float((width + 2 / (1 - LEVEL) * outside).mean()),
+    }
+
+
+def holdout(tables: dict[str, pd.DataFrame], laws: list[str], gaps: tuple[float, ...]) -> list[dict[str, Any]]:
+    """Train on runs at most 1/gap of the largest compute; score on those within 3x of the largest."""
+    rows = []
+    for name, table in tables.items():
+        compute = (table.params * table.tokens).to_numpy()
+        for gap in gaps:
+            train, test = table[compute <= compute.max() / gap * 1.0001], table[compute >= compute.max() / 3]
+            if len(train) < 4:
+                continue
+            for law in laws:
+                row: dict[str, Any] = {"table": name, "gap": gap, "law": law, "trained_on": len(train)}
+                try:
+                    fit = fit_losses(train, law=law, bootstraps=200, level=LEVEL, allow_extrapolation=True)
+                    p = fit.predict(test.params.to_numpy(), test.tokens.to_numpy())
+                    row |= score(p.loss, p.low, p.high, test.loss.to_numpy())
+                except Refusal as refusal:
+                    row["refused"] = str(refusal)
+                rows.append(row)
+    return rows
+
+
+TRUTHS = {
+    "chinchilla": lambda n, d: 0.75 + 40 * n**-0.42 + 90 * d**-0.40,
+    "joined by a power": lambda n, d: 0.7 + (60 * n**-0.5 + 40 * d**-0.36) ** 0.8,
+    "bent": lambda n, d: (
+        (0.75 + 40 * n**-0.42 + 90 * d**-0.40)
+        * (1 + 0.004 * np.log(n / 3e4) * np.log(d / 1e6) - 0.003 * np.log(n / 5e4) ** 2)
+    ),
+    "exponent depends on size": lambda n, d: (
+        0.7 + np.exp(4.2 - 0.378 * np.log(n)) + np.exp(4.0 + 0.02 * np.log(n)) * d ** -(0.30 + 0.006 * np.log(n))
+    ),
+}
+
+
+def sweep(truth: Any, seed: int, sd: float = 0.002) -> tuple[dict[str, np.ndarray], float, float, float]:
+    """Five widths x four lengths on shared trunks x two seeds, with the luck they share; the target at 4x params."""
+    rng = np.random.default_rng([seed, 17])
+    order, init, own = np.array([0.5, 0.6, 0.6]) * sd / np.sqrt(0.97)
+    shared, rows = rng.normal(0, order, 2), []
+    for width in (24, 32, 48, 64, 80):
+        for s in range(2):
+            trunk = rng.normal(0, init)
+            for d in (0.5e6, 1e6, 2e6, 4e6):
+                n = 24.0 * width**2
+                rows.append((n, d, truth(n, d) * np.exp(shared[s] + trunk + rng.normal(0, own)), s, f"{width}-{s}"))
+    names = ("params", "tokens", "loss", "data_seed", "trunk")
+    n, d = 4 * 24.0 * 80**2, 4e6
+    return {k: np.array(v) for k, v in zip(names, zip(*rows))}, n, d, float(truth(n, d) * np.exp(rng.normal(0, sd)))
+
+
+def simulate(laws: list[str], count: int) -> list[dict[str, Any]]:
+    """Coverage of the target of a quickstart-like sweep, under right and wrong laws."""
+    rows = []
+    for name, truth in TRUTHS.items():
+        for law in laws:
+            results = []
+            for seed in range(count):
+                table, n, d, loss = sweep(truth, seed)
+                p = fit_losses(table, law=law, bootstraps=150, level=LEVEL).predict(n, d)
+                results.append(score(*(np.array([v]) for v in (p.loss, p.low, p.high, loss))))
+            mean = {k: float(np.mean([r[k] for r in results])) for k in results[0]}
+            rows.append({"truth": name, "law": law, "sweeps": count, **mean})
+    return rows
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        figures = {k: f"{100 * row[k]:6.2f}%" for k in ("error", "half", "winkler") if k in row}
+        label = " ".join(str(row[k]) for k in ("table", "truth", "gap", "law") if k in row)
+        inside = f"covered {100 * row['covered']:4.0f}%" if "covered" in row else f"refused: {row['refused'][:60]}"
+        print(f"  {label:52s} {inside} " + " ".join(f"{k} {v}" for k, v in figures.items()), flush=True)
+
+
+def summary(rows: list[dict[str, Any]], least: float = 10) -> dict[str, Any]:
+    """Over cases at gaps of 10x and more; coverage is averaged within a table first."""
+    out = {}
+    for law in dict.fromkeys(r["law"] for r in rows):
+        used = [r for r in rows if r["law"] == law and r["gap"] >= least and "error" in r]
+        tables = sorted({r["table"] for r in used})
+        errors, winkler = [r["error"] for r in used], [r["winkler"] for r in used]
+        out[law] = {
+            "cases": len(used),
+            "error_median": float(np.median(errors)),
+            "error_p75": float(np.percentile(errors, 75)),
+            "error_mean": float(np.mean(errors)),
+            "winkler_median": float(np.median(winkler)),
+            "winkler_mean": float(np.mean(winkler)),
+            "covered_by_table": float(
+                np.mean([np.mean([r["covered"] for r in used if r["table"] == t]) for t in tables])
+            ),
+        }
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("bench_fit.json"))
+    parser.add_argument("--sweeps", type=int, default=40, help="simulated sweeps a law and truth")
+    options = parser.parse_args()
+    figures: dict[str, Any] = {}
+    if (options.data / "losses").is_dir():
+        figures["chinchilla"] = chinchilla(options.data / "losses" / "chinchilla_epoch.csv")
+        print("chinchilla:", json.dumps(figures["chinchilla"], indent=2))
+        figures["gadre"] = gadre(options.data / "losses" / "gadre.csv")
+        print("gadre:", {k: f"{100 * v:.2f}%" for k, v in figures["gadre"].items()})
+        laws = ["chinchilla", "auto"]
+        figures["holdout"] = holdout(final_tables(options.data), laws, (3, 10, 30, 100))
+        show(figures["holdout"])
+        figures["holdout_summary"] = summary(figures["holdout"])
+        print(json.dumps(figures["holdout_summary"], indent=2))
+    else:
+        print(f"{options.data}: published tables are not at hand; simulation only")
+    figures["simulation"] = simulate(["chinchilla", "params_at_tokens", "auto"], options.sweeps)
+    show(figures["simulation"])
+    options.out.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
