@@ -283,7 +283,7 @@ def _answer(asked: Any) -> list[str]:
     from proxytrain.track.text import answer_lines
 
     fitted = job.fit(asked)
-    return answer_lines(asked, fitted, job.predict(asked, fitted), job.truth(asked))
+    return answer_lines(asked, fitted, job.predict(asked, fitted), job.caveats(asked), job.truth(asked))
 
 
 def _conclude(asked: Any) -> int:

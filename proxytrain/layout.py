@@ -6,6 +6,7 @@ somewhat more than the number of parameters; the gaps stay zero.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ def mlp_size(model: Model) -> int:
     return max(8, round(size / 8) * 8)
 
 
+@functools.lru_cache(maxsize=1024)
 def layout(model: Model, vocab: int) -> tuple[Weight, ...]:
     """All weights in order, with their offsets."""
     placed, offset = [], 0

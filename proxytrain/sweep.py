@@ -6,6 +6,7 @@ Each function takes what the one before returned, so that the verbs are short ch
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,21 @@ def target_params(record: dict[str, Any], columns: Any) -> int:
     return sum(counts.values()) if total else accounting.non_embedding(counts)
 
 
+def caveats(asked: Request) -> list[str]:
+    """What sets the target apart from every run of the sweep, beside its width and length: no law speaks of that."""
+    if asked.target_record is None:
+        return []
+    found = []
+    for key, value in _leaves(asked.target_record["config"]):
+        values = {_get(r["config"], key) for r in asked.records}
+        if key not in ("model.width", "tokens", "init_seed", "data_seed") and value not in values:
+            known = ", ".join(sorted(map(str, values - {None})))
+            found.append(
+                f"the target has {key}={value}, the sweep's runs {known or 'do not'}: the law does not cover that"
+            )
+    return found
+
+
 def truth(asked: Request) -> dict[str, Any] | None:
     """The target's result, once it has been trained."""
     return asked.store.result(asked.target.id) if asked.target else None
@@ -235,6 +251,20 @@ def progress_of(store: Store, name: str) -> dict[str, Any]:
                 elif held:
                     state.update(state="running", on=f"{held['host']} (pid {held['pid']})", report=report)
     return {"plan": made, "runs": states}
+
+
+def _leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _get(tree: Any, key: str) -> Any:
+    for part in key.split("."):
+        tree = tree.get(part) if isinstance(tree, dict) else None
+    return tree
 
 
 def _check_text(run: Run, corpus: Corpus) -> None:

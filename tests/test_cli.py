@@ -89,6 +89,13 @@ def test_verify_trains_the_target_and_holds_the_prediction_against_it(swept):
     assert "side the 90% interval" in out or "OUTSIDE the 90% interval" in out
 
 
+def test_a_target_of_another_kind_than_the_runs_is_said(swept):
+    other = [o.replace("{model:{width:64}", "{model:{width:64,depth:3}") for o in SWEEP]
+    out = proxytrain("predict", *other, cwd=swept).stdout
+    assert "warning: the target has model.depth=3, the sweep's runs 2" in out
+    assert "model.depth" not in proxytrain("predict", *SWEEP, cwd=swept).stdout
+
+
 def test_fit_and_predict_work_on_anybody_s_table(tmp_path):
     n, d = np.meshgrid([1e7, 3e7, 1e8, 3e8, 1e9], [1e9, 3e9, 1e10, 3e10])
     loss = 1.8 + 480 * n**-0.35 + 2100 * d**-0.37

@@ -96,7 +96,7 @@ def make(
             if kept:
                 states.add((line, end))
     todo: dict[Key, Node] = {}
-    for key, node in forest(runs, states).items():
+    for key, node in (forest(runs, states) if states else nodes).items():
         if key not in done:
             todo[key] = node
         elif node.run_id and store.result(node.run_id) is None:
@@ -138,7 +138,7 @@ def save(plan: Plan, path: Path) -> None:
         "recipes": recipes,
         "packs": packs,
     }
-    write_json(path, content)
+    write_json(path, content, indent=None)
 
 
 def load(path: Path) -> Plan:

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from proxytrain import sweep
 from proxytrain.report import ink
 from proxytrain.report.facts import Facts
 from proxytrain.track.text import duration
@@ -121,6 +122,7 @@ def warnings(facts: Facts) -> list[str]:
             f"In the backtest {share:.0%} of the intervals held the truth, where {p.level:.0%} should: "
             "this interval may be too narrow."
         )
+    out += [f"{w[0].upper()}{w[1:]}." for w in sweep.caveats(facts.asked)]
     open_runs = [r for r in facts.rows if r.status not in ("done", "diverged")]
     if open_runs:
         rest = "the prediction is preliminary" if p else "what follows is preliminary"

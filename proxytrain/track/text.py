@@ -85,11 +85,13 @@ def sentence(answer: Prediction, what: str, source: str) -> str:
     return f"{answer.note}: {text}" if answer.note else text
 
 
-def answer_lines(asked: Request, fitted: Fit, answer: Prediction, truth: dict[str, Any] | None) -> list[str]:
-    """Prediction of the target, the fit behind it, and the truth where it is known."""
+def answer_lines(
+    asked: Request, fitted: Fit, answer: Prediction, caveats: list[str], truth: dict[str, Any] | None
+) -> list[str]:
+    """Prediction of the target, the fit behind it, what to beware of, and the truth where it is known."""
     assert asked.target_record
     lines = [sentence(answer, describe(asked.target_record), str(asked.folder / "fit.json"))]
-    lines += [f"  {line}" for line in [*fitted.summary(), *(f"warning: {w}" for w in fitted.warnings)]]
+    lines += [f"  {line}" for line in [*fitted.summary(), *(f"warning: {w}" for w in [*caveats, *fitted.warnings])]]
     if truth is None:
         return lines
     if truth["status"] != "done":
