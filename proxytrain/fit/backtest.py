@@ -66,14 +66,19 @@ def fit_cuts(runs: Runs, laws: Sequence[Law], config: FitConfig, seed: int) -> l
                 member = estimate(law, fitted, config, BOOTSTRAPS, np.random.default_rng([seed, number]))
             except Refusal:
                 continue
-            at = {c: runs.numbers[c][held] for c in ("params", "tokens")}
-            error = member.log_loss(at) - np.log(runs.loss[held])
+            error = member.log_loss(inputs(runs.take(held))) - np.log(runs.loss[held])
             if np.isfinite(error).any():
                 members.append(member)
                 errors[law.name] = error
         if members:
             cuts.append(Cut(name, train, held, tuple(members), errors))
     return cuts
+
+
+def inputs(runs: Runs) -> dict[str, np.ndarray]:
+    """What laws read: params, tokens, and unique_tokens (all of them, where the table does not say)."""
+    unique = runs.numbers.get("unique_tokens", runs.tokens)
+    return {"params": runs.params, "tokens": runs.tokens, "unique_tokens": unique}
 
 
 def replay(runs: Runs, cuts: Sequence[Cut], level: float) -> list[tuple[Held, Cut]]:
@@ -83,7 +88,7 @@ def replay(runs: Runs, cuts: Sequence[Cut], level: float) -> list[tuple[Held, Cu
         predictor = assemble(runs, cut.members, cut.train, cuts, rows)
         held = cut.held[np.any([np.isfinite(e) for e in cut.errors.values()], axis=0)]
         n, d = runs.params[held], runs.tokens[held]
-        loss, low, high, spread = predictor.predict(n, d, level)
+        loss, low, high, spread = predictor.predict(inputs(runs.take(held)), level)
         gap, reach = predictor.range.gap(n, d), predictor.range.reach(n, d)
         table = zip(runs.row[held], n, d, runs.loss[held], loss, low, high, gap, reach, spread)
         rows += [

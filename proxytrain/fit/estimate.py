@@ -162,8 +162,8 @@ def project(bound: Bound, problem: Problem, weights: np.ndarray, exponents: np.n
     """
     k = len(bound.amplitudes)
     relative = np.exp(-problem.y)  # least squares on the relative error
-    powers = np.exp(exponents @ problem.x[:, :, k:].reshape(-1, exponents.shape[1]).T)
-    powers = powers.reshape(len(exponents), *problem.x.shape[:2])
+    bare = np.concatenate([np.zeros((len(exponents), k)), exponents], axis=1)
+    powers = np.exp(np.stack(problem.form.logs(bare, problem.x), axis=-1))  # (G, n, K)
     basis = np.einsum("gnk,nka->gna", powers, problem.x[:, :, :k]) * relative[None, :, None]
     weighted = basis * weights[None, :, None]
     gram = np.matmul(basis.transpose(0, 2, 1), weighted)  # (G, k, k)

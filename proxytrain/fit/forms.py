@@ -4,13 +4,14 @@ The log of a term is a linear form u_k = x_k @ theta. A plain law is log sum_k e
 
     L = E + (T_1^(1/k) + T_2^(1/k))^k,       log(...) = k log sum_j exp(u_j / k),
 
-which is the sum at k = 1, the larger of the two as k goes to 0, and Kaplan's law where k is the exponent in tokens.
+which is the sum at k = 1, the larger of the two as k goes to 0, and Kaplan's law where k is the exponent in tokens. And
+in some a column that is used R times over counts less and less: in place of its log v stands v + g(R), see `_worth`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,23 +20,62 @@ Expansion = tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray]]
 
 @dataclass(frozen=True)
 class Form:
-    """How terms make a loss: `joined` are the positions of the terms under the power, `power` its place in theta."""
+    """How terms make a loss.
+
+    `joined` are the positions of the terms under the power, `power` its place in theta. `fading` maps the position of a
+    term whose column saturates to the places in theta of its exponent and of log R*, where x holds the repeats R.
+    """
 
     joined: tuple[int, ...] = ()
     power: int = -1
+    fading: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
     def value(self, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Log loss: theta (..., p), x (n, K, p) -> (..., n)."""
-        u = _logs(theta, x)
+        u = self.logs(theta, x)
         if self.joined:
             k = theta[..., self.power][..., None]
             whole = k * _softmax([u[j] / k for j in self.joined])[0]
             u = [v for i, v in enumerate(u) if i not in self.joined] + [whole]
         return _softmax(u)[0]
 
+    def logs(self, theta: np.ndarray, x: np.ndarray) -> list[np.ndarray]:
+        """Log of each term, before any power joins them: K arrays (..., n)."""
+        u = _logs(theta, x)
+        for j, (exponent, half) in self.fading.items():
+            g, _ = _worth(x[:, j, half], theta[..., half, None])
+            u[j] = u[j] - x[:, j, half] * theta[..., half, None] - theta[..., exponent, None] * g
+        return u
+
     def expand(self, theta: np.ndarray, x: np.ndarray) -> Expansion:
         """Log loss (S, n), gradient (S, n, p), and a function: c (S, n) -> sum_i c_i Hessian_i (S, p, p)."""
+        if self.fading:
+            return self._expand_fading(theta, x)
         return self._expand_joined(theta, x) if self.joined else _expand_sum(theta, x)
+
+    def _expand_fading(self, theta: np.ndarray, x: np.ndarray) -> Expansion:
+        f, jacobian = self._slope_fading(theta, x)
+
+        def bend(c: np.ndarray) -> np.ndarray:
+            step, p = 1e-5, theta.shape[1]
+            here, out = np.matmul(c[:, None, :], jacobian)[:, 0], np.empty((len(theta), p, p))
+            for i in range(p):
+                there = self._slope_fading(theta + step * np.eye(p)[i], x)[1]
+                out[:, i] = (np.matmul(c[:, None, :], there)[:, 0] - here) / step
+            return (out + out.transpose(0, 2, 1)) / 2
+
+        return f, jacobian, bend
+
+    def _slope_fading(self, theta: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        u = _logs(theta, x)
+        slopes = [np.repeat(x[None, :, k, :], len(theta), axis=0) for k in range(x.shape[1])]
+        for j, (exponent, half) in self.fading.items():
+            g, slope = _worth(x[:, j, half], theta[:, half, None])
+            u[j] = u[j] - x[:, j, half] * theta[:, half, None] - theta[:, exponent, None] * g
+            slopes[j][..., exponent] -= g
+            slopes[j][..., half] = -theta[:, exponent, None] * slope
+        f, share = _softmax(u)
+        return f, _mix(share, slopes)
 
     def _expand_joined(self, theta: np.ndarray, x: np.ndarray) -> Expansion:
         rest = [i for i in range(x.shape[1]) if i not in self.joined]
@@ -81,6 +121,17 @@ def _expand_sum(theta: np.ndarray, x: np.ndarray) -> Expansion:
         return out
 
     return f, jacobian, bend
+
+
+def _worth(repeats: np.ndarray, log_half: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Log of what a column is worth that is used 1 + R times, over 1 + R, and its slope in log R* (arXiv 2305.16264).
+
+    D' / D = (1 + R* (1 - exp(-R / R*))) / (1 + R)
+    """
+    half = np.exp(log_half)
+    rest = np.exp(-repeats / half)
+    worth = 1.0 + half * (1.0 - rest)
+    return np.log(worth) - np.log1p(repeats), half * (1.0 - rest - repeats / half * rest) / worth
 
 
 def _logs(theta: np.ndarray, x: np.ndarray) -> list[np.ndarray]:

@@ -18,7 +18,15 @@ from proxytrain.fit.table import Runs, to_levels
 
 # name -> (lowest, highest, where the search starts); a smaller exponent is a constant in disguise
 EXPONENT = (0.02, 2.5, (0.05, 0.1, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0, 1.4))
-SPECIAL = {"gamma": (-0.8, 0.8, (-0.1, 0.1)), "k": (0.1, 1.6, (0.4, 0.9))}
+SPECIAL = {
+    "gamma": (-0.8, 0.8, (-0.1, 0.1)),
+    "k": (0.1, 1.6, (0.4, 0.9)),
+    "R_tokens": (-0.7, 6.0, (1.5, 3.0)),  # logs
+    "R_params": (-0.7, 6.0, (1.5, 3.0)),
+}
+LOGARITHMIC = ("R_tokens", "R_params")  # estimated in logs
+ONCE = 1.05  # epochs up to which a run counts as one that saw no text twice
+UNIQUE_PARAMS = 0.051  # parameters that a unique token can feed (arXiv 2305.16264)
 COARSE = (0.1, 0.25, 0.4, 0.6, 1.0)  # starts of an exponent where there are three or more
 SAME_LEVEL = 0.02  # two tokens whose logs differ by less are one length
 MOST_LEVELS = 16  # of a law with levels: more is a scatter, not a grid
@@ -33,6 +41,7 @@ class Term:
     powers: Mapping[str, str] = field(default_factory=dict)  # column -> name of its exponent
     per: str | None = None
     joined: bool = False  # under the law's power
+    fades: str | None = None  # name of R*, after which further use of the (one) column counts little
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,12 @@ class Law:
     def exponents(self) -> tuple[str, ...]:
         """Names of the exponents, that of the power last where it is one of its own."""
         names = [e for t in self.terms for e in t.powers.values()] + ([self.power] if self.power else [])
-        return tuple(dict.fromkeys(names))
+        return tuple(dict.fromkeys(names + [t.fades for t in self.terms if t.fades]))
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the law knows what repeated tokens are worth (and so needs `unique_tokens`)."""
+        return any(t.fades for t in self.terms)
 
     def grid(self, exponent: str) -> tuple[float, ...]:
         """Where the search for an exponent starts."""
@@ -121,6 +135,25 @@ LAWS: dict[str, Law] = {
             power="k",
         ),
         Law(
+            "data_constrained",
+            "L = E + A N'^-alpha + B D'^-alpha, D' = U (1 + R_tokens (1 - exp(-(tokens / U - 1) / R_tokens))), "
+            "N' alike with 0.051 U unique parameters",
+            "Muennighoff et al., arXiv 2305.16264",
+            (
+                Term("E"),
+                Term("A", {"params": "alpha"}, fades="R_params"),
+                Term("B", {"tokens": "alpha"}, fades="R_tokens"),
+            ),
+            {
+                **_FLOOR,
+                **_SIZE,
+                "B": "amplitude in tokens",
+                "alpha": "exponent in params and in tokens",
+                "R_tokens": "repeats after which tokens are worth little",
+                "R_params": "the same for parameters beyond those that the unique tokens feed",
+            },
+        ),
+        Law(
             "params_at_tokens",
             "L(params, D_j) = E_j + A_j params^-alpha, one E and A for each length D_j",
             "Henighan et al., arXiv 2010.14701, at fixed tokens; the exponent is shared over lengths",
@@ -168,8 +201,12 @@ class Bound:
 
     @property
     def form(self) -> Form:
+        place = self.names.index
         joined = tuple(i for i, t in enumerate(self.law.terms) if t.joined)
-        return Form(joined, self.names.index(self.law.power) if self.law.power else -1)
+        fading = {
+            i: (place(next(iter(t.powers.values()))), place(t.fades)) for i, t in enumerate(self.law.terms) if t.fades
+        }
+        return Form(joined, place(self.law.power) if self.law.power else -1, fading)
 
     @property
     def names(self) -> list[str]:
@@ -200,6 +237,8 @@ class Bound:
                 offset += 1
             for column, exponent in term.powers.items():
                 x[:, k, position[exponent]] -= np.log(columns[column]) - self.centre[column]
+                if term.fades:
+                    x[:, k, position[term.fades]] = _repeats(column, columns)
         return x
 
     def covers(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -236,7 +275,16 @@ class Bound:
             with np.errstate(over="ignore"):
                 out[..., offset : offset + width] = np.exp(theta[..., offset : offset + width] + shift[..., None])
             offset += width
+        for name in LOGARITHMIC:
+            if name in position:
+                out[..., position[name]] = np.exp(theta[..., position[name]])
         return out
+
+
+def _repeats(column: str, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """How often, beyond the first time, tokens or parameters are used: R_D = D / U - 1, R_N = N / U_N - 1."""
+    unique = columns["unique_tokens"] * (UNIQUE_PARAMS if column == "params" else 1.0)
+    return np.maximum(columns[column] / np.minimum(columns[column], unique) - 1.0, 0.0)
 
 
 def bind(law: Law, runs: Runs) -> Bound:
@@ -251,12 +299,16 @@ def bind(law: Law, runs: Runs) -> Bound:
 
 
 def usable(law: Law, runs: Runs) -> np.ndarray:
-    """Mask (n,) of the runs a law can use: a law with levels needs two sizes at a level."""
+    """Mask (n,) of the runs a law can use: no repeated tokens unless it knows them, two sizes at a level."""
     keep = np.ones(len(runs), dtype=bool)
+    if "unique_tokens" in runs.numbers and not law.repeats:
+        keep &= runs.tokens <= ONCE * runs.numbers["unique_tokens"]
     if law.per:
         level = to_levels(runs.numbers[law.per])
         for value in np.unique(level):
-            at = level == value
+            at = keep & (level == value)
+            if not at.any():
+                continue
             if any(len(np.unique(to_levels(runs.numbers[c][at]))) < 2 for c in law.columns):
                 keep[at] = False
     return keep
@@ -264,6 +316,8 @@ def usable(law: Law, runs: Runs) -> np.ndarray:
 
 def what_is_missing(law: Law, runs: Runs) -> str | None:
     """Why the law is not identified by these runs, and which runs would help; None if it is."""
+    if law.repeats and "unique_tokens" not in runs.numbers:
+        return f"{law.name} needs the column unique_tokens"
     runs = runs.take(usable(law, runs))
     for column in law.columns:
         have = np.unique(to_levels(runs.numbers[column])) if len(runs) else np.array([])

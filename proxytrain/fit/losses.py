@@ -72,6 +72,13 @@ def fit_losses(
     warnings += more
     refuse_unfit(runs)
     laws = _identified(names, runs)
+    used = np.any([usable(item, runs) for item in laws], axis=0)
+    if not used.all():
+        warnings.append(
+            f"left out {int((~used).sum())} runs that {', '.join(item.name for item in laws)} cannot use (repeated "
+            "tokens, or a single size at a length)"
+        )
+        runs = runs.take(used)
     members = [
         estimate(item, runs, config, bootstraps, np.random.default_rng([seed, 1000 + i])) for i, item in enumerate(laws)
     ]
@@ -126,7 +133,7 @@ def _used(fit: Fit, runs: Runs) -> dict[str, list[float]]:
     """The runs as the main law sees them, for figures and residuals."""
     member = fit.main
     used = runs.take(usable(member.bound.law, runs))
-    fitted = np.exp(member.log_loss(used.numbers))
+    fitted = np.exp(member.bound.form.value(member.theta, member.bound.design(used.numbers)))
     table: dict[str, Any] = {
         "row": used.row,
         "params": used.params,

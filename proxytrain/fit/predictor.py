@@ -19,6 +19,8 @@ from proxytrain.fit.noise import Noise, estimate_noise, from_repeats
 from proxytrain.fit.options import FitConfig
 from proxytrain.fit.table import Runs
 
+# error of an extrapolated loss for each e-fold of gap, in published tables; counts until the backtest speaks
+PRIOR_ERROR = 0.006
 SAME = 1e-6  # starts that end within this relative distance of the best objective have reached it
 
 
@@ -48,7 +50,7 @@ class Member:
         out = np.full((*theta.shape[:-1], len(columns["params"])), np.nan)
         if not len(known):
             return out
-        here = {c: columns[c][known] for c in ("params", "tokens")}
+        here = {c: v[known] for c, v in columns.items()}
         value = form.value(self.theta, bound.design(here))
         sound = np.isfinite(value)
         for column in ("params", "tokens"):
@@ -160,24 +162,26 @@ class Predictor:
     evidence: tuple[Held, ...]
 
     def predict(
-        self, params: np.ndarray, tokens: np.ndarray, level: float
+        self, columns: Mapping[str, np.ndarray], level: float
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Loss, low, high of one new run at each (params, tokens), and the spread behind them: arrays (n,).
+        """Loss, low, high of one new run at each row of the columns, and the spread behind them: arrays (n,).
 
-        Loss is NaN where no law has anything to say.
+        Columns are params, tokens and unique_tokens. Loss is NaN where no law has anything to say.
         """
         from scipy.stats import norm
         from scipy.stats import t as student
 
-        view = self.outlook(params, tokens)
+        view = self.outlook(columns)
+        reach = self.range.reach(columns["params"], columns["tokens"])
         times = float(student.ppf(0.5 + level / 2, view.df)) * self.calibration()
-        floor = self.floor(self.range.reach(params, tokens)) * float(norm.ppf(0.5 + level / 2) / norm.ppf(0.95))
-        down, up = (np.maximum(times * np.sqrt(side**2 + view.other), floor) for side in (view.down, view.up))
+        floor, known = self.floor(reach)
+        floor = floor * float(norm.ppf(0.5 + level / 2) / norm.ppf(0.95))
+        other = view.other + (PRIOR_ERROR * reach) ** 2 / (1.0 + known)
+        down, up = (np.maximum(times * np.sqrt(side**2 + other), floor) for side in (view.down, view.up))
         return np.exp(view.centre), np.exp(view.centre - down), np.exp(view.centre + up), view.spread
 
-    def outlook(self, params: np.ndarray, tokens: np.ndarray) -> Outlook:
+    def outlook(self, columns: Mapping[str, np.ndarray]) -> Outlook:
         """Centre and kinds of uncertainty at new runs, before the backtest is asked."""
-        columns = {"params": params, "tokens": tokens}
         centres = np.array([m.log_loss(columns) for m in self.members])  # (members, n)
         sound = np.isfinite(centres)
         weight = np.array(self.weights)[:, None] * sound
@@ -209,18 +213,20 @@ class Predictor:
         ratio = (2.0 + sum(np.mean(v) for v in cuts.values())) / (2.0 + len(cuts))
         return float(np.clip(np.sqrt(ratio), 0.7, 2.0))
 
-    def floor(self, reach: np.ndarray) -> np.ndarray:
+    def floor(self, reach: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Half-width (n,) in log loss at 90% below which the backtest forbids to go.
 
         The root mean square of the errors held out, those from nearly as many runs and at a comparable gap before all,
-        each grown with the log-gap where the target lies farther than it did.
+        each grown with the log-gap where the target lies farther than it did. Also returns the weight (n,) of
+        these errors.
         """
         if not self.evidence:
-            return np.zeros_like(reach)
+            return np.zeros_like(reach), np.zeros_like(reach)
         seen = np.array([h.reach for h in self.evidence])
         share = np.array([h.trained_on for h in self.evidence]) / self.trained_on
         errors = np.array([h.error for h in self.evidence])
         target = np.maximum(reach, 0.05)[:, None]
         weight = share**4 * np.exp(-np.abs(np.log(target / seen)))
         grown = errors * np.maximum(1.0, target / seen)
-        return np.sqrt((weight * grown**2).sum(1) / weight.sum(1)) * np.minimum(1.0, reach / seen.min())
+        floor = np.sqrt((weight * grown**2).sum(1) / weight.sum(1)) * np.minimum(1.0, reach / seen.min())
+        return floor, weight.sum(1)

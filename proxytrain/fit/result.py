@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.fit.laws import EXPONENT, LAWS, Bound
+from proxytrain.fit.laws import EXPONENT, LAWS, ONCE, Bound
 from proxytrain.fit.noise import Noise
 from proxytrain.fit.options import FitConfig
 from proxytrain.fit.predictor import Held, Member, Predictor, Range
@@ -140,7 +140,7 @@ class Fit:
     def backtest(self) -> list[dict[str, Any]]:
         return [_held_row(h) for h in self.predictor.evidence]
 
-    def predict(self, params: Any, tokens: Any, level: float | None = None) -> Prediction:
+    def predict(self, params: Any, tokens: Any, level: float | None = None, unique_tokens: Any = None) -> Prediction:
         """Loss of one new run of `params` parameters at `tokens` tokens, with an interval for that run.
 
         Parameters
@@ -149,6 +149,8 @@ class Fit:
             Broadcast against each other; arrays in, arrays out.
         level : float, optional
             Probability that the interval is meant to hold the loss; default: the fit's.
+        unique_tokens : float or array, optional
+            Different tokens among `tokens`, for a law that knows what repeats are worth; default: all.
 
         Raises
         ------
@@ -161,20 +163,26 @@ class Fit:
         level = self.config.level if level is None else level
         if not (isinstance(level, (int, float)) and 0 < level < 1):
             raise RequestError(f"level={level!r}: must be a number between 0 and 1")
-        n, d = np.broadcast_arrays(_positive("params", params), _positive("tokens", tokens))
-        flat_n, flat_d = n.ravel().astype(float), d.ravel().astype(float)
+        unique = tokens if unique_tokens is None else unique_tokens
+        n, d, u = np.broadcast_arrays(
+            _positive("params", params), _positive("tokens", tokens), _positive("unique_tokens", unique)
+        )
+        flat_n, flat_d, flat_u = (v.ravel().astype(float) for v in (n, d, u))
+        columns = {"params": flat_n, "tokens": flat_d, "unique_tokens": np.minimum(flat_u, flat_d)}
         note = self._refuse_far(flat_n, flat_d)
-        loss, low, high, _ = self.predictor.predict(flat_n, flat_d, float(level))
-        self._refuse_silent(flat_n, flat_d, loss)
+        if (flat_d > ONCE * flat_u).any() and not any(m.bound.law.repeats for m in self.members):
+            raise Refusal("no law of this fit knows what repeated tokens are worth; fit law=data_constrained")
+        loss, low, high, _ = self.predictor.predict(columns, float(level))
+        self._refuse_silent(columns, loss)
         gap = self.predictor.range.gap(flat_n, flat_d)
         shaped = [float(v[0]) if n.ndim == 0 else v.reshape(n.shape) for v in (loss, low, high, gap)]
         return Prediction(shaped[0], shaped[1], shaped[2], float(level), shaped[3], note)
 
-    def _refuse_silent(self, params: np.ndarray, tokens: np.ndarray, loss: np.ndarray) -> None:
+    def _refuse_silent(self, columns: Mapping[str, np.ndarray], loss: np.ndarray) -> None:
         silent = np.flatnonzero(np.isnan(loss))
         if not len(silent):
             return
-        here = {"params": params[silent[:1]], "tokens": tokens[silent[:1]]}
+        here = {c: v[silent[:1]] for c, v in columns.items()}
         for member in self.members:
             member.bound.design(here)  # refuses, and says which runs are missing, off the levels of the law
         raise Refusal(

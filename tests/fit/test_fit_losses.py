@@ -152,12 +152,12 @@ def test_trunk_luck_is_told_from_luck_of_a_run():
 def test_intervals_hold_for_the_sweep_they_are_made_for_under_right_and_wrong_laws():
     for law, formula in (("chinchilla", truth), ("params_at_tokens", truth), ("params_at_tokens", interacting)):
         hits, widths = 0, []
-        for seed in range(12):
+        for seed in range(10):
             table, target, loss = sweep(100 + seed, formula)
             p = fit_losses(table, law=law, target=target, bootstraps=60).prediction
             hits += p.low <= loss <= p.high
             widths.append(np.log(p.high / p.low) / 2)
-        assert hits >= 9  # of 12; a 90% interval fails this once in forty times
+        assert hits >= 7  # of 10; a 90% interval fails this once in eighty times
         assert np.median(widths) < 0.03
 
 
