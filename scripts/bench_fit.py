@@ -22,8 +22,8 @@ import pandas as pd
 
 from proxytrain.errors import Refusal
 from proxytrain.fit import LAWS, fit_losses
+from proxytrain.fit.bound import bind
 from proxytrain.fit.estimate import ROUGH, Problem, grid_starts, polish, project
-from proxytrain.fit.laws import bind
 from proxytrain.fit.table import read_runs
 
 COLUMNS = ["params", "tokens", "loss"]

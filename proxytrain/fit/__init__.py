@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from proxytrain.fit.laws import LAWS, Law, Term
     from proxytrain.fit.losses import fit_losses
     from proxytrain.fit.options import FitConfig
-    from proxytrain.fit.result import Fit, Prediction, load_fit
+    from proxytrain.fit.result import Fit, Prediction
+    from proxytrain.fit.saving import load_fit
 
 _HOME = {
     "LAWS": "laws",
@@ -22,7 +23,7 @@ _HOME = {
     "Prediction": "result",
     "Term": "laws",
     "fit_losses": "losses",
-    "load_fit": "result",
+    "load_fit": "saving",
 }
 
 __all__ = ["LAWS", "Fit", "FitConfig", "Law", "Prediction", "Term", "fit_losses", "load_fit"]

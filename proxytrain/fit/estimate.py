@@ -15,8 +15,8 @@ from itertools import product
 
 import numpy as np
 
+from proxytrain.fit.bound import Bound
 from proxytrain.fit.forms import Form
-from proxytrain.fit.laws import Bound
 
 ITERATIONS = 200
 FINE = 1e-13  # a step that gains less than this share of the objective is the last

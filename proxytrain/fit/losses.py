@@ -11,8 +11,9 @@ import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.backtest import assemble, fit_cuts, replay
+from proxytrain.fit.bound import usable, what_is_missing
 from proxytrain.fit.checks import best_settings, one_schedule, refuse_unfit
-from proxytrain.fit.laws import AUTO, LAWS, get_law, usable, what_is_missing
+from proxytrain.fit.laws import AUTO, LAWS, get_law
 from proxytrain.fit.options import FitConfig
 from proxytrain.fit.predictor import estimate
 from proxytrain.fit.result import Fit

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from proxytrain.fit.bootstrap import samples
+from proxytrain.fit.bound import Bound, bind, usable
 from proxytrain.fit.estimate import ROUGH, Problem, grid_starts, objective, polish
-from proxytrain.fit.laws import Bound, Law, bind, usable
+from proxytrain.fit.laws import Law
 from proxytrain.fit.noise import Noise, estimate_noise, from_repeats
 from proxytrain.fit.options import FitConfig
 from proxytrain.fit.table import Runs

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.fit.laws import EXPONENT, LAWS, ONCE, Bound
+from proxytrain.fit.bound import ONCE
+from proxytrain.fit.laws import EXPONENT
 from proxytrain.fit.noise import Noise
 from proxytrain.fit.options import FitConfig
-from proxytrain.fit.predictor import Held, Member, Predictor, Range
+from proxytrain.fit.predictor import Held, Member, Predictor
 from proxytrain.fit.table import RANGES
 
-FORMAT = "proxytrain fit 1"
 LIMIT = 3.0  # predictions reach at most so many times the largest backtested log-gap
 
 
@@ -252,63 +250,9 @@ class Fit:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fit as JSON: under a temporary name, synced, then renamed."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(_render(self._to_json()) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        from proxytrain.fit.saving import save_fit
 
-    def _to_json(self) -> dict[str, Any]:
-        config = asdict(self.config)
-        config["columns"] = dict(self.config.columns)
-        return {
-            "format": FORMAT,
-            "law": self.law,
-            "params": self.params,
-            "stderr": self.stderr,
-            "not_identified": self.not_identified,
-            "objective": self.objective,
-            "convergence": self.convergence,
-            "prediction": None if self.prediction is None else asdict(self.prediction),
-            "warnings": self.warnings,
-            "data": self.data,
-            "config": config,
-            "versions": self.versions,
-            "range": asdict(self.predictor.range),
-            "backtest": self.backtest,
-            "runs": self.runs,
-            "laws": [_member_json(m, w) for m, w in zip(self.members, self.predictor.weights)],
-        }
-
-
-def load_fit(path: str | os.PathLike[str]) -> Fit:
-    """Read a fit that `Fit.save` wrote; its predictions are the same to the last bit.
-
-    Raises a RequestError where the file is missing or is not such a fit.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise RequestError(f"{path}: no such file")
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        if raw.get("format") != FORMAT:
-            raise RequestError(f"{path}: format is {raw.get('format')!r}, must be {FORMAT!r}")
-        members = tuple(_member_from(m) for m in raw["laws"])
-        evidence = tuple(Held(**{f.name: row[f.name] for f in fields(Held)}) for row in raw["backtest"])
-        predictor = Predictor(
-            members, tuple(m["weight"] for m in raw["laws"]), Range(**raw["range"]), raw["data"]["fitted"], evidence
-        )
-        prediction = None if raw["prediction"] is None else Prediction(**raw["prediction"])
-        config = FitConfig(**raw["config"])
-        return Fit(
-            raw["law"], predictor, config, raw["runs"], raw["data"], raw["warnings"], raw["versions"], prediction
-        )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, RequestError):
-            raise
-        raise RequestError(f"{path}: is not a fit that was saved by proxytrain ({error})") from None
+        save_fit(self, path)
 
 
 def not_identified(member: Member) -> list[str]:
@@ -358,56 +302,3 @@ def _held_row(held: Held) -> dict[str, Any]:
     row = asdict(held)
     row["error"] = held.prediction / held.loss - 1.0
     return row
-
-
-def _member_json(member: Member, weight: float) -> dict[str, Any]:
-    bound = member.bound
-    return {
-        "name": bound.law.name,
-        "formula": bound.law.formula,
-        "source": bound.law.source,
-        "meaning": dict(bound.law.meaning),
-        "weight": weight,
-        "params": dict(zip(bound.names, bound.natural(member.theta).tolist())),
-        "stderr": dict(zip(bound.names, bound.natural(member.draws).std(0, ddof=1).tolist())),
-        "not_identified": not_identified(member),
-        "objective": member.objective,
-        "delta": member.delta,
-        "convergence": member.convergence,
-        "noise": asdict(member.noise),
-        "levels": list(bound.levels),
-        "centre": dict(bound.centre),
-        "scale": bound.scale,
-        "theta": member.theta.tolist(),
-        "draws": member.draws.tolist(),
-    }
-
-
-def _member_from(raw: Mapping[str, Any]) -> Member:
-    if raw["name"] not in LAWS:
-        raise RequestError(f"law {raw['name']!r} is not known to this version")
-    bound = Bound(LAWS[raw["name"]], tuple(raw["levels"]), raw["centre"], raw["scale"])
-    return Member(
-        bound,
-        np.array(raw["theta"]),
-        np.array(raw["draws"]),
-        raw["objective"],
-        raw["delta"],
-        raw["convergence"],
-        Noise(**raw["noise"]),
-    )
-
-
-def _render(value: Any, indent: int = 0) -> str:
-    """JSON with a line for each entry, and lists of plain values on one line."""
-    pad = "  " * (indent + 1)
-    if isinstance(value, Mapping):
-        if not value or (indent >= 2 and not any(isinstance(v, (Mapping, list, tuple)) for v in value.values())):
-            return json.dumps(value)
-        body = ",\n".join(f"{pad}{json.dumps(str(k))}: {_render(v, indent + 1)}" for k, v in value.items())
-        return "{\n" + body + "\n" + "  " * indent + "}"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        if not any(isinstance(v, (Mapping, list, tuple)) for v in value):
-            return json.dumps(list(value))
-        return "[\n" + ",\n".join(pad + _render(v, indent + 1) for v in value) + "\n" + "  " * indent + "]"
-    return json.dumps(value)

@@ -1,0 +1,138 @@
+"""A fit as JSON that people read, and back to a fit whose predictions are the same to the last bit."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from proxytrain.errors import RequestError
+from proxytrain.fit.bound import Bound
+from proxytrain.fit.laws import LAWS
+from proxytrain.fit.noise import Noise
+from proxytrain.fit.options import FitConfig
+from proxytrain.fit.predictor import Held, Member, Predictor, Range
+from proxytrain.fit.result import Fit, Prediction, not_identified
+
+FORMAT = "proxytrain fit 1"
+
+
+def save_fit(fit: Fit, path: str | os.PathLike[str]) -> None:
+    """Write a fit: under a temporary name, synced, then renamed."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(_render(to_json(fit)) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def load_fit(path: str | os.PathLike[str]) -> Fit:
+    """Read a fit that `Fit.save` wrote; its predictions are the same to the last bit.
+
+    Raises a RequestError where the file is missing or is not such a fit.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RequestError(f"{path}: no such file")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        if raw.get("format") != FORMAT:
+            raise RequestError(f"{path}: format is {raw.get('format')!r}, must be {FORMAT!r}")
+        members = tuple(_member_from(m) for m in raw["laws"])
+        evidence = tuple(Held(**{f.name: row[f.name] for f in fields(Held)}) for row in raw["backtest"])
+        predictor = Predictor(
+            members, tuple(m["weight"] for m in raw["laws"]), Range(**raw["range"]), raw["data"]["fitted"], evidence
+        )
+        prediction = None if raw["prediction"] is None else Prediction(**raw["prediction"])
+        config = FitConfig(**raw["config"])
+        return Fit(
+            raw["law"], predictor, config, raw["runs"], raw["data"], raw["warnings"], raw["versions"], prediction
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, RequestError):
+            raise
+        raise RequestError(f"{path}: is not a fit that was saved by proxytrain ({error})") from None
+
+
+def to_json(fit: Fit) -> dict[str, Any]:
+    """The fit as plain values."""
+    config = asdict(fit.config)
+    config["columns"] = dict(fit.config.columns)
+    return {
+        "format": FORMAT,
+        "law": fit.law,
+        "params": fit.params,
+        "stderr": fit.stderr,
+        "not_identified": fit.not_identified,
+        "objective": fit.objective,
+        "convergence": fit.convergence,
+        "prediction": None if fit.prediction is None else asdict(fit.prediction),
+        "warnings": fit.warnings,
+        "data": fit.data,
+        "config": config,
+        "versions": fit.versions,
+        "range": asdict(fit.predictor.range),
+        "backtest": fit.backtest,
+        "runs": fit.runs,
+        "laws": [_member_json(m, w) for m, w in zip(fit.members, fit.predictor.weights)],
+    }
+
+
+def _member_json(member: Member, weight: float) -> dict[str, Any]:
+    bound = member.bound
+    return {
+        "name": bound.law.name,
+        "formula": bound.law.formula,
+        "source": bound.law.source,
+        "meaning": dict(bound.law.meaning),
+        "weight": weight,
+        "params": dict(zip(bound.names, bound.natural(member.theta).tolist())),
+        "stderr": dict(zip(bound.names, bound.natural(member.draws).std(0, ddof=1).tolist())),
+        "not_identified": not_identified(member),
+        "objective": member.objective,
+        "delta": member.delta,
+        "convergence": member.convergence,
+        "noise": asdict(member.noise),
+        "levels": list(bound.levels),
+        "centre": dict(bound.centre),
+        "scale": bound.scale,
+        "theta": member.theta.tolist(),
+        "draws": member.draws.tolist(),
+    }
+
+
+def _member_from(raw: Mapping[str, Any]) -> Member:
+    if raw["name"] not in LAWS:
+        raise RequestError(f"law {raw['name']!r} is not known to this version")
+    bound = Bound(LAWS[raw["name"]], tuple(raw["levels"]), raw["centre"], raw["scale"])
+    return Member(
+        bound,
+        np.array(raw["theta"]),
+        np.array(raw["draws"]),
+        raw["objective"],
+        raw["delta"],
+        raw["convergence"],
+        Noise(**raw["noise"]),
+    )
+
+
+def _render(value: Any, indent: int = 0) -> str:
+    """JSON with a line for each entry, and lists of plain values on one line."""
+    pad = "  " * (indent + 1)
+    if isinstance(value, Mapping):
+        if not value or (indent >= 2 and not any(isinstance(v, (Mapping, list, tuple)) for v in value.values())):
+            return json.dumps(value)
+        body = ",\n".join(f"{pad}{json.dumps(str(k))}: {_render(v, indent + 1)}" for k, v in value.items())
+        return "{\n" + body + "\n" + "  " * indent + "}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if not any(isinstance(v, (Mapping, list, tuple)) for v in value):
+            return json.dumps(list(value))
+        return "[\n" + ",\n".join(pad + _render(v, indent + 1) for v in value) + "\n" + "  " * indent + "]"
+    return json.dumps(value)
