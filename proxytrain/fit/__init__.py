@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from proxytrain.fit.allocation import Allocation
     from proxytrain.fit.laws import LAWS, Law, Term
     from proxytrain.fit.losses import fit_losses
     from proxytrain.fit.options import FitConfig
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "LAWS": "laws",
+    "Allocation": "allocation",
     "Fit": "result",
     "FitConfig": "options",
     "Law": "laws",
@@ -26,7 +28,7 @@ _HOME = {
     "load_fit": "saving",
 }
 
-__all__ = ["LAWS", "Fit", "FitConfig", "Law", "Prediction", "Term", "fit_losses", "load_fit"]
+__all__ = ["LAWS", "Allocation", "Fit", "FitConfig", "Law", "Prediction", "Term", "fit_losses", "load_fit"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
+from proxytrain.fit.allocation import Allocation, allocate
 from proxytrain.fit.bound import ONCE
 from proxytrain.fit.laws import EXPONENT
 from proxytrain.fit.noise import Noise
@@ -175,6 +176,12 @@ class Fit:
         gap = self.predictor.range.gap(flat_n, flat_d)
         shaped = [float(v[0]) if n.ndim == 0 else v.reshape(n.shape) for v in (loss, low, high, gap)]
         return Prediction(shaped[0], shaped[1], shaped[2], float(level), shaped[3], note)
+
+    def optimal(self, flops: float, level: float | None = None) -> Allocation:
+        """Best size and length for a budget of `flops` (6 N D), with intervals; see :class:`Allocation`."""
+        found = allocate(self.predictor, flops, self.config.level if level is None else level)
+        self._refuse_far(np.array([found.params]), np.array([found.tokens]))
+        return found
 
     def _refuse_silent(self, columns: Mapping[str, np.ndarray], loss: np.ndarray) -> None:
         silent = np.flatnonzero(np.isnan(loss))
