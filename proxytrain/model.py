@@ -6,6 +6,7 @@ function of the weights, which are views of the pack's flat buffer; members meet
 
 from __future__ import annotations
 
+import functools
 import hashlib
 
 import torch
@@ -106,6 +107,7 @@ def _attention(x: Tensor, w: Weights, rope: tuple[Tensor, Tensor], model: Model,
     return out.transpose(1, 2).reshape(K, N, d)
 
 
+@functools.lru_cache(maxsize=8)
 def _rope_table(T: int, size: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
     """cos and sin (T, 1, size/2) of the rotary embedding (2104.09864)."""
     frequency = base ** (-torch.arange(0, size, 2, device=device, dtype=torch.float32) / size)

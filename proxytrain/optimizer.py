@@ -66,7 +66,6 @@ def adamw(
     scale2 = (1 - b2**state.updates).rsqrt().float()
     step = torch.sqrt(state.second, out=grad).mul_(scale2).add_(optimizer.eps)
     step = torch.div(state.first, step, out=grad).mul_(scale1)
-    if decay_multiplier.any():
-        state.weights.mul_(1 - decay.float() * decay_multiplier)
+    state.weights.mul_(1 - decay.float() * decay_multiplier)
     state.weights.sub_(step.mul_(lr_multiplier))
     return norm

@@ -68,7 +68,7 @@ def train_pack(
     rows = checkpoint.latest(folder, pack, device) or _start(pack, publisher, device)
     if rows is None:
         return
-    step = _Update(rows, recipe, corpus, micro_batches, device)
+    step = Update(rows, recipe, corpus, micro_batches, device)
     slice_ = evaluate.sequences(corpus.val, recipe.model.context, train.eval_tokens)
     whole = evaluate.sequences(corpus.val, recipe.model.context)
     saved = time.monotonic()
@@ -133,7 +133,7 @@ def _start(pack: Pack, publisher: Publisher, device: torch.device) -> Rows | Non
     return rows
 
 
-def _arrive(a: Active, row: int, rows: Rows, step: _Update, publisher: Publisher, whole: tuple) -> bool:
+def _arrive(a: Active, row: int, rows: Rows, step: Update, publisher: Publisher, whole: tuple) -> bool:
     """Publish every node that a member stands on; true when it was the last."""
     while a.position == a.goal.end:
         final = None
@@ -161,7 +161,7 @@ def _next_evaluation(position: int, every: int, batch_tokens: int) -> int:
     return at
 
 
-def _evaluate(rows: Rows, step: _Update, text: tuple, every: int) -> None:
+def _evaluate(rows: Rows, step: Update, text: tuple, every: int) -> None:
     """Losses on the small slice of the members whose position is on the grid."""
     B = rows.active[0].member.recipe.batch_tokens
     due = [i for i, a in enumerate(rows.active) if a.position == _next_evaluation(a.position - B, every, B)]
@@ -171,7 +171,7 @@ def _evaluate(rows: Rows, step: _Update, text: tuple, every: int) -> None:
             rows.active[i].curve["eval_loss"].append(np.array([losses.mean()]))
 
 
-class _Update:
+class Update:
     """The update of all members: text, forward, backward, AdamW."""
 
     def __init__(self, rows: Rows, recipe: Recipe, corpus: Corpus, micro_batches: int, device: torch.device):
