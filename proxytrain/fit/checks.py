@@ -31,8 +31,8 @@ def one_schedule(runs: Runs, schedule: str | None) -> tuple[Runs, list[str]]:
 
 
 def best_settings(runs: Runs) -> tuple[Runs, list[str]]:
-    """Of several learning rates or batch sizes at one (params, tokens): the setting with the lowest mean loss."""
-    if not {"lr", "batch_tokens"} & set(runs.numbers):
+    """Of several settings at one (params, tokens), such as learning rates: the one with the lowest mean loss."""
+    if not {"lr", "batch_tokens"} & set(runs.numbers) and "other" not in runs.labels:
         return runs, []
     setting = cell_index(runs)
     place = np.unique(np.c_[to_levels(runs.params), to_levels(runs.tokens)], axis=0, return_inverse=True)[1].reshape(-1)
@@ -43,7 +43,8 @@ def best_settings(runs: Runs) -> tuple[Runs, list[str]]:
     if keep.all():
         return runs, []
     return runs.take(keep), [
-        f"kept the best learning rate and batch size of each (params, tokens); left out {int((~keep).sum())} runs"
+        f"kept the best setting (learning rate, batch size, other columns) of each "
+        f"(params, tokens); left out {int((~keep).sum())} runs"
     ]
 
 

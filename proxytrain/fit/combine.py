@@ -19,20 +19,27 @@ def combine(
     laws : names
     outcomes : of each cut: errors by law (h,), the runs held out (h,), and which of them may be looked at (h,)
 
-    With fewer than eight hold-out cells the laws count alike; else by the inverse of their mean squared error (averaged
-    over cuts) plus that of the best: a law that was lucky in a few cells does not take everything.
+    With fewer than eight hold-out cells the laws count alike. Else a law's score is its squared error over the mean
+    squared error of all laws on the cells that it predicts, averaged over cuts (1 where it predicts none), and its
+    weight is the inverse of that score plus the best one: a law that was lucky in a few cells does not take everything.
     """
-    squares: list[list[float]] = []
-    seen: set[int] = set()
+    total, count, seen = np.zeros(len(laws)), np.zeros(len(laws)), set()
     for by_law, held, allowed in outcomes:
-        if not all(law in by_law for law in laws):
+        nothing = np.full(len(held), np.nan)
+        squares = np.array([by_law.get(law, nothing) for law in laws]) ** 2  # (laws, h)
+        known = np.isfinite(squares)
+        use = allowed & (known.sum(0) >= 2)
+        if not use.any():
             continue
-        common = allowed & np.all([np.isfinite(by_law[law]) for law in laws], axis=0)
-        if common.any():
-            seen.update(held[common].tolist())
-            squares.append([float(np.mean(by_law[law][common] ** 2)) for law in laws])
+        seen.update(held[use].tolist())
+        squares, known = np.where(known, squares, 0.0)[:, use], known[:, use]
+        typical = squares.sum(0) / known.sum(0)
+        predicts = known.any(1)
+        score = squares.sum(1) / ((known * typical).sum(1) + 1e-12)
+        total += np.where(predicts, score, 0.0)
+        count += predicts
     if len(laws) == 1 or len(seen) < FEW_CELLS:
         return tuple(1.0 / len(laws) for _ in laws)
-    mean = np.mean(squares, axis=0)
-    inverse = 1.0 / (mean + mean.min() + 1e-9)
-    return tuple((inverse / inverse.sum()).tolist())
+    score = np.where(count > 0, total / np.maximum(count, 1.0), 1.0)
+    weight = 1.0 / (score + score.min() + 1e-9)
+    return tuple((weight / weight.sum()).tolist())

@@ -144,4 +144,4 @@ def _used(fit: Fit, runs: Runs) -> dict[str, list[float]]:
         "residual": np.log(used.loss / fitted),
     }
     out = {k: v.tolist() for k, v in table.items()}
-    return out | {k: v.tolist() for k, v in used.labels.items()}
+    return out | {k: v.tolist() for k, v in used.labels.items() if k != "other"}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from proxytrain.fit.table import Runs, to_levels
+from proxytrain.fit.table import SEEDS, Runs, to_levels
 
 ASSUMED = 0.002  # relative seed SD of a tiny GPT's loss where the table cannot say (measured: .02% large, .2% tiny)
 PRIOR_DF = 4.0  # how many observations the assumed value counts for
@@ -50,11 +50,11 @@ def unit_index(runs: Runs) -> np.ndarray:
 
 def cell_index(runs: Runs) -> np.ndarray:
     """Number (n,) of the cell of each run: all that is meant to matter for its loss, which the seeds are not."""
-    seeded = {"trunk", "init_seed", "data_seed"} & set(runs.labels)
+    seeded = set(SEEDS) & set(runs.labels)
     same = 0.01 if seeded else 1e-6  # without seeds two runs are a repeat only where nothing tells them apart
     keys = [to_levels(runs.params, same).astype(str), to_levels(runs.tokens, same).astype(str)]
     keys += [runs.numbers[c].astype(str) for c in ("lr", "batch_tokens", "unique_tokens") if c in runs.numbers]
-    keys += [runs.labels[c] for c in ("schedule", "group") if c in runs.labels]
+    keys += [runs.labels[c] for c in ("schedule", "group", "other") if c in runs.labels]
     return _number(keys)
 
 

@@ -107,7 +107,9 @@ class Range:
         return np.maximum(np.log(np.max(far, axis=0)), 0.0)
 
 
-def estimate(law: Law, runs: Runs, config: FitConfig, bootstraps: int, rng: np.random.Generator) -> Member:
+def estimate(
+    law: Law, runs: Runs, config: FitConfig, bootstraps: int, rng: np.random.Generator, starts: int = 24
+) -> Member:
     """Estimate a law on the runs it can use. Raises a Refusal where they do not identify it."""
     bound = bind(law, runs)
     runs = runs.take(usable(law, runs))
@@ -115,7 +117,7 @@ def estimate(law: Law, runs: Runs, config: FitConfig, bootstraps: int, rng: np.r
     delta = config.delta or (1.345 * (config.seed_noise or (repeats.run if repeats else 0.0)) or 1e-3)
     problem = Problem(bound.form, bound.design(runs.numbers), np.log(runs.loss), delta, *bound.bounds)
     weights = run_weights(runs, repeats)
-    thetas, values = polish(grid_starts(bound, problem, weights), problem, weights)
+    thetas, values = polish(grid_starts(bound, problem, weights, starts), problem, weights)
     best = int(np.argmin(values))
     theta = thetas[best]
     fitted = bound.form.value(theta, problem.x)

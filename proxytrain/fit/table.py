@@ -15,6 +15,7 @@ from proxytrain.errors import RequestError
 
 REQUIRED = ("params", "tokens", "loss")
 NUMERIC = (*REQUIRED, "loss_se", "lr", "batch_tokens", "weight", "unique_tokens")
+SEEDS = ("init_seed", "data_seed", "trunk")
 LABELS = ("schedule", "init_seed", "data_seed", "trunk", "group")
 # (lowest, highest, what is meant): a value outside is a unit that cannot be, e.g. tokens counted in billions.
 RANGES = {
@@ -110,6 +111,8 @@ def read_runs(table: Any, columns: Mapping[str, str] | None = None) -> Runs:
     """
     source, raw = _load(table)
     columns = dict(columns or {})
+    if "seed" in raw and "init_seed" not in {*raw, *columns}:
+        columns["init_seed"] = "seed"
     for ours, theirs in columns.items():
         if ours not in NUMERIC + LABELS:
             raise RequestError(f"fit.columns: {ours!r} is not a column that is used; use {', '.join(NUMERIC + LABELS)}")
@@ -127,7 +130,10 @@ def read_runs(table: Any, columns: Mapping[str, str] | None = None) -> Runs:
     numbers = {c: _numbers(raw[columns.get(c, c)], c, source) for c in NUMERIC if columns.get(c, c) in raw}
     labels = {c: _labels(raw[columns.get(c, c)]) for c in LABELS if columns.get(c, c) in raw}
     used = {columns.get(c, c) for c in NUMERIC + LABELS}
-    runs = Runs(numbers, labels, np.arange(1, lengths.pop() + 1), source, tuple(c for c in raw if c not in used))
+    ignored = tuple(c for c in raw if c not in used)
+    if ignored and not set(SEEDS) & set(labels):  # rows that differ in a column we do not know are no repeats
+        labels["other"] = np.array(["\0".join(map(str, row)) for row in zip(*(raw[c] for c in ignored))], dtype=str)
+    runs = Runs(numbers, labels, np.arange(1, lengths.pop() + 1), source, ignored)
     keys = [*(v for v in labels.values()), *(v for c, v in numbers.items() if c not in REQUIRED)]
     return runs.take(np.lexsort((*keys, runs.loss, runs.tokens, runs.params)))
 

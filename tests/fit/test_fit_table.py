@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from proxytrain.errors import RequestError
+from proxytrain.fit import fit_losses
 from proxytrain.fit.table import read_runs, to_levels
 
 GOOD = {"params": [1e7, 2e7], "tokens": [1e9, 1e9], "loss": [3.0, 2.9]}
@@ -89,3 +90,24 @@ def test_a_missing_file_is_named(tmp_path):
 def test_something_that_is_no_table_is_refused():
     with pytest.raises(RequestError, match="must be a DataFrame"):
         read_runs(3)
+
+
+def test_rows_that_differ_in_an_unknown_column_are_settings_and_the_best_is_kept(grid):
+    twice = {k: np.tile(v, 2) for k, v in grid.items()}
+    twice["warmup"] = np.repeat([100, 200], 25)
+    twice["loss"] = twice["loss"] * np.where(twice["warmup"] == 100, 1.0, 1.02)
+    fit = fit_losses(twice, law="chinchilla", bootstraps=20)
+    assert fit.data["fitted"] == 25
+    assert any("best setting" in w for w in fit.warnings)
+    assert fit.params["alpha"] == pytest.approx(0.35, rel=1e-2)
+
+
+def test_a_column_called_seed_is_the_seed(grid):
+    rng = np.random.default_rng(0)
+    twice = {k: np.tile(v, 2) for k, v in grid.items()}
+    twice["seed"] = np.repeat([1, 2], 25)
+    twice["loss"] = twice["loss"] * np.exp(0.003 * rng.standard_normal(50))
+    fit = fit_losses(twice, law="chinchilla", bootstraps=20)
+    assert fit.data["fitted"] == 50
+    assert fit.noise.source == "repeated seeds"
+    assert 0.002 < fit.noise.run < 0.004
