@@ -14,6 +14,7 @@ from proxytrain.fit.table import Runs, to_levels
 
 SAME_LEVEL = 0.02  # two tokens whose logs differ by less are one length
 MOST_LEVELS = 16  # of a law with levels: more is a scatter, not a grid
+TOGETHER = 0.07  # scatter of log params and log tokens about one line, below which they are one variable
 AMPLITUDE_RANGE = 14.0  # a term below e^-14 of the loss is zero, and its parameters are not identified
 ONCE = 1.05  # epochs up to which a run counts as one that saw no text twice
 UNIQUE_PARAMS = 0.051  # parameters that a unique token can feed (arXiv 2305.16264)
@@ -185,4 +186,12 @@ def what_is_missing(law: Law, runs: Runs) -> str | None:
             f"{law.name} has {free} parameters and needs at least {free + 1} different (params, tokens), "
             f"the table has {cells}; add {free + 1 - cells} more"
         )
+    if {"params", "tokens"} <= set(law.columns):
+        n, d = np.log(runs.params) - np.log(runs.params).mean(), np.log(runs.tokens) - np.log(runs.tokens).mean()
+        apart = np.linalg.svd(np.c_[n, d], compute_uv=False)[-1] / np.sqrt(len(runs))
+        if apart < TOGETHER:
+            return (
+                f"{law.name} needs params and tokens to vary apart, and here one follows from the other "
+                f"({np.median(runs.tokens / runs.params):.3g} tokens a parameter); add runs at another ratio"
+            )
     return None

@@ -171,7 +171,7 @@ def _numbers(values: Any, column: str, source: str) -> np.ndarray:
         try:
             out[i] = float(value)
         except (TypeError, ValueError):
-            raise RequestError(f"{source}: {column} in row {i + 1} is {value!r}, not a number") from None
+            raise RequestError(f"{source}: {column} in row {i + 1} is {str(value)!r}, not a number") from None
     good = np.isfinite(out) & (out > low if low <= 0 else out >= low) & (out < high)
     if column == "loss_se":
         good &= out >= 0

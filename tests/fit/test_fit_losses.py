@@ -181,6 +181,11 @@ def test_intervals_hold_for_the_sweep_they_are_made_for_under_right_and_wrong_la
             ["5 parameters", "at least 6", "add 3 more"],
         ),
         ({"params": [1e6], "tokens": [1e8]}, "auto", ["no trend to fit"]),
+        (
+            {"params": np.geomspace(1e6, 1e8, 8), "tokens": np.geomspace(2e7, 2e9, 8)},
+            "chinchilla",
+            ["vary apart", "20", "another ratio"],
+        ),
     ],
 )
 def test_a_table_that_cannot_answer_is_refused_with_what_is_missing(table, law, words):
