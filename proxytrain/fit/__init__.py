@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from proxytrain.fit.allocation import Allocation
+    from proxytrain.fit.crossover import Comparison, compare
     from proxytrain.fit.laws import LAWS, Law, Term
     from proxytrain.fit.losses import fit_losses
     from proxytrain.fit.options import FitConfig
@@ -19,16 +20,30 @@ if TYPE_CHECKING:
 _HOME = {
     "LAWS": "laws",
     "Allocation": "allocation",
+    "Comparison": "crossover",
     "Fit": "result",
     "FitConfig": "options",
     "Law": "laws",
     "Prediction": "result",
     "Term": "laws",
+    "compare": "crossover",
     "fit_losses": "losses",
     "load_fit": "saving",
 }
 
-__all__ = ["LAWS", "Allocation", "Fit", "FitConfig", "Law", "Prediction", "Term", "fit_losses", "load_fit"]
+__all__ = [
+    "LAWS",
+    "Allocation",
+    "Comparison",
+    "Fit",
+    "FitConfig",
+    "Law",
+    "Prediction",
+    "Term",
+    "compare",
+    "fit_losses",
+    "load_fit",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -145,13 +145,14 @@ class Outlook:
     centre: np.ndarray
     down: np.ndarray  # parameter uncertainty below the centre, a standard deviation
     up: np.ndarray  # the same above
-    other: np.ndarray  # variance from luck, misfit and the spread of the laws
+    between: np.ndarray  # variance between the laws
+    luck: np.ndarray  # variance of one new run's luck and of what the laws miss
     df: float
 
     @property
     def spread(self) -> np.ndarray:
         """Standard deviation in all."""
-        return np.sqrt(((self.down + self.up) / 2) ** 2 + self.other)
+        return np.sqrt(((self.down + self.up) / 2) ** 2 + self.between + self.luck)
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ class Predictor:
         times = float(student.ppf(0.5 + level / 2, view.df)) * self.calibration()
         floor, known = self.floor(reach)
         floor = floor * float(norm.ppf(0.5 + level / 2) / norm.ppf(0.95))
-        other = view.other + (PRIOR_ERROR * reach) ** 2 / (1.0 + known)
+        other = view.between + view.luck + (PRIOR_ERROR * reach) ** 2 / (1.0 + known)
         down, up = (np.maximum(times * np.sqrt(side**2 + other), floor) for side in (view.down, view.up))
         return np.exp(view.centre), np.exp(view.centre - down), np.exp(view.centre + up), view.spread
 
@@ -201,7 +202,8 @@ class Predictor:
             centre,
             np.maximum(centre - low, 0.0) / 1.645,
             np.maximum(high - centre, 0.0) / 1.645,
-            between + np.where(sound, weight * own, 0.0).sum(0),
+            between,
+            np.where(sound, weight * own, 0.0).sum(0),
             max(min(m.noise.df for m in self.members), 2.0),
         )
 

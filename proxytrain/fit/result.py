@@ -177,6 +177,11 @@ class Fit:
         shaped = [float(v[0]) if n.ndim == 0 else v.reshape(n.shape) for v in (loss, low, high, gap)]
         return Prediction(shaped[0], shaped[1], shaped[2], float(level), shaped[3], note)
 
+    @property
+    def farthest(self) -> float:
+        """Log of the largest gap that is predicted: three times the largest log-gap of the backtest."""
+        return LIMIT * max((h.reach for h in self.predictor.evidence), default=0.0)
+
     def optimal(self, flops: float, level: float | None = None) -> Allocation:
         """Best size and length for a budget of `flops` (6 N D), with intervals; see :class:`Allocation`."""
         found = allocate(self.predictor, flops, self.config.level if level is None else level)
@@ -198,7 +203,7 @@ class Fit:
     def _refuse_far(self, params: np.ndarray, tokens: np.ndarray) -> str:
         reach = self.predictor.range.reach(params, tokens)
         far = int(reach.argmax())
-        seen = max((h.reach for h in self.predictor.evidence), default=0.0)
+        seen = self.farthest / LIMIT
         where = f"params={params[far]:.4g} tokens={tokens[far]:.4g}"
         for column, values, most in (
             ("params", params, self.predictor.range.params),
@@ -209,7 +214,7 @@ class Fit:
                     f"the fit shows no fall of the loss with {column}, so it cannot predict "
                     f"{column}={values.max():.4g}; add runs at more values of {column}"
                 )
-        if reach[far] <= LIMIT * seen or reach[far] < 0.05:
+        if reach[far] <= self.farthest or reach[far] < 0.05:
             return ""
         gap = float(np.exp(reach[far]))
         tested = f"the backtest reached a gap of {np.exp(seen):.3g}x" if seen else "nothing could be backtested"
