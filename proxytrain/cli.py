@@ -135,7 +135,7 @@ def status(options: argparse.Namespace) -> int:
 
     config = _config(options)
     store = Store(config.store)
-    named = any(o.startswith("sweep.name=") or o.startswith("experiment=") for o in options.overrides)
+    named = _named(options)
     names = [config.sweep.name] if named else store.sweeps()
     if not names:
         print(f"no sweep in {store.root}")
@@ -143,7 +143,13 @@ def status(options: argparse.Namespace) -> int:
     failed = False
     content = {}
     for name in names:
-        state = job.progress_of(store, name)
+        try:
+            state = job.progress_of(store, name)
+        except RequestError as error:
+            if named:
+                raise
+            print(f"{name}: {error}", file=sys.stderr)
+            continue
         counts: dict[str, int] = {}
         for run in state["runs"].values():
             counts[run["state"]] = counts.get(run["state"], 0) + 1
@@ -194,7 +200,7 @@ def predict(options: argparse.Namespace) -> int:
         return 0
     if config.tokens is None:
         raise RequestError("tokens=null: give the length of the run to predict, such as tokens=2e12")
-    path = _fit_file(config)
+    path = _fit_file(options, config)
     fitted = load_fit(path)
     answer = fitted.predict(params=config.params, tokens=config.tokens)
     if options.json:
@@ -257,7 +263,7 @@ def _train_one(asked: Any, job: Any, console: Any) -> int:
 def _multirun(options: argparse.Namespace) -> int:
     """`train` under `hydra.main`, for `-m` with Hydra's own sweepers and launchers; a job returns its final loss."""
     import hydra
-    from omegaconf import OmegaConf
+    from hydra.core.hydra_config import HydraConfig
 
     from proxytrain import sweep as job
     from proxytrain.compose import conf_dir
@@ -265,8 +271,7 @@ def _multirun(options: argparse.Namespace) -> int:
 
     def one(config: Any) -> float:
         console = Console(options.quiet)
-        tree: Any = OmegaConf.to_container(config, resolve=True)
-        asked = job.request(tree, options.config_dir, console)
+        asked = job.request(list(HydraConfig.get().overrides.task), options.config_dir, console)
         _train_one(asked, job, console)
         result = asked.store.result(asked.runs[0].id) or {}
         return float(result.get("final_loss") or "nan")
@@ -288,17 +293,23 @@ def _answer(asked: Any) -> list[str]:
 
 def _conclude(asked: Any) -> int:
     """Print the answer and write the page, which also shows why there is no answer."""
-    if not asked.target:
-        print(f"{len(asked.runs)} runs done; no target to predict (sweep.target)")
-        _write_report(asked)
-        return 0
+    from proxytrain import sweep as job
+
+    lost = job.diverged(asked)
+    if lost:
+        print(f"{len(lost)} of {len(asked.runs)} runs diverged and are left out: {', '.join(lost[:6])}")
     try:
-        print("\n".join(_answer(asked)))
-    except Refusal:
-        _write_report(asked)
-        raise
-    _write_report(asked)
-    return 0
+        if asked.target:
+            print("\n".join(_answer(asked)))
+        else:
+            print(f"{len(asked.runs)} runs done; no target to predict (sweep.target)")
+    finally:  # a refusal has its page too
+        page = asked.folder / "report.html"
+        if not job.newer(page, asked):
+            _write_report(asked)
+        else:
+            print(f"report: {page}")
+    return int(len(lost) == len(asked.runs))
 
 
 def _write_report(asked: Any) -> None:
@@ -307,12 +318,12 @@ def _write_report(asked: Any) -> None:
     print(f"report: {write(asked, asked.folder / 'report.html')}")
 
 
-def _fit_file(config: Any) -> Path:
-    """The fit.json that was asked for: by `file`, the sweep's own, or one in this folder."""
+def _fit_file(options: argparse.Namespace, config: Any) -> Path:
+    """The fit.json that was asked for: by `file`, by a sweep's name, else the one in this folder."""
     from proxytrain.store import Store
 
     own = Store(config.store).sweep(config.sweep.name) / "fit.json"
-    places = [Path(config.file)] if config.file else [own, Path("fit.json")]
+    places = [Path(config.file)] if config.file else [own] if _named(options) else [Path("fit.json"), own]
     for path in places:
         if path.exists():
             return path
@@ -323,18 +334,22 @@ def _fit_file(config: Any) -> Path:
 
 def _request(options: argparse.Namespace) -> tuple[Any, Any]:
     from proxytrain import sweep as job
-    from proxytrain.compose import compose
     from proxytrain.track.console import Console
 
     console = Console(options.quiet)
-    return job.request(compose(options.overrides, options.config_dir), options.config_dir, console), console
+    return job.request(options.overrides, options.config_dir, console), console
+
+
+def _named(options: argparse.Namespace) -> bool:
+    """Whether a sweep was asked for by name."""
+    return any(o.startswith(("sweep.name=", "experiment=")) for o in options.overrides)
 
 
 def _config(options: argparse.Namespace) -> Any:
     from proxytrain.compose import compose
-    from proxytrain.config import build_config
+    from proxytrain.config import Config, build
 
-    return build_config(compose(options.overrides, options.config_dir))
+    return build(Config, compose(options.overrides, options.config_dir))
 
 
 def _print_config(options: argparse.Namespace) -> int:

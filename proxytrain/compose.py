@@ -33,6 +33,7 @@ def compose(overrides: list[str], config_dir: str | None = None) -> Tree:
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -43,22 +44,35 @@ def compose(overrides: list[str], config_dir: str | None = None) -> Tree:
         if not Path(config_dir).is_dir():
             raise RequestError(f"--config-dir {config_dir}: no such folder")
         extra = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
+    outer = GlobalHydra.instance().hydra  # `train -m` composes within a job of Hydra's
+    GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             config = hydra_compose("config", overrides=[*extra, *overrides])
             tree: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise RequestError(_one_line(error, overrides)) from error
+    finally:
+        GlobalHydra.instance().hydra = outer
     return dict(tree)
 
 
-def group_loader(config_dir: str | None = None) -> Callable[[str, str], Tree]:
-    """(group, option) -> that group's tree when the option is chosen; each is composed once."""
+def group_loader(overrides: list[str], config_dir: str | None = None) -> Callable[[str, str], Tree]:
+    """(group, option) -> that group's tree when the option is chosen; each is composed once.
+
+    What the overrides set in the group holds for every option that has the key.
+    """
 
     @functools.cache
     def load(group: str, option: str) -> Tree:
-        tree: Tree = compose([f"{group}={option}"], config_dir)[group]
-        return tree
+        plain: Tree = compose([f"{group}={option}"], config_dir)[group]
+
+        def fits(override: str) -> bool:
+            key = override.partition("=")[0]
+            return key != group and (not key.startswith(f"{group}.") or key.split(".")[1] in plain)
+
+        mine: Tree = compose([*filter(fits, overrides), f"{group}={option}"], config_dir)[group]
+        return {key: plain[key] if key == "name" else mine.get(key, value) for key, value in plain.items()}
 
     return load
 

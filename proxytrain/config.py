@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -210,7 +211,7 @@ def build(cls: Any, value: Any, key: str = "") -> Any:
         value = parse_number(value) if isinstance(args[0], int) else value
         if value not in args:
             raise RequestError(f"{key}={value}: allowed are {', '.join(map(str, args))}{_near(str(value), args)}")
-        return value
+        return args[args.index(value)]
     if origin is Annotated:
         built = build(args[0], value, key)
         low, open_low, high = args[1]
@@ -259,8 +260,8 @@ def check(config: Config) -> None:
         raise RequestError(f"batch_tokens={config.batch_tokens}: must be a multiple of model.context={m.context}")
     if m.tied and config.parametrization.readout_std == 0:
         raise RequestError(
-            "model.tied=true: the tied readout is the embedding and cannot start at zero; "
-            "set parametrization.readout_std above 0, or model.tied=false"
+            "model.tied=true: the tied readout is the embedding and cannot start at zero; set model.tied=false, "
+            "or parametrization.readout_std=1 with a small parametrization.embedding_std, such as 0.1"
         )
     if sum(x is not None for x in (config.tokens, config.tokens_per_param, config.flops)) > 1:
         raise RequestError(
@@ -303,7 +304,7 @@ def _hints(cls: type) -> dict[str, Any]:
 def _number_or_plain(cls: type, value: Any, key: str) -> Any:
     if cls in (int, float):
         number = parse_number(value)
-        if number is None or number != number or (cls is int and number != int(number)):
+        if number is None or not math.isfinite(number) or (cls is int and number != int(number)):
             what = "a whole number, such as 4000000, 4e6 or 4M" if cls is int else "a number, such as 0.01 or 1e-2"
             raise RequestError(f"{key}={value}: {what} is needed")
         return cls(number)

@@ -45,5 +45,5 @@ def rule(kind: str, parametrization: Parametrization, *, width: int, fan_in: int
     if kind == "residual":
         return Rule(1 / math.sqrt(fan_in * 2 * depth), 1 / m, 1.0, 1.0)
     if kind == "readout":
-        return Rule(p.readout_std / math.sqrt(fan_in), 1.0, 0.0, 1 / m)
+        return Rule(p.readout_std / math.sqrt(fan_in / m), 1.0, 0.0, 1 / m)
     return Rule(0.0, 1.0, 0.0, 1.0)

@@ -77,9 +77,14 @@ def run_of(config: Config, corpus: str, vocab: int) -> Run:
     RequestError
         If the run is shorter than an update, or the schedule does not fit into it.
     """
+    kind = config.parametrization  # keys without an effect must not tell runs apart
+    if kind.name == "sp":
+        kind = dataclasses.replace(kind, base_width=1)
+    if config.model.tied:
+        kind = dataclasses.replace(kind, readout_std=1.0)
     recipe = Recipe(
         model=config.model,
-        parametrization=config.parametrization,
+        parametrization=kind,
         optimizer=config.optimizer,
         batch_tokens=config.batch_tokens,
         corpus=corpus,

@@ -120,6 +120,11 @@ def phases(schedule: Schedule, *, lr: float, warmup: int, tokens: int, batch_tok
         tail = Phase(name, start, tokens, _decay_params(lr, schedule.final * lr))
     elif isinstance(schedule, WSD | Power):
         length = _updates(schedule.decay * tokens if schedule.decay < 1 else schedule.decay, batch_tokens)
+        if schedule.decay > 0 and length == 0:
+            raise RequestError(
+                f"schedule.decay={schedule.decay:g}: shorter than one update of {batch_tokens} tokens; "
+                "below 1 it is a fraction of the run, from 1 on it is tokens"
+            )
         start = tokens - length
         if start < warmup:
             raise RequestError(

@@ -15,9 +15,10 @@ import json
 import os
 import re
 import shutil
+import socket
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,11 @@ class Store:
         """`result.json` of a run; None while there is none."""
         return read_json(self.run(run_id) / "result.json")
 
+    def segment_status(self, key: Key) -> str | None:
+        """done or diverged; None while a segment is not published."""
+        meta = read_json(self.segment(key) / "segment.json")
+        return meta["status"] if meta else None
+
     def curve(self, run_id: str) -> RunCurve:
         """The curve of a finished run, from its first token: its segment and all before it.
 
@@ -108,9 +114,16 @@ class Store:
 
 @contextmanager
 def publishing(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target` that takes its place when the block ends well; the first to come wins."""
+    """A temporary folder beside `target` that takes its place when the block ends well; the first to come wins.
+
+    A later one adds only files that the first lacks (a state that was thrown away). What publishers that died on this
+    machine left behind is removed.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
+    for left in target.parent.glob(f".{target.name}.*.tmp"):
+        if _left_behind(left.name.split(".")[-3]):
+            shutil.rmtree(left, ignore_errors=True)
+    temporary = target.parent / f".{target.name}.{socket.gethostname()}-{os.getpid()}.{uuid.uuid4().hex}.tmp"
     temporary.mkdir()
     try:
         yield temporary
@@ -122,6 +135,9 @@ def publishing(target: Path) -> Iterator[Path]:
         except OSError:
             if not target.is_dir():
                 raise
+            for file in temporary.iterdir():
+                with suppress(FileExistsError):
+                    os.link(file, target / file.name)
         _sync(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -159,6 +175,12 @@ def read_json(path: Path) -> Any:
         return None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RequestError(f"{path}: broken JSON ({error}); delete it and run again") from None
+
+
+def _left_behind(owner: str) -> bool:
+    """Whether HOST-PID names a process of this machine that is gone."""
+    host, _, pid = owner.rpartition("-")
+    return host == socket.gethostname() and pid.isdigit() and not Path(f"/proc/{pid}").exists()
 
 
 def _sync(path: Path) -> None:

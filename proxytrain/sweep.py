@@ -8,18 +8,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from proxytrain import accounting
-from proxytrain.compose import Tree, group_loader
-from proxytrain.config import Config, build_config
+from proxytrain.compose import Tree, compose, group_loader
+from proxytrain.config import Config, build
 from proxytrain.corpus import Corpus, Stream, prepare
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.fit import Fit, Prediction, fit_losses
+from proxytrain.fit import Fit, Prediction, fit_losses, load_fit
 from proxytrain.launch import local
+from proxytrain.launch.claims import holder
 from proxytrain.launch.machine import machine
-from proxytrain.launch.worker import settled
+from proxytrain.launch.worker import progress, unfinished
 from proxytrain.plan import freeze
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.grid import expand, point
@@ -49,33 +51,35 @@ class Request:
         return self.store.sweep(self.name)
 
 
-def request(tree: Tree, config_dir: str | None, console: Console) -> Request:
-    """Check a composed configuration, prepare its corpus, and expand its grids.
+def request(overrides: list[str], config_dir: str | None, console: Console) -> Request:
+    """Compose and check a configuration, prepare its corpus, and expand its grids.
 
     Raises
     ------
     RequestError
         For anything that could not be trained: keys, values, text, lengths.
     """
-    config = build_config(tree)
+    tree = compose(overrides, config_dir)
+    config: Config = build(Config, tree)  # its points are checked, not the base that they vary
     store = Store(config.store)
     store.sweep(config.sweep.name)
-    group = group_loader(config_dir)
+    group = group_loader(overrides, config_dir)
     configs = expand(tree, config.sweep.grids, group)
     target_config = point(tree, config.sweep.target, group, "sweep.target") if config.sweep.target else None
     corpus = prepare(config.data, store.corpora(), console.corpus(), console.say)
     manifest = corpus.manifest
-    by_run = {run_of(c, manifest.content_hash, manifest.vocab_size): c for c in configs}
+    by_id = {run.id: (run, c) for c in configs for run in [run_of(c, manifest.content_hash, manifest.vocab_size)]}
     target = run_of(target_config, manifest.content_hash, manifest.vocab_size) if target_config else None
-    for run in [*by_run, *([target] if target else [])]:
+    runs = [run for run, _ in by_id.values()]
+    for run in [*runs, *([target] if target else [])]:
         _check_text(run, corpus)
-    _check_repeats([*by_run, *([target] if target else [])], corpus, config.data.allow_repeat, console)
+    _check_repeats([*runs, *([target] if target else [])], corpus, config.data.allow_repeat, console)
     return Request(
         config=config,
         store=store,
         corpus=corpus,
-        runs=list(by_run),
-        records=[freeze.run_record(run, c) for run, c in by_run.items()],
+        runs=runs,
+        records=[freeze.run_record(run, c) for run, c in by_id.values()],
         target=target,
         target_record=freeze.run_record(target, target_config) if target and target_config else None,
     )
@@ -88,13 +92,18 @@ def plan(asked: Request, *, runs: list[Run] | None = None, name: str | None = No
     runs = asked.runs if runs is None else runs
     records = {r["id"]: r for r in [*asked.records, *([asked.target_record] if asked.target_record else [])]}
     chosen = [records[run.id] for run in runs]
+    train = asked.config.train
     if path.exists():
         old = freeze.load(path)
-        known = freeze.request_of(chosen, asked.target_record) == old.request
-        under_way = any(not settled(path.parent / "packs" / p.id) for p in old.packs)
-        if known and (under_way or not missing(asked.store, runs)):
-            if old.train != asked.config.train:
-                old = dataclasses.replace(old, train=asked.config.train)
+        same = freeze.request_of(chosen, asked.target_record) == old.request
+        busy = {h["pid"]: h["host"] for p in old.packs if (h := holder(path.parent / "packs" / p.id))}
+        if busy and not same:
+            who = ", ".join(f"{host} pid {pid}" for pid, host in busy.items())
+            raise RequestError(f"sweep.name={name}: other runs are being trained under it ({who}); choose another name")
+        fits = (old.train.memory, old.train.device) == (train.memory, train.device) or bool(busy)
+        if same and (not missing(asked.store, runs) or (fits and unfinished(old, asked.store))):
+            if old.train != train:
+                old = dataclasses.replace(old, train=train)
                 freeze.save(old, path)
             return old
     here = machine(asked.config)
@@ -104,7 +113,7 @@ def plan(asked: Request, *, runs: list[Run] | None = None, name: str | None = No
         chosen,
         asked.target_record,
         store=asked.store,
-        train=asked.config.train,
+        train=train,
         workers=here.workers,
         device=here.device,
         memory=here.memory,
@@ -117,7 +126,8 @@ def train(asked: Request, made: Plan, console: Console) -> int:
     """Train what the plan holds; exit code as of `launch.local.run`."""
     if not missing(asked.store, made.runs):
         return 0
-    return local.run(made, asked.store, machine(asked.config), console)
+    code = local.run(made, asked.store, machine(asked.config), console)
+    return code or int(bool(missing(asked.store, made.runs)))
 
 
 def missing(store: Store, runs: Any) -> list[str]:
@@ -126,20 +136,20 @@ def missing(store: Store, runs: Any) -> list[str]:
     return [i for i in ids if not (store.run(i) / "result.json").exists()]
 
 
-def table(store: Store, ids: list[str]) -> dict[str, list[Any]]:
+def table(store: Store, records: list[dict[str, Any]]) -> dict[str, list[Any]]:
     """Finished runs as columns for a fit. `params` is non-embedding; `params_total` has all of them.
 
     Runs of one recipe and one trunk share its luck: `trunk` names it.
     """
     rows = []
-    for run_id in ids:
-        result = store.result(run_id)
+    for record in records:
+        result = store.result(record["id"])
         if result is None or result["status"] != "done":
             continue
         recipe = result["recipe"]
         rows.append(
             {
-                "run": run_id,
+                "run": record["id"],
                 "params": accounting.non_embedding(result["params"]),
                 "params_total": sum(result["params"].values()),
                 "width": recipe["model"]["width"],
@@ -150,10 +160,10 @@ def table(store: Store, ids: list[str]) -> dict[str, list[Any]]:
                 "bits_per_byte": result["bits_per_byte"],
                 "lr": result["lr"],
                 "batch_tokens": recipe["batch_tokens"],
-                "schedule": result["schedule"],
+                "schedule": record["schedule"],
                 "init_seed": recipe["init_seed"],
                 "data_seed": recipe["data_seed"],
-                "trunk": f"{result['recipe_id']}/{result['lr']:g}/{result['schedule']}",
+                "trunk": f"{result['recipe_id']}/{result['lr']:g}/{record['schedule']}",
             }
         )
     if not rows:
@@ -162,7 +172,7 @@ def table(store: Store, ids: list[str]) -> dict[str, list[Any]]:
 
 
 def fit(asked: Request) -> Fit:
-    """Fit the sweep's runs of the target's schedule; keep the table as `losses.csv`, the answer as `fit.json`.
+    """Fit the sweep's runs of the target's schedule: `fit.json`, and the table as `losses.csv`. Kept while both hold.
 
     Raises
     ------
@@ -172,11 +182,17 @@ def fit(asked: Request) -> Fit:
     options = asked.config.fit
     if options.schedule is None and asked.target_record:
         options = dataclasses.replace(options, schedule=asked.target_record["schedule"])
-    columns = table(asked.store, [r.id for r in asked.runs])
+    columns = table(asked.store, asked.records)
     lines = [",".join(columns), *(",".join("" if v is None else str(v) for v in row) for row in zip(*columns.values()))]
-    write_text(asked.folder / "losses.csv", "\n".join(lines) + "\n")
-    result = fit_losses(asked.folder / "losses.csv", **vars(options))
-    result.save(asked.folder / "fit.json")
+    text = "\n".join(lines) + "\n"
+    losses, path = asked.folder / "losses.csv", asked.folder / "fit.json"
+    if path.exists() and losses.exists() and losses.read_text() == text:
+        kept = load_fit(path)
+        if kept.config == options and kept.versions["proxytrain"] == version("proxytrain"):
+            return kept
+    write_text(losses, text)
+    result = fit_losses(losses, **vars(options))
+    result.save(path)
     return result
 
 
@@ -225,11 +241,22 @@ def truth(asked: Request) -> dict[str, Any] | None:
     return asked.store.result(asked.target.id) if asked.target else None
 
 
+def diverged(asked: Request) -> list[str]:
+    """Ids of the runs that diverged."""
+    return [r["id"] for r in asked.records if (asked.store.result(r["id"]) or {}).get("status") == "diverged"]
+
+
+def newer(page: Path, asked: Request) -> bool:
+    """Whether the page was written after all that it shows."""
+    shown = [asked.folder / "fit.json", *(asked.store.run(r["id"]) / "result.json" for r in asked.records)]
+    if asked.target:
+        shown.append(asked.store.run(asked.target.id) / "result.json")
+    times = [p.stat().st_mtime_ns for p in shown if p.exists()]
+    return page.exists() and page.stat().st_mtime_ns > max(times, default=0)
+
+
 def progress_of(store: Store, name: str) -> dict[str, Any]:
     """State of every run of a sweep, for `status`: done, diverged, failed, running or waiting, and why."""
-    from proxytrain.launch.claims import holder
-    from proxytrain.launch.worker import progress
-
     made = freeze.load(store.sweep(name) / "plan.json")
     packs = store.sweep(name) / "packs"
     states: dict[str, dict[str, Any]] = {}

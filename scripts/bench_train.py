@@ -20,7 +20,6 @@ from pathlib import Path
 import torch
 
 from proxytrain import sweep
-from proxytrain.compose import compose
 from proxytrain.model import initial
 from proxytrain.plan import cost
 from proxytrain.plan.pack import Member, Pack
@@ -73,7 +72,7 @@ class Bench:
         text = f"data.files=[{sysconfig.get_path('stdlib')}/email/*.py,{sysconfig.get_path('stdlib')}/json/*.py]"
         overrides = ["data=files", text, "data.val_fraction=.1", f"store={folder}", f"model.width={width}"]
         grid = f"sweep.grids=[{{init_seed:{list(range(members))},schedule:constant,tokens:4M}}]".replace(" ", "")
-        asked = sweep.request(compose([*overrides, grid]), None, Console(quiet=True))
+        asked = sweep.request([*overrides, grid], None, Console(quiet=True))
         pack = Pack(tuple(Member((n,)) for n in forest(asked.runs).values()))
         active = [Active(i, m, 0) for i, m in enumerate(pack.members)]
         rows = Rows.allocate(active, device)

@@ -10,7 +10,6 @@ import torch
 from support import TINY, TINY_TEXT
 
 from proxytrain import sweep
-from proxytrain.compose import compose
 from proxytrain.track.console import Console
 
 
@@ -25,7 +24,7 @@ def reference_mode() -> None:
 def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One prepared corpus for all tests that do not care about it."""
     root = tmp_path_factory.mktemp("corpora")
-    asked = sweep.request(compose([*TINY_TEXT, *TINY, f"store={root}"]), None, Console(quiet=True))
+    asked = sweep.request([*TINY_TEXT, *TINY, f"store={root}"], None, Console(quiet=True))
     return asked.store.corpora()
 
 
@@ -43,6 +42,6 @@ def ask(store: Path) -> Callable[..., sweep.Request]:
     """A request on the tiny corpus, with more overrides."""
 
     def make(*overrides: str, store: Path = store, text: list[str] = TINY_TEXT) -> sweep.Request:
-        return sweep.request(compose([*text, *TINY, f"store={store}", *overrides]), None, Console(quiet=True))
+        return sweep.request([*text, *TINY, f"store={store}", *overrides], None, Console(quiet=True))
 
     return make

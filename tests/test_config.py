@@ -36,7 +36,7 @@ def test_every_option_of_every_group_composes(path):
 def test_every_experiment_composes_and_expands(path):
     tree = compose([f"experiment={path.stem}"])
     config = build_config(tree)
-    assert expand(tree, config.sweep.grids, group_loader())
+    assert expand(tree, config.sweep.grids, group_loader([]))
     assert config.sweep.name == path.stem
 
 
@@ -86,11 +86,11 @@ def test_a_folder_of_ones_own_is_searched_too(tmp_path: Path):
     (tmp_path / "schedule").mkdir()
     (tmp_path / "schedule" / "mine.yaml").write_text("name: cosine\nfinal: 0.5\n")
     assert build_config(compose(["schedule=mine"], str(tmp_path))).schedule.final == 0.5
-    assert group_loader(str(tmp_path))("schedule", "mine")["final"] == 0.5
+    assert group_loader([], str(tmp_path))("schedule", "mine")["final"] == 0.5
 
 
 def grid(*grids: dict, overrides: tuple[str, ...] = ()) -> list:
-    return expand(compose(list(overrides)), list(grids), group_loader())
+    return expand(compose(list(overrides)), list(grids), group_loader(list(overrides)))
 
 
 def test_a_list_is_an_axis_and_grids_are_a_union():
@@ -133,7 +133,7 @@ def test_a_wrong_grid_is_refused_by_name(wrong, says):
 
 def test_a_target_is_one_run():
     tree = compose(["tokens=1M"])
-    target = point(tree, {"model": {"width": 128}, "tokens": "4M"}, group_loader(), "sweep.target")
+    target = point(tree, {"model": {"width": 128}, "tokens": "4M"}, group_loader([]), "sweep.target")
     assert (target.model.width, target.tokens) == (128, 4_000_000)
     with pytest.raises(RequestError, match=r"sweep.target.model.width=\[32, 64\]: sweep.target is one run"):
-        point(tree, {"model": {"width": [32, 64]}}, group_loader(), "sweep.target")
+        point(tree, {"model": {"width": [32, 64]}}, group_loader([]), "sweep.target")

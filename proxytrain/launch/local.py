@@ -1,4 +1,4 @@
-"""Workers on this machine: started, followed until the last pack is settled, and never left behind."""
+"""Workers on this machine: started, followed until the last pack is done, and never left behind."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from proxytrain.launch.machine import Machine
-from proxytrain.launch.worker import progress, settled
+from proxytrain.launch.worker import finished, progress, unfinished
 from proxytrain.plan.freeze import Plan
 from proxytrain.store import Store
 from proxytrain.track.console import Console, Progress
@@ -20,24 +19,22 @@ POLL_SECONDS = 0.25
 
 
 def run(plan: Plan, store: Store, here: Machine, console: Console) -> int:
-    """Train a plan's packs with workers of this machine; the exit code: 0, 1 if packs failed, 130 if interrupted.
+    """Train a plan's packs with workers of this machine; the exit code: 0, 1 if some are not done, 130 if interrupted.
 
     An interrupt is passed on once: workers save and leave. A worker that dies is not replaced while others live; what
     it held is taken over, and running again goes on from its last checkpoint.
     """
     folder = store.sweep(plan.name)
-    packs = [folder / "packs" / p.id for p in plan.packs]
-    for pack in packs:
-        (pack / "failed.json").unlink(missing_ok=True)
-    waiting = sum(not settled(p) for p in packs)
-    if not waiting:
-        return 0
+    for pack in plan.packs:
+        (folder / "packs" / pack.id / "failed.json").unlink(missing_ok=True)
+    waiting = len(unfinished(plan, store))
     workers = [_start(plan, store, here, i) for i in range(min(here.workers, waiting))]
+    watch = _Watch(plan, store)
     interrupted = False
     with console.training(plan) as follow:
         while any(w.poll() is None for w in workers):
             try:
-                follow(_progress(plan, packs))
+                follow(watch.progress())
                 time.sleep(POLL_SECONDS)
             except KeyboardInterrupt:
                 for worker in workers:
@@ -45,28 +42,36 @@ def run(plan: Plan, store: Store, here: Machine, console: Console) -> int:
                 if not interrupted:
                     console.say("saving; interrupt again to leave at once")
                 interrupted = True
-        follow(_progress(plan, packs))
+        follow(watch.progress())
     if interrupted:
         return 130
-    dead = [w.returncode for w in workers if w.returncode not in (0, 1, 130)]
-    if dead and not all(settled(p) for p in packs):
-        console.say(
-            f"a worker ended with exit code {dead[0]}; see {folder}/worker-*.log, then run the same command again"
-        )
-    return 0 if all((p / "done.json").exists() for p in packs) else 1
+    for number, worker in enumerate(workers):
+        if worker.returncode not in (0, 130):
+            console.say(f"worker {number} ended with exit code {worker.returncode}: see {folder}/worker-{number}.log")
+    return 0 if len(watch.done) == len(plan.packs) else 1
 
 
-def _progress(plan: Plan, packs: list[Path]) -> Progress:
-    tokens, speed, reports = 0, 0.0, []
-    for pack, folder in zip(plan.packs, packs):
-        if (folder / "done.json").exists():
-            tokens += sum(m.tokens for m in pack.members)
-        elif report := progress(folder):
-            tokens += report["tokens"]
-            if (folder / "claim").exists():
-                speed += report["tokens_per_second"]
-                reports.append(report)
-    return Progress(tokens, speed, sum(settled(p) for p in packs), reports)
+class _Watch:
+    """How far the packs of a plan are; those that were seen done are not looked at again."""
+
+    def __init__(self, plan: Plan, store: Store):
+        self.plan, self.store = plan, store
+        self.done: dict[str, int] = {}  # pack -> tokens
+
+    def progress(self) -> Progress:
+        speed, tokens, reports = 0.0, 0, []
+        for pack in self.plan.packs:
+            if pack.id in self.done:
+                continue
+            folder = self.store.sweep(self.plan.name) / "packs" / pack.id
+            if report := progress(folder):
+                tokens += report["tokens"]
+                if (folder / "claim").exists():
+                    speed += report["tokens_per_second"]
+                    reports.append(report)
+            elif finished(pack, self.store):
+                self.done[pack.id] = sum(m.tokens for m in pack.members)
+        return Progress(tokens + sum(self.done.values()), speed, len(self.done), reports)
 
 
 def _start(plan: Plan, store: Store, here: Machine, number: int) -> subprocess.Popen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from proxytrain.config import Config
 from proxytrain.errors import RequestError
@@ -41,10 +42,19 @@ def machine(config: Config) -> Machine:
     threads = config.launch.threads
     if device == "cuda":
         workers = config.launch.workers or torch.cuda.device_count()
-        memory = int(0.9 * torch.cuda.get_device_properties(0).total_memory)
+        memory = int(0.9 * torch.cuda.mem_get_info()[0])
         each = memory // -(-workers // torch.cuda.device_count())
     else:
         workers = config.launch.workers or max(1, len(os.sched_getaffinity(0)) // threads)
-        memory = int(0.8 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        memory = int(0.8 * min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), _container_memory()))
         each = memory // workers
     return Machine(device, workers, threads, config.train.memory or each)
+
+
+def _container_memory() -> float:
+    """Bytes that this container or job may use (cgroup v2); infinite where nothing limits it."""
+    try:
+        text = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        return float("inf")
+    return float(text) if text.isdigit() else float("inf")

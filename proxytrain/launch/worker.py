@@ -1,4 +1,7 @@
-"""A worker: takes packs from a frozen plan until none is left. What `sweep` starts here and what a cluster runs."""
+"""A worker: takes packs from a frozen plan until none is left. What `sweep` starts here and what a cluster runs.
+
+Whether a pack is done is read off the store, from what its nodes have published; nothing else remembers it.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,11 @@ if TYPE_CHECKING:
     from proxytrain.train.members import Rows
 
 POLL_SECONDS = 0.5
-BEAT_SECONDS = 1.0
+REPORT_SECONDS = 1.0
 
 
 def work(plan: Plan, store: Store, device: str, threads: int) -> int:
-    """Train packs until all are done; the exit code of the worker: 0, 1 if a pack failed, 130 if interrupted.
+    """Train packs until all are done or lost; exit code 0, or 130 if interrupted. Failed packs are on record.
 
     Waits for packs that others hold, since what they hold may have to be taken over.
     """
@@ -38,45 +41,58 @@ def work(plan: Plan, store: Store, device: str, threads: int) -> int:
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     corpus = load(store.corpora(), plan.corpus)
-    root = store.sweep(plan.name) / "packs"
-    while not stopping() and (left := _left(plan, root, store)):
-        taken = _next(left, root, store)
+    folders = store.sweep(plan.name) / "packs"
+    while not stopping() and (left := unfinished(plan, store)):
+        taken = _next(left, folders, store)
         if taken is None:
             time.sleep(POLL_SECONDS)
             continue
         claim, pack = taken
-        try:
-            train_pack(
-                pack,
-                store=store,
-                corpus=corpus,
-                runs=plan.runs if plan.target is None else {**plan.runs, plan.target["id"]: plan.target},
-                train=plan.train,
-                micro_batches=plan.micro_batches[pack.id],
-                device=torch.device(device),
-                folder=root / pack.id,
-                attempt=claim.attempt,
-                should_stop=stopping,
-                report=_Reporter(claim, pack),
-            )
-            write_json(root / pack.id / "done.json", {"attempt": claim.attempt.name})
-            for attempt in (root / pack.id).glob("attempt-*"):
-                shutil.rmtree(attempt, ignore_errors=True)
-        except Interrupted:
-            break
-        except Exception:
-            if not settled(root / pack.id):  # else a worker that took over was faster
-                write_json(root / pack.id / "failed.json", {"traceback": traceback.format_exc()})
-        finally:
-            claim.release()
-    if stopping():
-        return 130
-    return 1 if any((root / p.id / "failed.json").exists() for p in plan.packs) else 0
+        with claim.held():
+            try:
+                train_pack(
+                    pack,
+                    store=store,
+                    corpus=corpus,
+                    runs=plan.runs if plan.target is None else {**plan.runs, plan.target["id"]: plan.target},
+                    train=plan.train,
+                    micro_batches=plan.micro_batches[pack.id],
+                    device=torch.device(device),
+                    folder=folders / pack.id,
+                    attempt=claim.attempt,
+                    should_stop=stopping,
+                    report=_Reporter(claim, pack),
+                )
+                for attempt in (folders / pack.id).glob("attempt-*"):
+                    shutil.rmtree(attempt, ignore_errors=True)
+            except Interrupted:
+                break
+            except Exception:
+                if not finished(pack, store):  # else a worker that took over was faster
+                    write_json(folders / pack.id / "failed.json", {"traceback": traceback.format_exc()})
+    return 130 if stopping() else 0
 
 
-def settled(folder: Path) -> bool:
-    """Whether a pack is done, or has failed."""
-    return (folder / "done.json").exists() or (folder / "failed.json").exists()
+def finished(pack: Pack, store: Store) -> bool:
+    """Whether all that a pack trains is published."""
+    nodes = [n for m in pack.members for n in m.nodes]
+    return all(
+        _published(store, n.key) and (n.run_id is None or (store.run(n.run_id) / "result.json").exists())
+        for n in reversed(nodes)
+    )
+
+
+def unfinished(plan: Plan, store: Store) -> list[Pack]:
+    """Packs that are still to be trained and can be: not failed, and waiting for nothing that will never come."""
+    left: list[Pack] = []
+    coming: set[Key] = set()
+    for pack in plan.packs:
+        if finished(pack, store) or (store.sweep(plan.name) / "packs" / pack.id / "failed.json").exists():
+            continue
+        if all(key in coming or _published(store, key) for key in pack.needs):
+            coming.update(n.key for m in pack.members for n in m.nodes)
+            left.append(pack)
+    return left
 
 
 def progress(folder: Path) -> dict | None:
@@ -85,27 +101,14 @@ def progress(folder: Path) -> dict | None:
     return read_json(attempts[-1] / "progress.json") if attempts else None
 
 
-def _left(plan: Plan, root: Path, store: Store) -> list[Pack]:
-    """Packs that are not settled, without those that wait for a state which a failed pack will never publish."""
-    left: list[Pack] = []
-    lost: set[Key] = set()
-    for pack in plan.packs:
-        if (root / pack.id / "done.json").exists():
-            continue
-        if (root / pack.id / "failed.json").exists() or any(k in lost and not _published(store, k) for k in pack.needs):
-            lost.update(n.key for m in pack.members for n in m.nodes)
-        else:
-            left.append(pack)
-    return left
-
-
-def _next(left: list[Pack], root: Path, store: Store) -> tuple[Claim, Pack] | None:
+def _next(left: list[Pack], folders: Path, store: Store) -> tuple[Claim, Pack] | None:
     """The first pack that can start and that nobody holds."""
     for pack in left:
-        if all(_published(store, key) for key in pack.needs) and (claim := take(root / pack.id)):
-            if not settled(root / pack.id):
+        if all(_published(store, key) for key in pack.needs) and (claim := take(folders / pack.id)):
+            if not finished(pack, store):
                 return claim, pack
             claim.release()
+            shutil.rmtree(claim.attempt, ignore_errors=True)
     return None
 
 
@@ -114,7 +117,7 @@ def _published(store: Store, key: Key) -> bool:
 
 
 class _Reporter:
-    """Heartbeat of the claim and `progress.json` of the attempt, once a second at most."""
+    """`progress.json` of an attempt, once a second at most."""
 
     def __init__(self, claim: Claim, pack: Pack):
         self.claim, self.pack = claim, pack
@@ -123,15 +126,13 @@ class _Reporter:
         self.begun: int | None = None
 
     def __call__(self, rows: Rows) -> None:
-        left = sum(a.member.end - a.position for a in rows.active)
+        done = self.total - sum(a.member.end - a.position for a in rows.active)
         if self.begun is None:
-            self.begun = self.total - left
+            self.begun = done
         now = time.monotonic()
-        if now - self.last < BEAT_SECONDS:
+        if now - self.last < REPORT_SECONDS:
             return
         self.last = now
-        self.claim.beat()
-        done = self.total - left
         content = {
             "tokens": done,
             "total": self.total,

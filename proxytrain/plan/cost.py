@@ -14,7 +14,7 @@ from proxytrain.plan.share import Node
 # one-thread workers slow each other down. On a GPU the launches of an update dominate at these sizes.
 CPU_FLOPS, CPU_FLOAT_SECONDS, CPU_UPDATE_SECONDS, CPU_SHARING = 100e9, 2.2e-9, 1.5e-3, 1.25
 GPU_FLOPS, GPU_UPDATE_SECONDS = 20e12, 12e-3
-CURVE_BYTES = 20  # a row of a curve
+CURVE_BYTES = 32  # a row of a curve
 
 
 def seconds(pack: Pack, device: str) -> float:

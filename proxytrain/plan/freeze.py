@@ -15,7 +15,7 @@ from proxytrain.config import Config, Train, build
 from proxytrain.errors import RequestError
 from proxytrain.plan import cost
 from proxytrain.plan.pack import Member, Pack, pack, work
-from proxytrain.plan.share import Key, Node, forest
+from proxytrain.plan.share import Key, Node, forest, lineages
 from proxytrain.runs import NUMERICS_VERSION, Recipe, Run, canonical, digest
 from proxytrain.schedule import Phase
 from proxytrain.store import Store, read_json, write_json
@@ -88,19 +88,9 @@ def make(
         If not even one sequence of some run fits into the memory of a worker.
     """
     nodes = forest(runs)
-    states: set[Key] = set()
-    done: set[Key] = set()
-    for line in {n.lineage for n in nodes.values()}:
-        for end, kept in store.stored(line).items():
-            done.add((line, end))
-            if kept:
-                states.add((line, end))
-    todo: dict[Key, Node] = {}
-    for key, node in (forest(runs, states) if states else nodes).items():
-        if key not in done:
-            todo[key] = node
-        elif node.run_id and store.result(node.run_id) is None:
-            todo[key] = dataclasses.replace(node, parent=key) if key in states else node
+    stored = {(name, end): kept for name in lineages(runs) for end, kept in store.stored(name).items()}
+    states = {key for key, kept in stored.items() if kept}
+    todo = _todo(forest(runs, states) if states else nodes, stored, store)
     packs = pack(todo, memory=memory, workers=workers, largest=LARGEST_PACK[device])
     try:
         micro = {p.id: cost.micro_batches(p, memory) for p in packs}
@@ -119,6 +109,27 @@ def make(
         packs=packs,
         costs=_costs(nodes, records, target, packs, workers, device, memory),
     )
+
+
+def _todo(nodes: dict[Key, Node], stored: dict[Key, bool], store: Store) -> dict[Key, Node]:
+    """What is still to be trained or evaluated.
+
+    A published node whose run has no result is evaluated from its own state. A state that was thrown away is trained
+    again if something starts from it, unless it diverged there.
+    """
+    chosen: dict[Key, Node] = {}
+    wanted: set[Key] = set()
+    for key, node in reversed(nodes.items()):
+        unevaluated = node.run_id is not None and store.result(node.run_id) is None
+        if key not in stored or (unevaluated and not stored[key]):
+            chosen[key] = node
+        elif unevaluated:
+            chosen[key] = dataclasses.replace(node, parent=key)
+        elif key in wanted and not stored[key] and store.segment_status(key) != "diverged":
+            chosen[key] = node
+        if key in chosen and chosen[key].parent:
+            wanted.add(chosen[key].parent)  # type: ignore[arg-type]
+    return {key: chosen[key] for key in nodes if key in chosen}
 
 
 def save(plan: Plan, path: Path) -> None:

@@ -1,14 +1,13 @@
 """Packing: nodes that must be trained become members (ways through several nodes), members of one shape become packs.
 
-A member follows a trunk through all its nodes; the endings that branch from it are members of later packs, which can
-be trained as soon as their first states are published. Packs are frozen: a plan names their members once and for all.
+A member follows a trunk through all its nodes; the endings that branch from it are members of later packs, which start
+once all the states that they branch from are published. Packs are frozen: a plan names their members once and for all.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -94,7 +93,8 @@ def _members(nodes: dict[Key, Node]) -> list[tuple[int, Member]]:
     """Ways through the nodes with their level: how many packs must come before."""
     children: dict[Key | None, list[Node]] = defaultdict(list)
     for node in nodes.values():
-        children[node.parent if node.parent in nodes else None].append(node)
+        waits = node.parent in nodes and node.parent != node.key  # a node of its own parent needs an evaluation only
+        children[node.parent if waits else None].append(node)
     found: list[tuple[int, Member]] = []
     waiting = [(0, node) for node in children[None]]
     while waiting:
@@ -115,8 +115,3 @@ def _fitting(recipe: Recipe, memory: int) -> int:
     sequences = recipe.batch_tokens // recipe.model.context
     one, two = (accounting.pack_bytes(recipe.model, recipe.vocab, k, recipe.batch_tokens) for k in (1, 2))
     return max(1, min(int((memory - one) / max(1, two - one)) + 1, MOST_SEQUENCES // sequences))
-
-
-def runs_of(packs: Collection[Pack]) -> list[str]:
-    """Ids of the runs that end in these packs."""
-    return [n.run_id for p in packs for m in p.members for n in m.nodes if n.run_id]

@@ -94,6 +94,11 @@ def forest(runs: Iterable[Run], stored: Iterable[Key] = ()) -> dict[Key, Node]:
     return dict(sorted(nodes.items(), key=lambda item: (item[1].end, item[0])))
 
 
+def lineages(runs: Iterable[Run]) -> set[str]:
+    """All lineages that these runs pass through."""
+    return {name for run in runs for name, _, _ in _way(run)}
+
+
 def _way(run: Run) -> list[tuple[str, int, Phase]]:
     """(lineage, end, phase) of each phase of a run."""
     parts = [run.phases[: i + 1] for i in range(len(run.phases))]

@@ -12,8 +12,7 @@ import numpy as np
 
 from proxytrain import accounting, sweep
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.fit import Fit, Prediction, load_fit
-from proxytrain.fit.table import read_runs
+from proxytrain.fit import Fit, Prediction
 from proxytrain.plan import freeze
 from proxytrain.store import Store, read_json
 
@@ -109,7 +108,7 @@ def collect(asked: sweep.Request) -> Facts:
     target = _row(asked.target_record, asked.store, {}) if asked.target_record else None
     fitted, prediction = None, None
     try:
-        fitted = _fit(asked)
+        fitted = sweep.fit(asked)
         if target:
             prediction = sweep.predict(asked, fitted)
     except Refusal as refusal:
@@ -181,26 +180,10 @@ def _unfinished(rows: list[Row]) -> list[tuple[str, str]]:
     return out
 
 
-def _fit(asked: sweep.Request) -> Fit:
-    """The fit on disk where it is of these runs and options, else a new one."""
-    path = asked.folder / "fit.json"
-    table = sweep.table(asked.store, [r.id for r in asked.runs])
-    try:
-        old = load_fit(path)
-        schedule = asked.config.fit.schedule or (asked.target_record or {}).get("schedule")
-        same = {**vars(old.config), "schedule": None} == {**vars(asked.config.fit), "schedule": None}
-        if same and old.config.schedule == schedule and old.data_hash == read_runs(table, old.config.columns).hash:
-            return old
-    except RequestError:  # missing, or of another version: fitted again
-        pass
-    asked.folder.mkdir(parents=True, exist_ok=True)
-    return sweep.fit(asked)
-
-
 def _used(asked: sweep.Request, rows: list[Row], fitted: Fit | None) -> list[Row]:
     if fitted is None:
         return []
-    order = sweep.table(asked.store, [r.id for r in asked.runs])["run"]
+    order = sweep.table(asked.store, asked.records)["run"]
     by_id = {r.id: r for r in rows}
     return [by_id[order[int(number) - 1]] for number in fitted.runs["row"]]
 

@@ -20,7 +20,7 @@ class Progress:
 
     tokens: int  # trained, of the plan's
     speed: float  # tokens a second, of all workers
-    packs: int  # settled
+    packs: int  # done
     under_way: list[dict[str, Any]]  # the latest reports of packs being trained
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -58,8 +59,8 @@ def _load(path: Path, pack: Pack, device: torch.device) -> Rows | None:
         rows = Rows.allocate(active, device)
         for i, (m, values) in enumerate(zip(meta, states, strict=True)):
             rows.restore(i, values, m["updates"])
-    except (OSError, ValueError, KeyError, IndexError, RuntimeError):
-        print(f"{path}: not a whole checkpoint; the one before it is used", flush=True)
+    except (OSError, EOFError, BadZipFile, ValueError, KeyError, IndexError, RuntimeError):
+        print(f"{path}: not a whole checkpoint; an earlier one is used, or the start", flush=True)
         return None
     return rows
 

@@ -28,6 +28,7 @@ from proxytrain.train.members import Active, Rows, sound
 from proxytrain.train.publish import Publisher
 
 FLUSH_UPDATES = 32  # losses are looked at so often
+EVALUATE_TOKENS = 4096  # at most so many at once
 FLUSH_TOKENS = 1 << 20  # and text is read at most so much ahead
 
 
@@ -64,7 +65,9 @@ def train_pack(
         After saving, when asked to stop.
     """
     recipe = pack.members[0].recipe
-    publisher = Publisher(store, corpus, runs, device)
+    how = {"members": len(pack.members), "micro_batches": micro_batches}
+    how |= {"eval_every": train.eval_every, "eval_tokens": train.eval_tokens}
+    publisher = Publisher(store, corpus, runs, device, how)
     rows = checkpoint.latest(folder, pack, device) or _start(pack, publisher, device)
     if rows is None:
         return
@@ -187,11 +190,10 @@ class Update:
         return torch.autocast(self.device.type, torch.bfloat16)
 
     def evaluate(self, flat: torch.Tensor, text: tuple) -> np.ndarray:
-        sequences = self.recipe.batch_tokens // self.recipe.model.context
+        model = self.recipe.model
+        chunk = max(1, min(self.recipe.batch_tokens, EVALUATE_TOKENS) // model.context)
         with self.precision():
-            return evaluate.losses(
-                flat, self.rows.layout, self.recipe.model, self.scale, text, -(-sequences // self.micro_batches)
-            )
+            return evaluate.losses(flat, self.rows.layout, model, self.scale, text, chunk)
 
     def updates(self, count: int, should_stop: Callable[[], bool]) -> None:
         """Up to `count` updates, fewer when asked to stop; curves and positions follow."""

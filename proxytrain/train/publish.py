@@ -22,8 +22,8 @@ from proxytrain.train.members import Active, sound
 class Publisher:
     """Writes what a pack has trained; reads the states that it starts from."""
 
-    def __init__(self, store: Store, corpus: Corpus, runs: dict[str, dict], device: torch.device):
-        self.store, self.corpus, self.runs, self.device = store, corpus, runs, device
+    def __init__(self, store: Store, corpus: Corpus, runs: dict[str, dict], device: torch.device, how: dict[str, int]):
+        self.store, self.corpus, self.runs, self.device, self.how = store, corpus, runs, device, how
 
     def segment(self, key: Key) -> dict[str, Any]:
         """`segment.json` of a published segment."""
@@ -93,6 +93,7 @@ class Publisher:
                 **status,
                 "seconds": a.seconds,
                 "path_seconds": before + a.seconds,
+                **self.how,
                 **self._environment,
             }
             write_json(folder / "segment.json", meta)

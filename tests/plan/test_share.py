@@ -17,7 +17,7 @@ BASE = ["model.width=32", "batch_tokens=1024", "warmup=8192"]
 def runs(*grids: dict, overrides: tuple[str, ...] = ()) -> list[Run]:
     tree = compose([*BASE, *overrides])
     build_config(tree)
-    return [run_of(c, "c", 256) for c in expand(tree, list(grids), group_loader())]
+    return [run_of(c, "c", 256) for c in expand(tree, list(grids), group_loader([*BASE, *overrides]))]
 
 
 def tokens(nodes) -> int:

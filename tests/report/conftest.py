@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import pytest
 
-from proxytrain.compose import compose
 from proxytrain.report import write
 from proxytrain.sweep import Request, fit, plan, predict, request, train
 from proxytrain.track.console import Console
@@ -42,8 +41,7 @@ def asking(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Request]:
     def ask(name: str, grids: str | None = None, target: str = TARGET, *overrides: str) -> Request:
         text = f"{base}sweep:\n  name: {name}\n  target: {target}\n  grids: {grids or GRIDS}\n"
         (folder / "experiment" / f"{name}.yaml").write_text(text)
-        tree = compose([f"experiment={name}", *overrides], str(folder))
-        return request(tree, str(folder), Console(quiet=True))
+        return request([f"experiment={name}", *overrides], str(folder), Console(quiet=True))
 
     return ask
 
