@@ -10,12 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from proxytrain import sweep
 from proxytrain.corpus import load
-from proxytrain.plan.pack import pack
-from proxytrain.plan.share import forest
+from proxytrain.launch.worker import finished
+from proxytrain.plan import freeze
+from proxytrain.plan.freeze import Plan
 from proxytrain.store import Store
 from proxytrain.train.loop import train_pack
 
@@ -42,22 +44,38 @@ TINY = [
 ]
 
 
+def planned(asked: sweep.Request, *, largest: int = 4) -> Plan:
+    """The request's plan for one worker of this machine, with packs of at most `largest` members."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(freeze.LARGEST_PACK, "cpu", largest)
+        return freeze.make(
+            asked.name,
+            asked.runs,
+            asked.records,
+            None,
+            store=asked.store,
+            train=asked.config.train,
+            workers=1,
+            device="cpu",
+            memory=1 << 40,
+        )
+
+
 def train(
     asked: sweep.Request,
+    made: Plan | None = None,
     *,
     largest: int = 4,
     micro_batches: int = 1,
     should_stop: Callable[[], bool] = lambda: False,
-    device: str = "cpu",
 ) -> None:
-    """Train a request's runs in this process, in packs of at most `largest`; what is there already is left out."""
-    nodes = forest(asked.runs)
-    states = {(n.lineage, e) for n in nodes.values() for e, kept in asked.store.stored(n.lineage).items() if kept}
-    there = {(n.lineage, e) for n in nodes.values() for e in asked.store.stored(n.lineage)}
-    todo = {k: n for k, n in forest(asked.runs, states).items() if k not in there}
-    for p in pack(todo, memory=1 << 40, workers=1, largest=largest):
+    """Train a request's runs in this process; what is there already is left out, checkpoints are gone on from."""
+    made = made or planned(asked, largest=largest)
+    for p in made.packs:
+        if finished(p, asked.store):
+            continue
         folder = asked.folder / "packs" / p.id
-        attempt = folder / f"attempt-{len(list(folder.glob('attempt-*'))) + 1}"
+        attempt = folder / f"attempt-{len(list(folder.glob('attempt-*'))) + 1:03d}"
         attempt.mkdir(parents=True)
         train_pack(
             p,
@@ -66,7 +84,7 @@ def train(
             runs={r["id"]: r for r in asked.records},
             train=asked.config.train,
             micro_batches=micro_batches,
-            device=torch.device(device),
+            device=torch.device("cpu"),
             folder=folder,
             attempt=attempt,
             should_stop=should_stop,

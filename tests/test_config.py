@@ -70,7 +70,9 @@ WRONG = [
     (["data.unit=word"], "data.unit=word: allowed are document, line"),
     (["experiment=quickstrat"], "experiment=quickstrat: unknown; allowed are"),
     (["launch.workers=0"], "launch.workers=0: must be above 0"),
-    (["tokens=nan"], "tokens"),
+    (["tokens=nan"], "tokens=nan: a whole number"),
+    (["tokens=inf"], "tokens=inf: a whole number"),
+    (["lr=1e400"], "lr=inf: a number"),
 ]
 
 
@@ -106,6 +108,18 @@ def test_a_group_is_chosen_by_name_with_keys_beside_it():
     assert (a.schedule.name, b.schedule.name, b.schedule.amplitude) == ("cosine", "power", 4.6)
     (c,) = grid({"schedule": {"name": "cosine", "final": 0.3}})
     assert (c.schedule.name, c.schedule.final) == ("cosine", 0.3)
+
+
+def test_what_the_user_sets_in_a_group_holds_for_the_options_of_a_grid():
+    overrides = ("model.width=16", "model.head_size=8", "schedule.decay=0.5")
+    a, b, c = grid({"model": ["gpt", "plain"]}, {"schedule": "cosine"}, overrides=overrides)
+    assert (a.model.width, a.model.shift_keys, b.model.width, b.model.shift_keys) == (16, True, 16, False)
+    assert (a.schedule.decay, c.schedule.name) == (0.5, "cosine")
+
+
+def test_a_base_that_no_run_uses_is_not_checked():
+    (config,) = grid({"model": {"width": 24, "head_size": 12}}, overrides=("model.width=33",))
+    assert config.model.width == 24
 
 
 def test_a_length_in_a_grid_replaces_the_base_s():

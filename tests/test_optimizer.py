@@ -12,7 +12,7 @@ ADAMW = Optimizer("adamw", 0.9, 0.95, 1e-8, 0.1, 1.0, 0.0)
 P = 7
 
 
-def run(decay: list[float], clip: list[float], lr: list[float], updates: int = 20) -> torch.Tensor:
+def run(decay: list[float], clip: list[float], lr: list[float], updates: int = 20, multipliers=None) -> torch.Tensor:
     K = len(lr)
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(P, generator=generator)
@@ -26,8 +26,8 @@ def run(decay: list[float], clip: list[float], lr: list[float], updates: int = 2
             lr=torch.tensor(lr, dtype=torch.float64)[:, None],
             decay=torch.tensor(decay)[:, None],
             clip=torch.tensor(clip)[:, None],
-            lr_multiplier=torch.ones(P),
-            decay_multiplier=torch.ones(P),
+            lr_multiplier=torch.ones(P) if multipliers is None else multipliers,
+            decay_multiplier=torch.ones(P) if multipliers is None else multipliers,
         )
     return state.weights
 
@@ -48,6 +48,14 @@ def test_it_is_torch_s_adamw_with_a_rate_a_decay_and_a_clip_a_member():
     ours = run(decay, clip, lr)
     for k in range(3):
         assert ours[k].tolist() == pytest.approx(torch_adamw(lr[k], decay[k], clip[k]).tolist(), rel=1e-4, abs=1e-6)
+
+
+def test_multipliers_are_rates_and_decays_of_their_own():
+    scaled = run([0.01], [float("inf")], [1e-2], multipliers=torch.tensor([1.0, 0.25, 0.0, 1, 1, 1, 1]))
+    whole, quarter = run([0.01], [float("inf")], [1e-2]), run([0.0025], [float("inf")], [2.5e-3])
+    assert scaled[0, 0] == whole[0, 0]
+    assert scaled[0, 1].item() == pytest.approx(quarter[0, 1].item(), rel=1e-5)
+    assert scaled[0, 2] == torch.randn(P, generator=torch.Generator().manual_seed(0))[2]
 
 
 def test_a_diverged_member_leaves_the_others_alone():

@@ -30,7 +30,7 @@ CHANGES = [
 SAME = [
     "train.device=cpu", "train.memory=1e9", "train.checkpoint_seconds=1", "train.eval_every=1000", "launch.workers=7",
     "train.eval_tokens=64", "launch.threads=2", "store=elsewhere", "sweep.name=other", "fit.level=.8", "data_seed=0",
-    "tokens=1_000_100",
+    "tokens=1_000_100", "model.conv_attention=3.0",
 ]  # fmt: skip
 
 
@@ -46,6 +46,17 @@ def test_the_corpus_is_part_of_the_id():
 @pytest.mark.parametrize("change", SAME)
 def test_what_does_not_change_the_result_does_not_change_the_id(change):
     assert run(change).id == run().id
+
+
+@pytest.mark.parametrize(
+    ("base", "change"),
+    [
+        (["parametrization=sp"], "parametrization.base_width=64"),
+        (["model.tied=true", "parametrization.readout_std=1"], "parametrization.readout_std=2"),
+    ],
+)
+def test_keys_without_an_effect_do_not_tell_runs_apart(base, change):
+    assert run(*base).id == run(*base, change).id
 
 
 def test_ids_stay_what_they_were():

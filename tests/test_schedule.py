@@ -110,6 +110,7 @@ def test_phases_are_whole_updates():
     [
         (WSD_SQRT, 8_000, "warmup=10000"),
         (WSD("wsd", 2_000_000, "sqrt", 0.0, None), 1_000_000, "schedule.decay=2e\\+06"),
+        (WSD("wsd", 1, "sqrt", 0.0, None), 1_000_000, "shorter than one update"),
         (WSD("wsd", 0.2, "exp", 0.0, None), 1_000_000, "schedule.final=0"),
         (WSD("wsd", 0.2, "half_life", 0.0, None), 1_000_000, "schedule.half_life=null"),
         (Power("power", 1, 1.0, -0.5, 0.1, "sqrt", 0.0, None), 1_000_000, "exactly one"),

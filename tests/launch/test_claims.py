@@ -10,12 +10,20 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from proxytrain.launch import claims
 from proxytrain.launch.claims import STALE_SECONDS, holder, take
 
 HOLD = (
     "import sys, time; from pathlib import Path; from proxytrain.launch.claims import take\n"
     "print(take(Path(sys.argv[1])) is not None, flush=True); time.sleep(60)"
 )
+
+
+def overdue(claim: Path) -> None:
+    old = time.time() - STALE_SECONDS - 5
+    os.utime(claim, (old, old))
 
 
 def test_a_claim_is_held_until_it_is_released(tmp_path):
@@ -55,12 +63,49 @@ def test_a_silent_worker_of_another_machine_is_overdue_after_a_while(tmp_path):
     who = json.loads(claim.path.read_text())
     claim.path.write_text(json.dumps({**who, "host": "elsewhere", "pid": 1}))
     assert take(tmp_path / "pack") is None
-    old = time.time() - STALE_SECONDS - 5
-    os.utime(claim.path, (old, old))
+    overdue(claim.path)
     assert take(tmp_path / "pack") is not None
 
 
-def test_a_claim_that_is_not_a_claim_is_overdue_too(tmp_path: Path):
+@pytest.mark.parametrize("content", ["", "[]", "{", "\x00\xff"])
+def test_a_claim_that_is_not_a_claim_is_overdue_too(tmp_path: Path, content):
     (tmp_path / "pack").mkdir()
-    (tmp_path / "pack" / "claim").write_text("")
-    assert holder(tmp_path / "pack") is None
+    claim = tmp_path / "pack" / "claim"
+    claim.write_text(content)
+    assert take(tmp_path / "pack") is None
+    overdue(claim)
+    assert take(tmp_path / "pack") is not None
+
+
+def test_a_late_worker_does_not_touch_the_claim_of_another(tmp_path):
+    late = take(tmp_path / "pack")
+    who = json.loads(late.path.read_text())
+    late.path.write_text(json.dumps({**who, "host": "elsewhere"}))
+    overdue(late.path)
+    second = take(tmp_path / "pack")
+    assert second is not None
+    late.release()
+    assert take(tmp_path / "pack") is None
+    second.release()
+    assert take(tmp_path / "pack") is not None
+
+
+def test_a_claim_is_kept_alive_while_it_is_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "BEAT_SECONDS", 0.05)
+    claim = take(tmp_path / "pack")
+    with claim.held():
+        overdue(claim.path)
+        time.sleep(0.5)
+        assert time.time() - claim.path.stat().st_mtime < 5
+    assert not claim.path.exists()
+
+
+def test_a_live_worker_of_this_machine_is_never_overdue_but_a_stopped_one_is(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "pack")], stdout=subprocess.PIPE) as worker:
+        assert worker.stdout.readline() == b"True\n"
+        overdue(tmp_path / "pack" / "claim")
+        assert take(tmp_path / "pack") is None
+        os.kill(worker.pid, signal.SIGSTOP)
+        time.sleep(0.2)
+        assert take(tmp_path / "pack") is not None
+        os.kill(worker.pid, signal.SIGKILL)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
-from support import assert_same_bits, outcome, train
+from support import assert_same_bits, outcome, planned, train
 
+from proxytrain import sweep
 from proxytrain.train.loop import Interrupted
 
 SEEDS = "sweep.grids=[{init_seed:[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15],schedule:constant,data_seed:[null,7]}]"
@@ -80,10 +82,11 @@ def test_a_longer_length_added_later_trains_only_what_is_new(ask, alone):
 
 def test_interruptions_change_nothing(ask, alone):
     asked = ask(LENGTHS, "train.checkpoint_seconds=1e9")
+    made = planned(asked)
     stops = 0
     for _ in range(1000):
         try:
-            train_again(asked, after(7))
+            train(asked, made, should_stop=after(7))
             break
         except Interrupted:
             stops += 1
@@ -97,36 +100,6 @@ def after(updates: int):
     """Asks to stop once so many updates are made, and from then on."""
     left = itertools.count(updates, -1)
     return lambda: next(left) <= 1
-
-
-def train_again(asked, should_stop) -> None:
-    """The same frozen packs again: what is published is published, the rest goes on from its checkpoint."""
-    import torch
-
-    from proxytrain.plan.pack import pack
-    from proxytrain.plan.share import forest
-    from proxytrain.train.loop import train_pack
-
-    for p in pack(forest(asked.runs), memory=1 << 40, workers=1, largest=4):
-        folder = asked.folder / "packs" / p.id
-        if (folder / "done").exists():
-            continue
-        attempt = folder / f"attempt-{len(list(folder.glob('attempt-*'))) + 1:03d}"
-        attempt.mkdir(parents=True)
-        train_pack(
-            p,
-            store=asked.store,
-            corpus=asked.corpus,
-            runs={r["id"]: r for r in asked.records},
-            train=asked.config.train,
-            micro_batches=1,
-            device=torch.device("cpu"),
-            folder=folder,
-            attempt=attempt,
-            should_stop=should_stop,
-            report=lambda rows: None,
-        )
-        (folder / "done").touch()
 
 
 def test_a_diverged_member_is_retired_and_its_neighbours_keep_their_bits(ask, alone):
@@ -159,14 +132,16 @@ def test_micro_batches_agree_with_the_whole_batch(ask, tmp_path, corpora):
         assert other == pytest.approx(losses[0], rel=1e-3)
 
 
-def test_a_broken_checkpoint_means_the_one_before_it_or_the_start(ask, alone, capsys):
+@pytest.mark.parametrize("file", ["state.npy", "curves.npz", "meta.json"])
+@pytest.mark.parametrize("length", [0, 100])
+def test_a_broken_checkpoint_means_the_one_before_it_or_the_start(ask, alone, capsys, file, length):
     asked = ask("sweep.grids=[{init_seed:[0,1]}]")
+    made = planned(asked)
     with pytest.raises(Interrupted):
-        train_again(asked, after(20))
+        train(asked, made, should_stop=after(20))
     (checkpoint,) = asked.folder.glob("packs/*/attempt-*/checkpoint-*")
-    state = checkpoint / "state.npy"
-    state.write_bytes(state.read_bytes()[:1000])
-    train_again(asked, lambda: False)
+    (checkpoint / file).write_bytes((checkpoint / file).read_bytes()[:length])
+    train(asked, made)
     assert "not a whole checkpoint" in capsys.readouterr().out
     for run in asked.runs:
         assert_same_bits(outcome(asked.store, run.id), alone(ask, run))
@@ -174,9 +149,53 @@ def test_a_broken_checkpoint_means_the_one_before_it_or_the_start(ask, alone, ca
 
 def test_what_is_published_first_stays(ask):
     asked = ask()
-    train_again(asked, lambda: False)
+    made = planned(asked)
+    train(asked, made)
     before = {p: p.read_bytes() for p in asked.store.root.glob("segments/*/*/*")}
-    for done in asked.folder.glob("packs/*/done"):
-        done.unlink()
-    train_again(asked, lambda: False)
+    for result in asked.store.root.glob("runs/*"):
+        shutil.rmtree(result)
+    train(asked, made)
     assert before == {p: p.read_bytes() for p in asked.store.root.glob("segments/*/*/*")}
+    assert sweep.missing(asked.store, asked.runs) == []
+
+
+def test_a_run_that_ends_at_a_stored_state_is_evaluated_there(ask, alone):
+    train(ask("tokens=10240"))  # its decay starts at 8192
+    asked = ask("schedule=constant", "tokens=8192", "sweep.name=later")
+    made = planned(asked)
+    assert sum(m.tokens for p in made.packs for m in p.members) == 0
+    train(asked, made)
+    assert_same_bits(outcome(asked.store, asked.runs[0].id), alone(ask, asked.runs[0]))
+
+
+def test_a_state_that_was_thrown_away_is_made_again(ask, alone):
+    train(ask("sweep.grids=[{tokens:[4096,8192]}]"))
+    longer = ask("sweep.grids=[{tokens:[4096,8192,16384]}]")
+    for state in longer.store.root.glob("segments/*/*/state.npy"):
+        state.unlink()
+    train(longer)
+    for run in longer.runs:
+        assert_same_bits(outcome(longer.store, run.id), alone(ask, run))
+
+
+def test_any_history_of_sweeps_ends_with_every_run_trained(ask):
+    random = np.random.default_rng(0)
+    for _ in range(30):
+        lengths = sorted(random.choice([2048, 4096, 6144, 8192, 10240], 2, replace=False).tolist())
+        schedules = random.choice(["wsd", "constant", "cosine", "power"], 2, replace=False).tolist()
+        asked = ask(f"sweep.grids=[{{tokens:{lengths},schedule:{schedules}}}]".replace(" ", "").replace("'", ""))
+        made = planned(asked)
+        if random.random() < 0.3:
+            for state in asked.store.root.glob("segments/*/*/state.npy"):
+                if random.random() < 0.5:
+                    state.unlink()
+            made = planned(asked)
+        if random.random() < 0.3:
+            for result in asked.store.root.glob("runs/*"):
+                shutil.rmtree(result)
+            made = planned(asked)
+        train(asked, made)
+        assert sweep.missing(asked.store, asked.runs) == []
+        for run in asked.runs:
+            B = run.recipe.batch_tokens
+            assert asked.store.curve(run.id).tokens.tolist() == list(range(B, run.tokens + 1, B))
