@@ -167,6 +167,7 @@ def simulate(laws: list[str], count: int) -> list[dict[str, Any]]:
                 results.append(score(*(np.array([v]) for v in (p.loss, p.low, p.high, loss))))
             mean = {k: float(np.mean([r[k] for r in results])) for k in results[0]}
             rows.append({"truth": name, "law": law, "sweeps": count, **mean})
+            show(rows[-1:])
     return rows
 
 
@@ -219,7 +220,6 @@ def main() -> None:
     else:
         print(f"{options.data}: published tables are not at hand; simulation only")
     figures["simulation"] = simulate(["chinchilla", "params_at_tokens", "auto"], options.sweeps)
-    show(figures["simulation"])
     options.out.write_text(json.dumps(figures, indent=2) + "\n")
 
 
