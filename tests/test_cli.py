@@ -165,7 +165,7 @@ def kill_workers(cwd: Path) -> None:
 def test_an_interrupt_saves_and_the_same_command_goes_on(tmp_path, corpora):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "corpora").symlink_to(corpora)
-    command = [*TINY_TEXT, *TINY, "sweep.name=s", "sweep.grids=[{tokens:1M,init_seed:[0,1]}]", "launch.workers=2"]
+    command = [*TINY_TEXT, *TINY, "sweep.name=s", "sweep.grids=[{tokens:300K,init_seed:[0,1]}]", "launch.workers=2"]
     process = subprocess.Popen(
         [sys.executable, "-m", "proxytrain", "sweep", *command], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
