@@ -42,7 +42,8 @@ def work(plan: Plan, store: Store, device: str, threads: int) -> int:
     torch.set_flush_denormal(True)
     corpus = load(store.corpora(), plan.corpus)
     folders = store.sweep(plan.name) / "packs"
-    while not stopping() and (left := unfinished(plan, store)):
+    done: set[str] = set()
+    while not stopping() and (left := unfinished(plan, store, done)):
         taken = _next(left, folders, store)
         if taken is None:
             time.sleep(POLL_SECONDS)
@@ -82,12 +83,18 @@ def finished(pack: Pack, store: Store) -> bool:
     )
 
 
-def unfinished(plan: Plan, store: Store) -> list[Pack]:
-    """Packs that are still to be trained and can be: not failed, and waiting for nothing that will never come."""
+def unfinished(plan: Plan, store: Store, done: set[str] | None = None) -> list[Pack]:
+    """Packs that are still to be trained and can be: not failed, and waiting for nothing that will never come.
+
+    `done` keeps the ids of packs that were seen finished; they are not looked at again.
+    """
     left: list[Pack] = []
     coming: set[Key] = set()
+    done = set() if done is None else done
     for pack in plan.packs:
-        if finished(pack, store) or (store.sweep(plan.name) / "packs" / pack.id / "failed.json").exists():
+        if pack.id not in done and finished(pack, store):
+            done.add(pack.id)
+        if pack.id in done or (store.sweep(plan.name) / "packs" / pack.id / "failed.json").exists():
             continue
         if all(key in coming or _published(store, key) for key in pack.needs):
             coming.update(n.key for m in pack.members for n in m.nodes)
