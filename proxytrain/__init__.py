@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from proxytrain.errors import Refusal, RequestError
-    from proxytrain.fit import Fit, Prediction, fit_losses, load_fit
+    from proxytrain.fit import Fit, Prediction, compare, fit_losses, load_fit
     from proxytrain.store import RunCurve, Store
 
 _ROOMS = {
@@ -20,10 +20,11 @@ _ROOMS = {
     "RequestError": "errors",
     "RunCurve": "store",
     "Store": "store",
+    "compare": "fit",
     "fit_losses": "fit",
     "load_fit": "fit",
 }
-__all__ = ["Fit", "Prediction", "Refusal", "RequestError", "RunCurve", "Store", "fit_losses", "load_fit"]
+__all__ = ["Fit", "Prediction", "Refusal", "RequestError", "RunCurve", "Store", "compare", "fit_losses", "load_fit"]
 
 
 def __getattr__(name: str) -> Any:
