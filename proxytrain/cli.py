@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +62,13 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"no answer: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # `proxytrain plan | head`
-        sys.stderr.close()
-        return 0
     except OSError as error:
-        if options.debug or error.filename is None:
+        if isinstance(error, BrokenPipeError):  # `proxytrain plan | head`
+            sys.stderr.close()
+            return 0
+        if options.debug:
             raise
-        print(f"proxytrain {argv[0]}: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"proxytrain {argv[0]}: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
@@ -88,7 +89,7 @@ def sweep(options: argparse.Namespace) -> int:
     if code == 130:
         raise KeyboardInterrupt
     if code and job.missing(asked.store, asked.runs):
-        console.say(f"some runs failed; `proxytrain status sweep.name={asked.name}` says why")
+        console.say(f"some runs failed; `proxytrain status{_where(asked)} sweep.name={asked.name}` says why")
         return 1
     return _conclude(asked)
 
@@ -170,17 +171,19 @@ def fit(options: argparse.Namespace) -> int:
     from proxytrain.fit import fit_losses
 
     config = _config(options)
-    if config.table:
+    path = Path(config.file or "fit.json")
+    if path.is_dir() or not path.parent.is_dir():
+        raise RequestError(f"file={path}: {'a folder' if path.is_dir() else 'its folder does not exist'}; name a file")
+    if config.table is not None:
         result = fit_losses(config.table, **vars(config.fit))
-        path = Path(config.file or "fit.json")
         result.save(path)
     else:
         asked, _ = _request(options)
         result = job.fit(asked)
-        path = asked.folder / "fit.json"
         if config.file:
-            path = Path(config.file)
             result.save(path)
+        else:
+            path = asked.folder / "fit.json"
     print("\n".join(result.summary()))
     print(f"written to {path}")
     return 0
@@ -192,6 +195,8 @@ def predict(options: argparse.Namespace) -> int:
     from proxytrain.track.text import sentence
 
     config = _config(options)
+    if config.params is None and config.file:
+        raise RequestError("params=null: give params=... with file=..., such as params=7e9")
     if config.params is None:
         asked, _ = _request(options)
         if not asked.target:
@@ -202,7 +207,11 @@ def predict(options: argparse.Namespace) -> int:
         raise RequestError("tokens=null: give the length of the run to predict, such as tokens=2e12")
     path = _fit_file(options, config)
     fitted = load_fit(path)
-    answer = fitted.predict(params=config.params, tokens=config.tokens)
+    given = {o.partition("=")[0].lstrip("+") for o in options.overrides}
+    anyway = fitted.config.allow_extrapolation or config.fit.allow_extrapolation
+    fitted = replace(fitted, config=replace(fitted.config, allow_extrapolation=anyway))
+    level = config.fit.level if "fit.level" in given else None
+    answer = fitted.predict(params=config.params, tokens=config.tokens, level=level)
     if options.json:
         print(json.dumps(vars(answer), indent=1))
     else:
@@ -229,7 +238,9 @@ def verify(options: argparse.Namespace) -> int:
         if code == 130:
             raise KeyboardInterrupt
         if code:
-            raise Refusal(f"the target's run failed; see `proxytrain status sweep.name={asked.name}.verify`")
+            raise Refusal(
+                f"the target's run failed; see `proxytrain status{_where(asked)} sweep.name={asked.name}.verify`"
+            )
     return _conclude(asked)
 
 
@@ -255,7 +266,7 @@ def _train_one(asked: Any, job: Any, console: Any) -> int:
         raise KeyboardInterrupt
     result = asked.store.result(run.id)
     if result is None:
-        raise Refusal(f"the run failed; `proxytrain status sweep.name=run-{run.id}` says why")
+        raise Refusal(f"the run failed; `proxytrain status{_where(asked)} sweep.name=run-{run.id}` says why")
     print("\n".join(result_lines(asked.store, result)))
     return 0 if result["status"] == "done" else 1
 
@@ -271,8 +282,12 @@ def _multirun(options: argparse.Namespace) -> int:
 
     def one(config: Any) -> float:
         console = Console(options.quiet)
-        asked = job.request(list(HydraConfig.get().overrides.task), options.config_dir, console)
-        _train_one(asked, job, console)
+        try:
+            asked = job.request(list(HydraConfig.get().overrides.task), options.config_dir, console)
+            _train_one(asked, job, console)
+        except RequestError as error:  # Hydra would show a traceback
+            print(f"proxytrain train: {error}", file=sys.stderr)
+            sys.exit(2)
         result = asked.store.result(asked.runs[0].id) or {}
         return float(result.get("final_loss") or "nan")
 
@@ -330,6 +345,10 @@ def _fit_file(options: argparse.Namespace, config: Any) -> Path:
     raise RequestError(
         f"file={config.file or 'null'}: no {' and no '.join(map(str, places))}; `proxytrain fit` writes it"
     )
+
+
+def _where(asked: Any) -> str:
+    return "" if str(asked.store.root) == "runs" else f" store={asked.store.root}"
 
 
 def _request(options: argparse.Namespace) -> tuple[Any, Any]:

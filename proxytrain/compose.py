@@ -12,6 +12,8 @@ from typing import Any
 from proxytrain.errors import RequestError
 
 Tree = dict[str, Any]
+# keys that hold mappings and lists of the user's own making, on which Hydra imposes no structure
+FREE = ("sweep.target", "sweep.grids", "fit.columns")
 
 
 def conf_dir() -> Path:
@@ -48,13 +50,19 @@ def compose(overrides: list[str], config_dir: str | None = None) -> Tree:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            config = hydra_compose("config", overrides=[*extra, *overrides])
+            config = hydra_compose("config", overrides=[*extra, *(o for o in overrides if not _is_free(o))])
             tree: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        _set_free(tree, filter(_is_free, overrides))
+    except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         raise RequestError(_one_line(error, overrides)) from error
     finally:
         GlobalHydra.instance().hydra = outer
     return dict(tree)
+
+
+def quoted(value: str) -> str:
+    """A text as Hydra's grammar reads it back, whatever is in it."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value) + "'"
 
 
 def group_loader(overrides: list[str], config_dir: str | None = None) -> Callable[[str, str], Tree]:
@@ -92,6 +100,25 @@ def _one_line(error: Exception, overrides: list[str]) -> str:
     if "mismatched input" in text or "LexerNoViableAlt" in text or "no viable alternative" in text:
         return f"not understood: {lines[0]}; an override reads key=value, with quotes against the shell"
     return re.sub(r"\s*See https?://\S+.*", "", text)
+
+
+def _is_free(override: str) -> bool:
+    key = override.partition("=")[0].lstrip("+")
+    return key in FREE or key.startswith(tuple(f"{name}." for name in FREE))
+
+
+def _set_free(tree: Tree, overrides: Iterator[str]) -> None:
+    """Keys of `FREE`: given whole they replace what was there, and below them any key may be set."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    for override in overrides:
+        parsed = OverridesParser.create().parse_override(override)
+        *path, last = parsed.key_or_group.split(".")
+        node = tree
+        for part in path:
+            node[part] = node.get(part) or {}
+            node = node[part]
+        node[last] = parsed.value()
 
 
 def _groups_chosen(overrides: list[str]) -> list[str]:

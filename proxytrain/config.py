@@ -72,7 +72,7 @@ class TokensData:
     val: list[str]  # empty: the last val_fraction of the training files
     dtype: str  # uint16 | uint32
     vocab_size: int
-    bytes_per_token: float | None  # of the tokenizer that made them, for bits a byte
+    bytes_per_token: PositiveFloat | None  # of the tokenizer that made them, for bits a byte
     val_fraction: float
     val_tokens: int
     allow_repeat: bool

@@ -75,7 +75,8 @@ class Store:
             names = os.listdir(folder)
         except FileNotFoundError:
             return {}
-        return {int(n): (folder / n / "state.npy").exists() for n in names if n.isdigit()}
+        whole = [n for n in names if n.isdigit() and (folder / n / "segment.json").exists()]
+        return {int(n): (folder / n / "state.npy").exists() for n in whole}
 
     def result(self, run_id: str) -> dict[str, Any] | None:
         """`result.json` of a run; None while there is none."""

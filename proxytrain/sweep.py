@@ -6,6 +6,7 @@ Each function takes what the one before returned, so that the verbs are short ch
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,7 +18,7 @@ from proxytrain.compose import Tree, compose, group_loader
 from proxytrain.config import Config, build
 from proxytrain.corpus import Corpus, Stream, prepare
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.fit import Fit, Prediction, fit_losses, load_fit
+from proxytrain.fit import LAWS, Fit, Prediction, fit_losses, load_fit
 from proxytrain.launch import local
 from proxytrain.launch.claims import holder
 from proxytrain.launch.machine import machine
@@ -64,11 +65,15 @@ def request(overrides: list[str], config_dir: str | None, console: Console) -> R
     store = Store(config.store)
     store.sweep(config.sweep.name)
     group = group_loader(overrides, config_dir)
+    _check_fit(config)
     configs = expand(tree, config.sweep.grids, group)
     target_config = point(tree, config.sweep.target, group, "sweep.target") if config.sweep.target else None
     corpus = prepare(config.data, store.corpora(), console.corpus(), console.say)
     manifest = corpus.manifest
     by_id = {run.id: (run, c) for c in configs for run in [run_of(c, manifest.content_hash, manifest.vocab_size)]}
+    known = {run.schedule for run, _ in by_id.values()}
+    if config.fit.schedule is not None and config.fit.schedule not in known:
+        raise RequestError(f"fit.schedule={config.fit.schedule}: no run has it; there are {', '.join(sorted(known))}")
     target = run_of(target_config, manifest.content_hash, manifest.vocab_size) if target_config else None
     runs = [run for run, _ in by_id.values()]
     for run in [*runs, *([target] if target else [])]:
@@ -278,6 +283,15 @@ def progress_of(store: Store, name: str) -> dict[str, Any]:
                 elif held:
                     state.update(state="running", on=f"{held['host']} (pid {held['pid']})", report=report)
     return {"plan": made, "runs": states}
+
+
+def _check_fit(config: Config) -> None:
+    """A law that does not exist must not be found out after hours of training."""
+    law = config.fit.law
+    if law != "auto" and law not in LAWS:
+        near = difflib.get_close_matches(law, LAWS, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise RequestError(f"fit.law={law}: unknown{hint}; allowed are auto, {', '.join(LAWS)}")
 
 
 def _leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,6 +72,31 @@ def test_a_longer_length_added_later_trains_only_what_is_new(swept):
     new = set(store.root.glob("segments/*/*")) - before
     assert len(new) == 16
     assert {int(p.name) for p in new} == {104960, 131072}
+
+
+def test_a_store_may_have_any_name(tmp_path, corpora):
+    folder = tmp_path / "it's (a) [störe], k=v"
+    (folder / "runs").mkdir(parents=True)
+    (folder / "runs" / "corpora").symlink_to(corpora)
+    assert "1 runs done" in proxytrain("sweep", *TINY_TEXT, *TINY, "sweep.name=s", cwd=folder).stdout
+
+
+def test_damage_heals(swept, tmp_path):
+    shutil.copytree(swept / "runs", tmp_path / "runs", symlinks=True)
+    store = Store(tmp_path / "runs")
+    plan = json.loads((tmp_path / "runs/sweeps/s/plan.json").read_text())
+    ids = list(plan["runs"])
+    before = {i: outcome(store, i) for i in ids}
+    for run_id in ids[:6]:
+        (store.run(run_id) / "result.json").unlink()
+    for path in sorted(store.root.glob("segments/*/*/state.npy"))[::2]:
+        (path.parent / "segment.json").unlink()
+    (tmp_path / "runs/sweeps/s/plan.json").write_text("[]")
+    assert "not a plan" in proxytrain("sweep", *SWEEP, cwd=tmp_path, check=2).stderr
+    (tmp_path / "runs/sweeps/s/plan.json").unlink()
+    proxytrain("sweep", *SWEEP, cwd=tmp_path)
+    for run_id in ids:
+        assert_same_bits(outcome(store, run_id), before[run_id])
 
 
 def test_status_tells_what_is_done(swept):
@@ -235,6 +261,12 @@ WRONG = [
     (["fit", "table=nothing.csv"], "nothing.csv", 2),
     (["predict", "params=1e9", "tokens=1e9"], "`proxytrain fit` writes it", 2),
     (["predict", "params=1e9"], "tokens=null", 2),
+    (["predict", "tokens=1e9", "file=f.json"], "params=null", 2),
+    (["fit", "table="], "table", 2),
+    (["fit", "table=l.csv", "file=runs"], "file=runs: a folder", 2),
+    (["sweep", "fit.law=chinchila"], "did you mean chinchilla?", 2),
+    (["sweep", "fit.schedule=cosin"], "fit.schedule=cosin: no run has it", 2),
+    (["sweep", "sweep.grids=[{modle.width:3}]"], "did you mean model?", 2),
     (["verify"], "nothing to verify", 2),
     (["work", "sweep.name=none"], "no such plan", 2),
     (["status", "sweep.name=none"], "no such plan", 2),

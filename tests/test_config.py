@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxytrain.compose import compose, conf_dir, group_loader
+from proxytrain.compose import compose, conf_dir, group_loader, quoted
 from proxytrain.config import build_config, parse_number
 from proxytrain.errors import RequestError
 from proxytrain.plan.grid import expand, point
@@ -132,8 +132,10 @@ def test_a_length_in_a_grid_replaces_the_base_s():
     [
         ({"model": {"width": []}}, "sweep.grids[0].model.width=[]: an axis needs at least one value"),
         ({"model": {"widht": [3]}}, "model.widht: no such key"),
-        ({"data": {"unit": ["line"]}}, "cannot be varied in a grid"),
+        ({"data": {"unit": ["line"]}}, "sweep.grids[0].data.unit: cannot be varied"),
         ({"lr": ["x"]}, "lr=x: a number"),
+        ({"modle.width": 3}, "sweep.grids[0].modle.width: cannot be varied (did you mean model?)"),
+        ({"model": {"width": 64}, "model.width": 32}, "sweep.grids[0].model.width: given twice"),
         ({"schedule": "none"}, "schedule=none: unknown"),
         ({"schedule": 3}, "choose a file of conf/schedule by name"),
         ({"model": {"width": 33}}, "multiple of model.head_size"),
@@ -143,6 +145,28 @@ def test_a_wrong_grid_is_refused_by_name(wrong, says):
     with pytest.raises(RequestError) as caught:
         grid(wrong)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["/home/jürgen", "it's", "a,b=c#d&e~f", "a[b]{c}", "back\\slash\\", "\\'", "", "a b"])
+def test_any_text_survives_hydra_s_grammar(text):
+    assert compose([f"store={quoted(text)}"])["store"] == text
+
+
+def test_a_group_s_choices_and_a_key_beside_them_are_two_axes():
+    configs = grid({"schedule": ["wsd", "cosine"], "schedule.final": [0.1, 0.2]})
+    assert [(c.schedule.name, c.schedule.final) for c in configs] == [
+        ("wsd", 0.1), ("wsd", 0.2), ("cosine", 0.1), ("cosine", 0.2),
+    ]  # fmt: skip
+
+
+def test_free_mappings_are_replaced_whole_or_key_by_key():
+    base = "sweep.target={model:{width:64},tokens:1M}"
+    assert compose([base, "sweep.target={lr:0.1}"])["sweep"]["target"] == {"lr": 0.1}
+    assert compose([base, "sweep.target.lr=0.1"])["sweep"]["target"] == {
+        "model": {"width": 64}, "tokens": "1M", "lr": 0.1,
+    }  # fmt: skip
+    assert compose(["experiment=quickstart", "sweep.target.model.depth=3"])["sweep"]["target"]["model"]["depth"] == 3
+    assert compose(["fit.columns={params:N}"])["fit"]["columns"] == {"params": "N"}
 
 
 def test_a_target_is_one_run():

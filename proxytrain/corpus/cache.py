@@ -86,7 +86,7 @@ def recall(root: Path, request: str) -> str | None:
     """The content hash that a request led to, if that corpus is there."""
     try:
         content_hash = json.loads((root / "requests" / f"{request}.json").read_text())["content_hash"]
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # none, or broken: prepared again
         return None
     return content_hash if (root / content_hash / "manifest.json").is_file() else None
 

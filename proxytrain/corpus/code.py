@@ -33,7 +33,7 @@ def package_versions(packages: list[str]) -> dict[str, str]:
     for package in packages:
         try:
             versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
+        except (importlib.metadata.PackageNotFoundError, ValueError):
             raise RequestError(f"data.packages: {package!r} is not installed; install it or leave it out") from None
     return versions
 

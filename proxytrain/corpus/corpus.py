@@ -87,6 +87,8 @@ def load(root: Path | str, content_hash: str) -> Corpus:
         manifest = json.loads((folder / "manifest.json").read_text())
     except FileNotFoundError:
         raise RequestError(f"corpus {content_hash} is not under {root}: plan or sweep prepares it") from None
+    except ValueError:
+        raise RequestError(f"{folder}/manifest.json is broken: delete the folder, and it is prepared again") from None
     return Corpus(folder, Manifest(**manifest))
 
 

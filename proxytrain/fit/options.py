@@ -60,7 +60,11 @@ class FitConfig:
             _require(
                 key, value, value is None or (_number(value) and 0 < value < 1), "null, or a number between 0 and 1"
             )
-        _require("columns", self.columns, isinstance(self.columns, Mapping), "a mapping {our name: the table's name}")
+        _require("columns", self.columns, _names(self.columns), "a mapping {our name: the table's name}")
+
+
+def _names(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(x, str) for pair in value.items() for x in pair)
 
 
 def _whole(value: Any) -> bool:

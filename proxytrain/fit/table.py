@@ -120,7 +120,7 @@ def read_runs(table: Any, columns: Mapping[str, str] | None = None) -> Runs:
             raise RequestError(f"{source}: no column {theirs!r} (for {ours}); it has {', '.join(raw)}")
     missing = [c for c in REQUIRED if columns.get(c, c) not in raw]
     if missing:
-        hint = "; name them with columns={...}" if raw else ""
+        hint = "; name them with columns={...} (on the command line fit.columns={...})" if raw else ""
         raise RequestError(f"{source}: no column {', '.join(missing)}; it has {', '.join(raw) or 'none'}{hint}")
     lengths = {len(v) for v in raw.values()}
     if len(lengths) > 1:

@@ -13,6 +13,7 @@ import json
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -119,7 +120,7 @@ def _abandoned(path: Path) -> bool:
         if state != "T":  # alive, and not stopped
             return False
     try:
-        return _now(path.parent) - path.stat().st_mtime > STALE_SECONDS
+        return abs(_now(path.parent) - path.stat().st_mtime) > STALE_SECONDS  # a clock may have been set back
     except FileNotFoundError:
         return False
 
@@ -143,9 +144,12 @@ def _process(pid: int) -> tuple[str | None, str | None]:
 
 
 def _now(folder: Path) -> float:
-    """The time by the file system's clock."""
+    """The time by the file system's clock; by this machine's where nothing may be written."""
     probe = folder / f".now.{uuid.uuid4().hex}.tmp"
-    probe.touch()
+    try:
+        probe.touch()
+    except OSError:
+        return time.time()
     try:
         return probe.stat().st_mtime
     finally:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+from proxytrain.compose import quoted
 from proxytrain.launch.machine import Machine
 from proxytrain.launch.worker import finished, progress, unfinished
 from proxytrain.plan.freeze import Plan
@@ -80,7 +81,14 @@ def _start(plan: Plan, store: Store, here: Machine, number: int) -> subprocess.P
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         devices = visible.split(",") if visible else [str(i) for i in range(here.workers)]
         environment["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
-    command = [sys.executable, "-m", "proxytrain", "work", f"sweep.name={plan.name}", f"store={store.root.resolve()}"]
+    command = [
+        sys.executable,
+        "-m",
+        "proxytrain",
+        "work",
+        f"sweep.name={plan.name}",
+        f"store={quoted(str(store.root.resolve()))}",
+    ]
     command += [f"train.device={here.device}", f"launch.threads={here.threads}"]
     with open(store.sweep(plan.name) / f"worker-{number}.log", "ab") as log:
         return subprocess.Popen(

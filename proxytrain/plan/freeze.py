@@ -163,6 +163,8 @@ def load(path: Path) -> Plan:
     content = read_json(path)
     if content is None:
         raise RequestError(f"{path}: no such plan; `proxytrain sweep` or `proxytrain plan` writes it")
+    if not isinstance(content, dict):
+        raise RequestError(f"{path}: not a plan; delete it and plan again")
     if content.get("format") != FORMAT:
         raise RequestError(f"{path}: format {content.get('format')}, this version reads {FORMAT}; plan again")
     try:
@@ -177,8 +179,9 @@ def load(path: Path) -> Plan:
         )
     except (KeyError, TypeError, IndexError) as error:
         raise RequestError(f"{path}: not a whole plan ({error!r}); delete it and plan again") from None
-    if [p.id for p in packs] != [p["id"] for p in content["packs"]]:
-        raise RequestError(f"{path}: its packs do not match their ids (edited by hand?); delete it and plan again")
+    named = [*content["recipes"], *(p["id"] for p in content["packs"])]
+    if named != [*(r.id for r in recipes.values()), *(p.id for p in packs)]:
+        raise RequestError(f"{path}: its content does not match its ids (edited by hand?); delete it and plan again")
     return plan
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -34,19 +35,20 @@ def expand(base: Tree, grids: list[Tree], group: Callable[[str, str], Tree]) -> 
     for i, grid in enumerate(grids or [{}]):
         if not isinstance(grid, dict):
             raise RequestError(f"sweep.grids[{i}]={grid!r}: a grid is a mapping of config keys to values or lists")
-        axes = list(_axes(_nested(grid), f"sweep.grids[{i}].", ()))
-        for values in itertools.product(*(choices for _, choices in axes)):
-            found.append(builder.config([(path, value) for (path, _), value in zip(axes, values)]))
+        prefix = f"sweep.grids[{i}]."
+        axes = _distinct(_axes(grid, prefix), prefix)
+        for values in itertools.product(*axes.values()):
+            found.append(builder.config(list(zip(axes, values))))
     return found
 
 
 def point(base: Tree, changes: Tree, group: Callable[[str, str], Tree], key: str) -> Config:
     """The one configuration that differs from the base by `changes` (a target): no axes allowed."""
-    axes = list(_axes(_nested(changes), f"{key}.", ()))
-    for path, choices in axes:
+    axes = _distinct(_axes(changes, f"{key}."), f"{key}.")
+    for path, choices in axes.items():
         if len(choices) != 1:
             raise RequestError(f"{key}.{'.'.join(path)}={choices}: {key} is one run; give one value")
-    return _Builder(base, group).config([(path, choices[0]) for path, choices in axes])
+    return _Builder(base, group).config([(path, choices[0]) for path, choices in axes.items()])
 
 
 class _Builder:
@@ -65,12 +67,8 @@ class _Builder:
         for path, value in settings:
             if path[0] in GROUPS and len(path) == 2:
                 trees[path[0]] = {**(trees.get(path[0]) or self.base[path[0]]), path[1]: value}
-            elif path[0] in PLAIN and len(path) == 1:
+            elif path[0] in PLAIN:
                 trees[path[0]] = value
-            elif path[0] not in GROUPS or len(path) > 2:
-                raise RequestError(
-                    f"{'.'.join(path)}: cannot be varied in a grid; allowed are {', '.join((*GROUPS, *PLAIN))}"
-                )
         if any(trees.get(k) is not None for k in LENGTHS):
             trees = {**dict.fromkeys(LENGTHS), **trees}
         fields = {key: self.part(key, tree) for key, tree in trees.items()}
@@ -91,24 +89,10 @@ class _Builder:
         return self.group(group, name)
 
 
-def _nested(tree: Tree) -> Tree:
-    """`model.width: 3` as `model: {width: 3}`."""
-    out: Tree = {}
+def _axes(tree: Tree, prefix: str, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
+    """(path, values) of every leaf, `model.width: 3` as `model: {width: 3}`; a group's `name` chooses its file."""
     for key, value in tree.items():
-        head, _, rest = str(key).partition(".")
-        if rest:
-            value = {rest: value}
-        if isinstance(value, dict):
-            value = _nested(value)
-            value = {**out[head], **value} if isinstance(out.get(head), dict) else value
-        out[head] = value
-    return out
-
-
-def _axes(tree: Tree, prefix: str, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
-    """(path, values) of every leaf; in a group's mapping, `name` chooses the group's file."""
-    for key, value in tree.items():
-        here = (*path, key)
+        here = (*path, *str(key).split("."))
         if isinstance(value, dict):
             yield from _axes(value, prefix, here)
             continue
@@ -116,3 +100,19 @@ def _axes(tree: Tree, prefix: str, path: tuple[str, ...]) -> Iterator[tuple[tupl
         if not choices:
             raise RequestError(f"{prefix}{'.'.join(here)}=[]: an axis needs at least one value")
         yield (here[:1] if len(here) == 2 and here[1] == "name" and here[0] in GROUPS else here), choices
+
+
+def _distinct(axes: Iterator[tuple[tuple[str, ...], list[Any]]], prefix: str) -> dict[tuple[str, ...], list[Any]]:
+    """The axes by path; the same key twice is refused, and so is one that cannot be varied."""
+    found: dict[tuple[str, ...], list[Any]] = {}
+    for path, choices in axes:
+        key = ".".join(path)
+        if path in found:
+            raise RequestError(f"{prefix}{key}: given twice")
+        if path[0] not in (*GROUPS, *PLAIN) or len(path) > (2 if path[0] in GROUPS else 1):
+            known = (*GROUPS, *PLAIN)
+            near = difflib.get_close_matches(path[0], known, n=1)
+            hint = f" (did you mean {near[0]}?)" if near and near[0] != path[0] else ""
+            raise RequestError(f"{prefix}{key}: cannot be varied{hint}; allowed are {', '.join(known)}")
+        found[path] = choices
+    return found

@@ -34,7 +34,11 @@ class Publisher:
 
     def state(self, key: Key) -> np.ndarray:
         """Weights and moments (3, P) at a node."""
-        return np.load(self.store.segment(key) / "state.npy", mmap_mode="r", allow_pickle=False)
+        path = self.store.segment(key) / "state.npy"
+        try:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise RuntimeError(f"{path} is not whole: delete the file, and it is made again") from error
 
     def segment_done(self, a: Active, state: np.ndarray | None, losses: np.ndarray | None) -> None:
         """Publish the segment that ends where the member stands, and the run that ends there.
