@@ -174,6 +174,8 @@ def fit(options: argparse.Namespace) -> int:
     path = Path(config.file or "fit.json")
     if path.is_dir() or not path.parent.is_dir():
         raise RequestError(f"file={path}: {'a folder' if path.is_dir() else 'its folder does not exist'}; name a file")
+    if config.table == "":
+        raise RequestError("table=: empty; give the path of a CSV or Parquet file, or leave the key out")
     if config.table is not None:
         result = fit_losses(config.table, **vars(config.fit))
         result.save(path)
