@@ -91,7 +91,7 @@ def answer_lines(
     """Prediction of the target, the fit behind it, what to beware of, and the truth where it is known."""
     assert asked.target_record
     lines = [sentence(answer, describe(asked.target_record), str(asked.folder / "fit.json"))]
-    lines += [f"  {line}" for line in [*fitted.summary(), *(f"warning: {w}" for w in [*caveats, *fitted.warnings])]]
+    lines += [f"  {line}" for line in [*fitted.summary(), *(f"warning: {w}" for w in caveats)]]
     if truth is None:
         return lines
     if truth["status"] != "done":
