@@ -82,13 +82,13 @@ def sweep(options: argparse.Namespace) -> int:
 
     asked, console = _request(options)
     made = job.plan(asked)
-    left = job.missing(asked.store, asked.runs)
+    left = job.missing(asked.store, asked.ids)
     if left:
         console.say("\n".join(plan_lines(made)))
     code = job.train(asked, made, console)
     if code == 130:
         raise KeyboardInterrupt
-    if code and job.missing(asked.store, asked.runs):
+    if code and job.missing(asked.store, asked.ids):
         console.say(f"some runs failed; `proxytrain status{_where(asked)} sweep.name={asked.name}` says why")
         return 1
     return _conclude(asked)
@@ -231,7 +231,7 @@ def verify(options: argparse.Namespace) -> int:
         raise RequestError(
             "sweep.target=null: nothing to verify; name the larger run, as sweep.target={model:{width:128}}"
         )
-    if job.missing(asked.store, asked.runs):
+    if job.missing(asked.store, asked.ids):
         raise RequestError(f"sweep.name={asked.name}: its runs are not all trained; `proxytrain sweep` first")
     if job.truth(asked) is None:
         made = job.plan(asked, runs=[asked.target], name=f"{asked.name}.verify")
@@ -261,7 +261,7 @@ def _train_one(asked: Any, job: Any, console: Any) -> int:
         raise RequestError(f"sweep.grids: {len(asked.runs)} runs; `train` trains one, `sweep` trains grids")
     run = asked.runs[0]
     made = job.plan(asked, name=f"run-{run.id}")
-    if job.missing(asked.store, asked.runs):
+    if job.missing(asked.store, asked.ids):
         console.say("\n".join(plan_lines(made)))
     code = job.train(asked, made, console)
     if code == 130:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -46,6 +46,10 @@ class Request:
     @property
     def name(self) -> str:
         return self.config.sweep.name
+
+    @property
+    def ids(self) -> list[str]:
+        return [run.id for run in self.runs]
 
     @property
     def folder(self) -> Path:
@@ -106,7 +110,7 @@ def plan(asked: Request, *, runs: list[Run] | None = None, name: str | None = No
             who = ", ".join(f"{host} pid {pid}" for pid, host in busy.items())
             raise RequestError(f"sweep.name={name}: other runs are being trained under it ({who}); choose another name")
         fits = (old.train.memory, old.train.device) == (train.memory, train.device) or bool(busy)
-        if same and (not missing(asked.store, runs) or (fits and unfinished(old, asked.store))):
+        if same and (not missing(asked.store, [r.id for r in runs]) or (fits and unfinished(old, asked.store))):
             if old.train != train:
                 old = dataclasses.replace(old, train=train)
                 freeze.save(old, path)
@@ -135,9 +139,8 @@ def train(asked: Request, made: Plan, console: Console) -> int:
     return code or int(bool(missing(asked.store, made.runs)))
 
 
-def missing(store: Store, runs: Any) -> list[str]:
+def missing(store: Store, ids: Iterable[str]) -> list[str]:
     """Ids of the runs that have no result yet."""
-    ids = [r if isinstance(r, str) else r.id for r in runs]
     return [i for i in ids if not (store.run(i) / "result.json").exists()]
 
 

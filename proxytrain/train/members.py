@@ -23,7 +23,7 @@ ROWS = ("tokens", "lr", "loss", "grad_norm", "eval_tokens", "eval_loss")
 warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
 
 
-@dataclass
+@dataclass(eq=False)
 class Active:
     """A member under way: the node it is going to, its position, and its curve since the node before."""
 

@@ -156,7 +156,7 @@ def test_what_is_published_first_stays(ask):
         shutil.rmtree(result)
     train(asked, made)
     assert before == {p: p.read_bytes() for p in asked.store.root.glob("segments/*/*/*")}
-    assert sweep.missing(asked.store, asked.runs) == []
+    assert sweep.missing(asked.store, asked.ids) == []
 
 
 def test_a_run_that_ends_at_a_stored_state_is_evaluated_there(ask, alone):
@@ -195,7 +195,7 @@ def test_any_history_of_sweeps_ends_with_every_run_trained(ask):
                 shutil.rmtree(result)
             made = planned(asked)
         train(asked, made)
-        assert sweep.missing(asked.store, asked.runs) == []
+        assert sweep.missing(asked.store, asked.ids) == []
         for run in asked.runs:
             B = run.recipe.batch_tokens
             assert asked.store.curve(run.id).tokens.tolist() == list(range(B, run.tokens + 1, B))
