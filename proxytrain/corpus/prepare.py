@@ -114,6 +114,9 @@ def _fingerprint(data: Data) -> object:
     """What changes when the text behind the same request may have changed; quick to compute."""
     if isinstance(data, TokensData):
         train, val = look_all(data.train, data.dtype, "data.train"), look_all(data.val, data.dtype, "data.val")
+        for file in val:
+            if any(os.path.samefile(file.path, other.path) for other in train):
+                raise RequestError(f"data.val={file.path}: a training file too; what validates must not be trained on")
         return [[asdict(file) for file in some] for some in (train, val)]
     paths = []
     if isinstance(data, FilesData):

@@ -193,6 +193,12 @@ def test_token_files_that_are_not_there_or_not_whole(root, tmp_path, tokens_data
     refused(tokens_data(["x"], dtype="int64"), root, "data.dtype=int64", "uint16 or uint32")
 
 
+def test_a_file_that_is_trained_on_and_validates(root, tmp_path, tokens_data):
+    np.zeros(900, dtype=np.uint16).tofile(tmp_path / "a.bin")
+    (tmp_path / "same.bin").symlink_to(tmp_path / "a.bin")
+    refused(tokens_data([tmp_path / "a.bin"], val=[str(tmp_path / "same.bin")]), root, "data.val=", "same.bin")
+
+
 def test_an_llm_c_file_that_was_cut_short(root, tmp_path, tokens_data):
     header = np.zeros(256, dtype=np.int32)
     header[:3] = 20240520, 1, 5000
