@@ -28,7 +28,6 @@ import numpy as np
 from proxytrain.errors import RequestError
 
 Key = tuple[str, int]
-CURVE = ("tokens", "lr", "loss", "grad_norm")
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,7 @@ def test_a_wrong_grid_is_refused_by_name(wrong, says):
     assert says in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["/home/jürgen", "it's", "a,b=c#d&e~f", "a[b]{c}", "back\\slash\\", "\\'", "", "a b"])
+@pytest.mark.parametrize("text", ["/tmp/jürgen", "it's", "a,b=c#d&e~f", "a[b]{c}", "back\\slash\\", "\\'", "", "a b"])
 def test_any_text_survives_hydra_s_grammar(text):
     assert compose([f"store={quoted(text)}"])["store"] == text
 

@@ -76,10 +76,6 @@ class Runs:
             )
         return digest.hexdigest()
 
-    def level_of(self, column: str) -> np.ndarray:
-        """Values of a column with those within 1% of each other made equal: (n,) representative values."""
-        return to_levels(self.numbers[column])
-
 
 def to_levels(values: np.ndarray, tolerance: float = 0.01) -> np.ndarray:
     """Make values equal that differ by less than `tolerance` (relative): each becomes the smallest of its level."""
