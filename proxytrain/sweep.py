@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -195,9 +196,10 @@ def fit(asked: Request) -> Fit:
     text = "\n".join(lines) + "\n"
     losses, path = asked.folder / "losses.csv", asked.folder / "fit.json"
     if path.exists() and losses.exists() and losses.read_text() == text:
-        kept = load_fit(path)
-        if kept.config == options and kept.versions["proxytrain"] == version("proxytrain"):
-            return kept
+        with suppress(RequestError):  # broken, or of another version: fitted again
+            kept = load_fit(path)
+            if kept.config == options and kept.versions["proxytrain"] == version("proxytrain"):
+                return kept
     write_text(losses, text)
     result = fit_losses(losses, **vars(options))
     result.save(path)
