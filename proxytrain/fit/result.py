@@ -222,7 +222,7 @@ class Fit:
             need = float(np.exp(reach[far] / LIMIT))
             raise Refusal(
                 f"{where} is a gap of {gap:.3g}x beyond the runs, but {tested}: up to {np.exp(self.farthest):.3g}x "
-                f"is predicted; add runs so that the largest {need:.3g}x can be held out and predicted from smaller ones, "
+                f"is predicted; add runs, so that the largest {need:.3g}x can be held out and predicted from the rest, "
                 "or set allow_extrapolation=true (fit.allow_extrapolation=true on the command line)"
             )
         return f"EXTRAPOLATION: a gap of {gap:.3g}x, and {tested}; the interval is a guess"
