@@ -40,9 +40,11 @@ def test_every_experiment_composes_and_expands(path):
     assert config.sweep.name == path.stem
 
 
-def test_every_key_is_documented_where_it_stands():
-    for path in [*GROUPS, conf_dir() / "config.yaml"]:
-        assert path.read_text().count("#") >= 1, path
+@pytest.mark.parametrize("path", [*GROUPS, *EXPERIMENTS], ids=lambda p: f"{p.parent.name}={p.stem}")
+def test_every_option_begins_with_what_it_is_for(path):
+    lines = [line for line in path.read_text().splitlines() if line != "# @package _global_"]
+    assert len(lines[0]) > 15
+    assert lines[0].startswith("# ")
 
 
 WRONG = [
