@@ -22,7 +22,7 @@ from proxytrain.fit.table import Runs, to_levels
 GAPS = (2.0, 3.0, 5.0, 10.0, 30.0, 100.0)
 LEAST_GAP = 1.4  # a run nearer than this to what was fitted is no extrapolation
 BOOTSTRAPS = 60
-STARTS = 8
+STARTS, FOLLOWED = 8, 2
 DROPPED = 4  # at most so many sizes (or lengths) are held out
 
 
@@ -64,7 +64,7 @@ def fit_cuts(runs: Runs, laws: Sequence[Law], config: FitConfig, seed: int) -> l
         members, errors = [], {}
         for law in laws:
             try:
-                member = estimate(law, fitted, config, BOOTSTRAPS, np.random.default_rng([seed, number]), STARTS)
+                member = estimate(law, fitted, config, BOOTSTRAPS, np.random.default_rng([seed, number]), STARTS, FOLLOWED)
             except Refusal:
                 continue
             error = member.log_loss(inputs(runs.take(held))) - np.log(runs.loss[held])

@@ -19,8 +19,9 @@ from proxytrain.fit.bound import Bound
 from proxytrain.fit.forms import Form
 
 ITERATIONS = 200
+REFIT = 10  # Newton steps of a bootstrap refit, which begins at the estimate (few are enough: Andrews, Econometrica 2002)
 FINE = 1e-13  # a step that gains less than this share of the objective is the last
-ROUGH = 1e-7  # the same for bootstrap refits: far below their spread
+ROUGH = 1e-6  # the same for bootstrap refits: far below their spread
 CHUNK_VALUES = 200_000  # starts x rows x terms handled together: stays within the processor's cache
 
 
@@ -48,7 +49,12 @@ def _huber(r: np.ndarray, delta: float) -> np.ndarray:
 
 
 def polish(
-    theta: np.ndarray, problem: Problem, weights: np.ndarray, y: np.ndarray | None = None, tolerance: float = FINE
+    theta: np.ndarray,
+    problem: Problem,
+    weights: np.ndarray,
+    y: np.ndarray | None = None,
+    tolerance: float = FINE,
+    iterations: int = ITERATIONS,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Minimise from each of S starts.
 
@@ -62,6 +68,8 @@ def polish(
         Log losses of each start, where they differ (a parametric bootstrap).
     tolerance : float
         Relative gain of the objective under which a step is the last.
+    iterations : int
+        Steps at most.
 
     Returns
     -------
@@ -73,21 +81,21 @@ def polish(
     targets = np.broadcast_to(problem.y if y is None else y, (count, n))
     size = max(1, CHUNK_VALUES // problem.x[..., 0].size)
     parts = [
-        _polish_chunk(theta[i : i + size], problem, weights[i : i + size], targets[i : i + size], tolerance)
+        _polish_chunk(theta[i : i + size], problem, weights[i : i + size], targets[i : i + size], tolerance, iterations)
         for i in range(0, count, size)
     ]
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
 
 def _polish_chunk(
-    theta: np.ndarray, problem: Problem, weights: np.ndarray, y: np.ndarray, tolerance: float
+    theta: np.ndarray, problem: Problem, weights: np.ndarray, y: np.ndarray, tolerance: float, iterations: int
 ) -> tuple[np.ndarray, np.ndarray]:
     theta = np.clip(theta, problem.low, problem.high)
     damping: np.ndarray = np.ones(len(theta))
     value, gradient, newton, safe = _expand(theta, problem, weights, y)
     active = np.arange(len(theta))  # starts that still move
     best_theta, best_value = theta.copy(), value.copy()
-    for _ in range(ITERATIONS):
+    for _ in range(iterations):
         step = _step(theta, gradient, newton, safe, damping, problem)
         trial = np.clip(theta + step, problem.low, problem.high)
         new = _expand(trial, problem, weights, y)
@@ -121,7 +129,8 @@ def _expand(
     value = (weights * np.where(inside, 0.5 * r * r, problem.delta * (a - 0.5 * problem.delta))).sum(-1)
     gradient = np.matmul(pull[:, None, :], jacobian)[:, 0]
     jt = jacobian.transpose(0, 2, 1)
-    newton = bend(pull) + np.matmul(jt * (weights * inside)[:, None, :], jacobian)
+    near = np.where(inside, weights, 0.0)
+    newton = bend(pull) + np.matmul(jt * near[:, None, :], jacobian)
     safe = np.matmul(jt * (weights * problem.delta / np.maximum(a, problem.delta))[:, None, :], jacobian)
     return value, gradient, newton, safe
 
@@ -145,6 +154,18 @@ def _step(
     matrix += 1e-12 * np.maximum(diagonal.max(1), 1e-300)[:, None, None] * np.eye(p)
     step = -np.linalg.solve(matrix, (gradient * free)[..., None])[..., 0]
     return np.clip(step, -2.0, 2.0)
+
+
+def solve(bound: Bound, problem: Problem, weights: np.ndarray, starts: int, keep: int) -> tuple[np.ndarray, np.ndarray]:
+    """Minimise from `starts` points of the grid; of these the `keep` that lead after a few steps go to the end.
+
+    Returns theta (keep, p) and the objective (keep,) of each.
+    """
+    theta = grid_starts(bound, problem, weights, starts)
+    if keep < starts:
+        theta, value = polish(theta, problem, weights, iterations=REFIT)
+        theta = theta[np.argsort(value, kind="stable")[:keep]]
+    return polish(theta, problem, weights)
 
 
 def grid_starts(bound: Bound, problem: Problem, weights: np.ndarray, best: int = 24) -> np.ndarray:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 
@@ -68,14 +69,14 @@ class Form:
 
     def _slope_fading(self, theta: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         u = _logs(theta, x)
-        slopes = [np.repeat(x[None, :, k, :], len(theta), axis=0) for k in range(x.shape[1])]
+        slopes = [np.repeat(xk, len(theta), axis=0) for xk in _terms(x)]
         for j, (exponent, half) in self.fading.items():
             g, slope = _worth(x[:, j, half], theta[:, half, None])
             u[j] = u[j] - x[:, j, half] * theta[:, half, None] - theta[:, exponent, None] * g
-            slopes[j][..., exponent] -= g
-            slopes[j][..., half] = -theta[:, exponent, None] * slope
+            slopes[j][:, exponent] -= g
+            slopes[j][:, half] = -theta[:, exponent, None] * slope
         f, share = _softmax(u)
-        return f, _mix(share, slopes)
+        return f, _mix(share, slopes).transpose(0, 2, 1)
 
     def _expand_joined(self, theta: np.ndarray, x: np.ndarray) -> Expansion:
         rest = [i for i in range(x.shape[1]) if i not in self.joined]
@@ -85,42 +86,34 @@ class Form:
         inner, q = _softmax(v)
         f, share = _softmax([u[i] for i in rest] + [k * inner])
         # d(k lse(u / k)) = sum_j q_j z_j with z_j = x_j - v_j e_power, plus lse for the power itself
-        z = []
+        z, terms = [], _terms(x)
         for j, vj in zip(self.joined, v):
-            zj = np.repeat(x[None, :, j, :], len(theta), axis=0)
-            zj[..., self.power] -= vj
+            zj = np.repeat(terms[j], len(theta), axis=0)
+            zj[:, self.power] -= vj
             z.append(zj)
         mean = _mix(q, z)
         group = mean.copy()
-        group[..., self.power] += inner
-        parts = [np.broadcast_to(x[None, :, i, :], mean.shape) for i in rest] + [group]
+        group[:, self.power] += inner
+        parts = [*(terms[i] for i in rest), group]
         jacobian = _mix(share, parts)
 
         def bend(c: np.ndarray) -> np.ndarray:
-            weight = c * share[-1] / k
-            out = -_outer(c, jacobian) - _outer(weight, mean)
-            for sj, part in zip(share, parts):
-                out += _outer(c * sj, part)
-            for qj, zj in zip(q, z):
-                out += _outer(weight * qj, zj)
-            return out
+            return _scatter(c, share, parts) + _scatter(c * share[-1] / k, q, z)
 
-        return f, jacobian, bend
+        return f, jacobian.transpose(0, 2, 1), bend
 
 
 def _expand_sum(theta: np.ndarray, x: np.ndarray) -> Expansion:
-    n, terms, p = x.shape
     f, share = _softmax(_logs(theta, x))
-    jacobian = _mix(share, [x[None, :, k, :] for k in range(terms)])
+    jacobian = _mix(share, _terms(x))
 
     def bend(c: np.ndarray) -> np.ndarray:
         out = -_outer(c, jacobian)
-        for k in range(terms):
-            outer = (x[:, k, :, None] * x[:, k, None, :]).reshape(n, p * p)
-            out += ((c * share[k]) @ outer).reshape(-1, p, p)
+        for k, s in enumerate(share):
+            out += _outer_fixed(c * s, x[:, k])
         return out
 
-    return f, jacobian, bend
+    return f, jacobian.transpose(0, 2, 1), bend
 
 
 def _worth(repeats: np.ndarray, log_half: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -151,14 +144,41 @@ def _softmax(u: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
     return top + np.log(total), [s / total for s in share]
 
 
+# Below, gradients are (S, p, n): numpy is fast along a long last axis, and slow along a short one.
+
+
+def _terms(x: np.ndarray) -> list[np.ndarray]:
+    """Each term's design as (1, p, n)."""
+    return [np.ascontiguousarray(x[:, k].T)[None] for k in range(x.shape[1])]
+
+
 def _mix(share: list[np.ndarray], vectors: list[np.ndarray]) -> np.ndarray:
-    """sum_k share_k vectors_k: (S, n), (S or 1, n, p) -> (S, n, p)."""
-    out = share[0][..., None] * vectors[0]
+    """sum_k share_k vectors_k: (S, n), (S or 1, p, n) -> (S, p, n). Zero rows of a vector that all share are skipped."""
+    out = share[0][:, None] * vectors[0]
     for s, v in zip(share[1:], vectors[1:]):
-        out += s[..., None] * v
+        if len(v) == 1:
+            for j in np.flatnonzero(v[0].any(1)):
+                out[:, j] += s * v[0, j]
+        else:
+            out += s[:, None] * v
     return out
 
 
 def _outer(weight: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """sum_i w_i v_i v_i': (S, n), (S, n, p) -> (S, p, p)."""
-    return np.matmul(vectors.transpose(0, 2, 1) * weight[:, None, :], vectors)
+    """sum_i w_i v_i v_i': (S, n), (S, p, n) -> (S, p, p)."""
+    return np.matmul(vectors * weight[:, None, :], vectors.transpose(0, 2, 1))
+
+
+def _scatter(weight: np.ndarray, share: list[np.ndarray], vectors: list[np.ndarray]) -> np.ndarray:
+    """sum_i w_i (sum_k s_k v_k v_k' - m m') with m = sum_k s_k v_k, from the pairs of vectors: (S, p, p)."""
+    p = vectors[-1].shape[1]
+    out = np.zeros((len(weight), p, p))
+    for a, b in combinations(range(len(vectors)), 2):
+        out += _outer(weight * share[a] * share[b], vectors[a] - vectors[b])
+    return out
+
+
+def _outer_fixed(weight: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """The same for one x (n, p) that all share: one product of matrices."""
+    n, p = x.shape
+    return (weight @ (x[:, :, None] * x[:, None, :]).reshape(n, p * p)).reshape(-1, p, p)

@@ -14,7 +14,7 @@ import numpy as np
 
 from proxytrain.fit.bootstrap import samples
 from proxytrain.fit.bound import Bound, bind, usable
-from proxytrain.fit.estimate import ROUGH, Problem, grid_starts, objective, polish
+from proxytrain.fit.estimate import REFIT, ROUGH, Problem, objective, polish, solve
 from proxytrain.fit.laws import Law
 from proxytrain.fit.noise import Noise, estimate_noise, from_repeats
 from proxytrain.fit.options import FitConfig
@@ -108,7 +108,7 @@ class Range:
 
 
 def estimate(
-    law: Law, runs: Runs, config: FitConfig, bootstraps: int, rng: np.random.Generator, starts: int = 24
+    law: Law, runs: Runs, config: FitConfig, bootstraps: int, rng: np.random.Generator, starts: int = 24, keep: int = 24
 ) -> Member:
     """Estimate a law on the runs it can use. Raises a Refusal where they do not identify it."""
     bound = bind(law, runs)
@@ -117,13 +117,13 @@ def estimate(
     delta = config.delta or (1.345 * (config.seed_noise or (repeats.run if repeats else 0.0)) or 1e-3)
     problem = Problem(bound.form, bound.design(runs.numbers), np.log(runs.loss), delta, *bound.bounds)
     weights = run_weights(runs, repeats)
-    thetas, values = polish(grid_starts(bound, problem, weights, starts), problem, weights)
+    thetas, values = solve(bound, problem, weights, starts, keep)
     best = int(np.argmin(values))
     theta = thetas[best]
     fitted = bound.form.value(theta, problem.x)
     noise = estimate_noise(runs, problem.y - fitted, len(theta), config.seed_noise)
     counts, y = samples(runs, fitted, noise, bootstraps, rng)
-    draws, _ = polish(np.tile(theta, (bootstraps, 1)), problem, counts * weights, y, ROUGH)
+    draws, _ = polish(np.tile(theta, (bootstraps, 1)), problem, counts * weights, y, ROUGH, REFIT)
     value = float(objective(theta, problem, weights))
     share = float((values <= value * (1 + SAME) + 1e-15).mean())
     return Member(bound, theta, draws, value, delta, share, noise)
