@@ -64,7 +64,9 @@ def fit_cuts(runs: Runs, laws: Sequence[Law], config: FitConfig, seed: int) -> l
         members, errors = [], {}
         for law in laws:
             try:
-                member = estimate(law, fitted, config, BOOTSTRAPS, np.random.default_rng([seed, number]), STARTS, FOLLOWED)
+                member = estimate(
+                    law, fitted, config, BOOTSTRAPS, np.random.default_rng([seed, number]), STARTS, FOLLOWED
+                )
             except Refusal:
                 continue
             error = member.log_loss(inputs(runs.take(held))) - np.log(runs.loss[held])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from proxytrain.fit.noise import Noise, cell_index, unit_index
+from proxytrain.fit.noise import Noise, cell_index, measured, unit_index
 from proxytrain.fit.table import Runs
 
 FEW = 20
@@ -25,19 +25,25 @@ def samples(
         Log losses of the law; the parametric bootstrap adds luck to them.
     """
     n = len(runs)
+    scale = noise.factor(runs.params, runs.tokens)
     unit = unit_index(runs)
     units = int(unit.max()) + 1
     if units >= FEW:
         chosen = rng.multinomial(units, np.full(units, 1.0 / units), size=count).astype(float)
         y = np.broadcast_to(np.log(runs.loss), (count, n)).copy()
         if noise.order > 0:
-            y += noise.order * _shared(_seed_index(runs), count, rng)
+            y += scale * noise.order * _shared(_seed_index(runs), count, rng)
         return chosen[:, unit], y
     cell = cell_index(runs)
-    y = fitted + noise.residual * rng.standard_normal((count, n))
-    y += noise.init * _shared(unit, count, rng)
-    y += noise.order * _shared(_seed_index(runs), count, rng)
-    y += noise.misfit * _shared(cell, count, rng)
+    luck = noise.residual * rng.standard_normal((count, n))
+    luck += noise.init * _shared(unit, count, rng)
+    luck += noise.order * _shared(_seed_index(runs), count, rng)
+    y = (
+        fitted
+        + scale * luck
+        + measured(runs) * rng.standard_normal((count, n))
+        + noise.misfit * _shared(cell, count, rng)
+    )
     return np.ones((count, n)), y
 
 

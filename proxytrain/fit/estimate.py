@@ -19,7 +19,9 @@ from proxytrain.fit.bound import Bound
 from proxytrain.fit.forms import Form
 
 ITERATIONS = 200
-REFIT = 10  # Newton steps of a bootstrap refit, which begins at the estimate (few are enough: Andrews, Econometrica 2002)
+REFIT = (
+    10  # Newton steps of a bootstrap refit, which begins at the estimate (few are enough: Andrews, Econometrica 2002)
+)
 FINE = 1e-13  # a step that gains less than this share of the objective is the last
 ROUGH = 1e-6  # the same for bootstrap refits: far below their spread
 CHUNK_VALUES = 200_000  # starts x rows x terms handled together: stays within the processor's cache
@@ -27,12 +29,12 @@ CHUNK_VALUES = 200_000  # starts x rows x terms handled together: stays within t
 
 @dataclass(frozen=True)
 class Problem:
-    """What is minimised: design x (n, K, p), log losses y (n,), Huber's delta, bounds (p,), (p,)."""
+    """What is minimised: design x (n, K, p), log losses y (n,), Huber's delta (or one a run), bounds (p,), (p,)."""
 
     form: Form
     x: np.ndarray
     y: np.ndarray
-    delta: float
+    delta: float | np.ndarray
     low: np.ndarray
     high: np.ndarray
 
@@ -42,7 +44,7 @@ def objective(theta: np.ndarray, problem: Problem, weights: np.ndarray) -> np.nd
     return (weights * _huber(problem.form.value(theta, problem.x) - problem.y, problem.delta)).sum(-1)
 
 
-def _huber(r: np.ndarray, delta: float) -> np.ndarray:
+def _huber(r: np.ndarray, delta: float | np.ndarray) -> np.ndarray:
     a = np.abs(r)
     small = np.minimum(a, delta)
     return small * (a - 0.5 * small)

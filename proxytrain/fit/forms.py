@@ -153,7 +153,7 @@ def _terms(x: np.ndarray) -> list[np.ndarray]:
 
 
 def _mix(share: list[np.ndarray], vectors: list[np.ndarray]) -> np.ndarray:
-    """sum_k share_k vectors_k: (S, n), (S or 1, p, n) -> (S, p, n). Zero rows of a vector that all share are skipped."""
+    """sum_k share_k vectors_k: (S, n), (S or 1, p, n) -> (S, p, n); zero rows are skipped."""
     out = share[0][:, None] * vectors[0]
     for s, v in zip(share[1:], vectors[1:]):
         if len(v) == 1:

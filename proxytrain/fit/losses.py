@@ -80,9 +80,8 @@ def fit_losses(
             "tokens, or a single size at a length)"
         )
         runs = runs.take(used)
-    members = [
-        estimate(item, runs, config, bootstraps, np.random.default_rng([seed, 1000 + i])) for i, item in enumerate(laws)
-    ]
+    # one random generator for all laws: they are refitted to the same samples, and their mixture's draws are joint ones
+    members = [estimate(item, runs, config, bootstraps, np.random.default_rng([seed, 1000])) for item in laws]
     cuts = fit_cuts(runs, laws, config, seed)
     predictor = assemble(runs, members, np.ones(len(runs), dtype=bool), cuts, replay(runs, cuts, level))
     fit = Fit(

@@ -2,12 +2,14 @@
 
 `order` is shared by runs of one data seed, `init` by the lengths branched from one trunk, `residual` is a run's own,
 `misfit` is what the law misses at a cell (params, tokens) beyond that luck. Repeated seeds show the first three without
-any law; where there are none they come from the residuals of the fit.
+any law; where there are none they come from the residuals of the fit. Luck may grow or shrink with size and length: the
+log of its SD is a line in log params and log tokens, drawn towards a constant, and the components are those of the
+largest runs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,11 +19,18 @@ ASSUMED = 0.002  # relative seed SD of a tiny GPT's loss where the table cannot 
 PRIOR_DF = 4.0  # how many observations the assumed value counts for
 ENOUGH = 8  # residuals for a standard deviation
 LEAST = 0.0003  # re-runs of well-measured large models differ by .015-.03%
+SLOPE = 0.15  # prior SD of d log SD / d log size: from tiny (.2%) to large (.02%) GPTs the SD falls by about N^-.2
+SLOPES_FROM = 6  # degrees of freedom from which slopes are looked for
+STEEPEST = 10.0  # the SDs of two runs of a table differ by no more than this factor
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Standard deviations of log loss by component; `df` is what they rest on, `source` says how they were found."""
+    """Standard deviations of log loss by component; `df` is what they rest on, `source` says how they were found.
+
+    They are those of runs as large and as long as `largest` (log params, log tokens), and of all beyond; `slope` is
+    what d log SD / d log params and / d log tokens are below it.
+    """
 
     order: float
     init: float
@@ -29,11 +38,44 @@ class Noise:
     misfit: float
     df: float
     source: str
+    slope: tuple[float, float] = (0.0, 0.0)
+    largest: tuple[float, float] = (0.0, 0.0)
 
     @property
     def run(self) -> float:
         """Seed SD of one new run."""
         return float(np.sqrt(self.order**2 + self.init**2 + self.residual**2))
+
+    def factor(self, params: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """Seed SD (n,) at these runs over that of the largest."""
+        return _factor(self.slope, self.largest, params, tokens)
+
+
+def _factor(
+    slope: tuple[float, float], largest: tuple[float, float], params: np.ndarray, tokens: np.ndarray
+) -> np.ndarray:
+    below = [np.minimum(np.log(v) - top, 0.0) for v, top in zip((params, tokens), largest)]
+    return np.clip(np.exp(slope[0] * below[0] + slope[1] * below[1]), 1 / STEEPEST, STEEPEST)
+
+
+def slopes(variance: np.ndarray, df: np.ndarray, params: np.ndarray, tokens: np.ndarray) -> tuple[float, float]:
+    """How log SD goes with log params and log tokens, from m sample variances of `df` degrees of freedom each.
+
+    The likelihood of a gamma variable with a normal prior on the slopes (`SLOPE`), by Fisher scoring.
+    """
+    if df.sum() < SLOPES_FROM or not variance.any():
+        return 0.0, 0.0
+    x = np.c_[np.ones(len(df)), np.log(params) - np.log(params).mean(), np.log(tokens) - np.log(tokens).mean()]
+    beta = np.array([0.5 * np.log((df * variance).sum() / df.sum()), 0.0, 0.0])
+    prior = np.diag([1e-9, SLOPE**-2, SLOPE**-2])
+    information = (x * (2 * df)[:, None]).T @ x + prior
+    for _ in range(30):
+        ratio = np.minimum(variance * np.exp(-2 * (x @ beta)), 9.0)  # one outlier says little about a slope
+        step = np.linalg.solve(information, x.T @ (df * (ratio - 1.0)) - prior @ beta)
+        beta += np.clip(step, -0.3, 0.3)
+        if np.abs(step).max() < 1e-6:
+            break
+    return float(beta[1]), float(beta[2])
 
 
 def unit_index(runs: Runs) -> np.ndarray:
@@ -63,6 +105,18 @@ def _number(keys: list[np.ndarray]) -> np.ndarray:
     return np.unique(joined, return_inverse=True)[1].reshape(-1)
 
 
+def measured(runs: Runs) -> np.ndarray:
+    """SD (n,) of log loss that a run's `loss_se` adds over the best measured run's: known, and no luck of training.
+
+    Runs that are evaluated on one validation set share its sampling error, which then sets no two of them apart: what
+    all have in common is left out.
+    """
+    if "loss_se" not in runs.numbers:
+        return np.zeros(len(runs))
+    square = (runs.numbers["loss_se"] / runs.loss) ** 2
+    return np.sqrt(square - square.min())
+
+
 def from_repeats(runs: Runs) -> Noise | None:
     """Seed noise from cells that were run under more than one seed; None where there are none.
 
@@ -76,6 +130,11 @@ def from_repeats(runs: Runs) -> Noise | None:
         return None
     y = np.log(runs.loss)
     deviation = (y - (np.bincount(cell, y) / counts)[cell])[keep]
+    largest = (float(np.log(runs.params).max()), float(np.log(runs.tokens).max()))
+    first = np.unique(cell[keep], return_index=True)[1]
+    each = np.bincount(cell[keep], deviation**2)[counts > 1], counts[counts > 1] - 1.0
+    slope = slopes(each[0] / each[1], each[1], runs.params[keep][first], runs.tokens[keep][first])
+    deviation = deviation / _factor(slope, largest, runs.params[keep], runs.tokens[keep])
     cell, unit = np.unique(cell[keep], return_inverse=True)[1], np.unique(unit[keep], return_inverse=True)[1]
     size = to_levels(runs.params)[keep]
     per_unit = np.bincount(unit)
@@ -97,9 +156,8 @@ def from_repeats(runs: Runs) -> Noise | None:
     shrink = pooled / max(within + init, 1e-12)
     within, init = (within * shrink, init * shrink) if within + init > 1e-12 else (pooled, 0.0)
     order = _order_variance(runs, keep, unit, unit_mean, within + init) if "data_seed" in runs.labels else 0.0
-    return Noise(
-        float(np.sqrt(order)), float(np.sqrt(init)), float(np.sqrt(within)), 0.0, df + PRIOR_DF, "repeated seeds"
-    )
+    sd = [float(np.sqrt(v)) for v in (order, init, within)]
+    return Noise(*sd, 0.0, df + PRIOR_DF, "repeated seeds", slope, largest)
 
 
 def _order_variance(runs: Runs, keep: np.ndarray, unit: np.ndarray, unit_mean: np.ndarray, own: float) -> float:
@@ -137,9 +195,14 @@ def estimate_noise(runs: Runs, residual: np.ndarray, free: int, given: float | N
     # what the law misses: cell means differ from it by more than luck
     mean = np.bincount(cell, residual) / np.bincount(cell)
     spread = float((_tamed(mean) ** 2).sum() / max(cells - free, 1))
-    luck = (noise.init**2 + noise.residual**2) * cells / len(runs)
+    runs_of_cell = np.bincount(cell)[cell]
+    luck = (
+        (noise.init**2 + noise.residual**2)
+        * float((noise.factor(runs.params, runs.tokens) ** 2 / runs_of_cell**2).sum())
+        / cells
+    )
     misfit = float(np.sqrt(max(spread - luck, 0.0)))
-    return Noise(noise.order, noise.init, noise.residual, misfit, min(noise.df, df_units + PRIOR_DF), noise.source)
+    return replace(noise, misfit=misfit, df=min(noise.df, df_units + PRIOR_DF))
 
 
 def _from_residuals(
@@ -147,9 +210,12 @@ def _from_residuals(
 ) -> Noise:
     n, units = len(runs), int(unit.max()) + 1
     squares, df = _tamed(residual) ** 2, max(n - free, 1)
-    if n >= 2 * ENOUGH:  # luck and misfit shrink with size: the larger half is nearest to what is predicted
-        squares = squares[np.argsort(runs.compute, kind="stable")[n // 2 :]]
-    variance = float(squares.mean()) * n / df
+    slope, largest = (0.0, 0.0), (float(np.log(runs.params).max()), float(np.log(runs.tokens).max()))
+    if n >= 2 * ENOUGH:
+        slope = slopes(squares * n / df, np.full(n, df / n), runs.params, runs.tokens)
+        residual = residual / _factor(slope, largest, runs.params, runs.tokens)
+        squares = _tamed(residual) ** 2
+    variance = max(float(squares.mean()) * n / df - float((measured(runs) ** 2).mean()), LEAST**2)
     if df <= 3:
         variance = (df * variance + PRIOR_DF * ASSUMED**2) / (df + PRIOR_DF)
     variance = max(variance, LEAST**2)
@@ -161,7 +227,9 @@ def _from_residuals(
     source = "residuals of the fit (no repeated seeds)"
     if seeded:
         source += "; luck shared by a data seed assumed as large as a trunk's own"
-    return Noise(float(np.sqrt(order)), float(np.sqrt(init)), float(np.sqrt(variance)), 0.0, df_units, source)
+    return Noise(
+        float(np.sqrt(order)), float(np.sqrt(init)), float(np.sqrt(variance)), 0.0, df_units, source, slope, largest
+    )
 
 
 def _tamed(residual: np.ndarray) -> np.ndarray:

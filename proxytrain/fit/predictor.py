@@ -16,12 +16,13 @@ from proxytrain.fit.bootstrap import samples
 from proxytrain.fit.bound import Bound, bind, usable
 from proxytrain.fit.estimate import REFIT, ROUGH, Problem, objective, polish, solve
 from proxytrain.fit.laws import Law
-from proxytrain.fit.noise import Noise, estimate_noise, from_repeats
+from proxytrain.fit.noise import ASSUMED, Noise, estimate_noise, from_repeats, measured
 from proxytrain.fit.options import FitConfig
 from proxytrain.fit.table import Runs
 
 # error of an extrapolated loss for each e-fold of gap, in published tables; counts until the backtest speaks
 PRIOR_ERROR = 0.006
+STEPS = 8  # points of the way to a new run at which a law must not rise
 SAME = 1e-6  # starts that end within this relative distance of the best objective have reached it
 
 
@@ -38,7 +39,7 @@ class Member:
     noise: Noise
 
     def log_loss(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-        """(n,); NaN where the law has nothing to say: off its levels, or where its loss rises with size or length."""
+        """(n,); NaN where the law has nothing to say: off its levels, or where its loss rises on the way."""
         return self._where_sound(columns, self.theta)
 
     def log_loss_draws(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -55,12 +56,21 @@ class Member:
         value = form.value(self.theta, bound.design(here))
         sound = np.isfinite(value)
         for column in ("params", "tokens"):
-            if column != bound.law.per:
-                further = form.value(self.theta, bound.design({**here, column: here[column] * 1.01}))
-                sound &= further <= value + 1e-9
+            if column != bound.law.per and column in bound.centre:
+                sound &= self._falls(column, here)
         out[..., known] = form.value(theta, bound.design(here))
         out[..., known[~sound]] = np.nan
         return out
+
+    def _falls(self, column: str, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Mask (n,): the fitted loss is finite and falls all the way from the middle of the runs to a little beyond."""
+        ends = np.sort(
+            [np.full(len(columns[column]), self.bound.centre[column]), np.log(columns[column]) + 0.01], axis=0
+        )
+        path = np.exp(ends[0] + np.linspace(0.0, 1.0, STEPS)[:, None] * (ends[1] - ends[0]))  # (STEPS, n)
+        along = {c: np.tile(v, STEPS) for c, v in columns.items()} | {column: path.ravel()}
+        loss = self.bound.form.value(self.theta, self.bound.design(along)).reshape(path.shape)
+        return np.isfinite(loss).all(0) & (np.diff(loss, axis=0) <= 1e-9).all(0)
 
 
 @dataclass(frozen=True)
@@ -115,8 +125,8 @@ def estimate(
     runs = runs.take(usable(law, runs))
     repeats = from_repeats(runs)
     delta = config.delta or (1.345 * (config.seed_noise or (repeats.run if repeats else 0.0)) or 1e-3)
-    problem = Problem(bound.form, bound.design(runs.numbers), np.log(runs.loss), delta, *bound.bounds)
-    weights = run_weights(runs, repeats)
+    weights, scale = run_weights(runs, repeats, config.seed_noise)
+    problem = Problem(bound.form, bound.design(runs.numbers), np.log(runs.loss), delta * scale, *bound.bounds)
     thetas, values = solve(bound, problem, weights, starts, keep)
     best = int(np.argmin(values))
     theta = thetas[best]
@@ -129,13 +139,15 @@ def estimate(
     return Member(bound, theta, draws, value, delta, share, noise)
 
 
-def run_weights(runs: Runs, repeats: Noise | None) -> np.ndarray:
-    """Weight (n,) of each run: the table's own, times what a known measurement error takes from it."""
-    weights = runs.numbers.get("weight", np.ones(len(runs))).astype(float)
-    if "loss_se" in runs.numbers:
-        luck = repeats.run if repeats else 0.002
-        weights = weights / (1.0 + (runs.numbers["loss_se"] / runs.loss / luck) ** 2)
-    return weights
+def run_weights(runs: Runs, repeats: Noise | None, seed_noise: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """Weight (n,) of each run, and the SD (n,) of its loss over that of a well-measured one of the largest.
+
+    The table's own weight, over the variance that repeats (luck by size and length) and `loss_se` tell of.
+    """
+    luck = seed_noise or (repeats.run if repeats else ASSUMED)
+    scale = repeats.factor(runs.params, runs.tokens) if repeats else np.ones(len(runs))
+    scale = np.sqrt(scale**2 + (measured(runs) / luck) ** 2)
+    return runs.numbers.get("weight", 1.0) / scale**2, scale
 
 
 @dataclass(frozen=True)
@@ -197,7 +209,8 @@ class Predictor:
         )  # (B, n)
         low, high = np.quantile(draws, [0.05, 0.95], axis=0)
         between = np.where(sound, weight * (centres - centre) ** 2, 0.0).sum(0)
-        own = np.array([m.noise.run**2 + m.noise.misfit**2 for m in self.members])[:, None]
+        n, d = columns["params"], columns["tokens"]
+        own = np.array([(m.noise.run * m.noise.factor(n, d)) ** 2 + m.noise.misfit**2 for m in self.members])
         return Outlook(
             centre,
             np.maximum(centre - low, 0.0) / 1.645,
