@@ -132,8 +132,8 @@ def from_repeats(runs: Runs) -> Noise | None:
     deviation = (y - (np.bincount(cell, y) / counts)[cell])[keep]
     largest = (float(np.log(runs.params).max()), float(np.log(runs.tokens).max()))
     first = np.unique(cell[keep], return_index=True)[1]
-    each = np.bincount(cell[keep], deviation**2)[counts > 1], counts[counts > 1] - 1.0
-    slope = slopes(each[0] / each[1], each[1], runs.params[keep][first], runs.tokens[keep][first])
+    squares, df_cell = np.bincount(cell[keep], deviation**2, len(counts))[counts > 1], counts[counts > 1] - 1.0
+    slope = slopes(squares / df_cell, df_cell, runs.params[keep][first], runs.tokens[keep][first])
     deviation = deviation / _factor(slope, largest, runs.params[keep], runs.tokens[keep])
     cell, unit = np.unique(cell[keep], return_inverse=True)[1], np.unique(unit[keep], return_inverse=True)[1]
     size = to_levels(runs.params)[keep]
