@@ -125,7 +125,7 @@ def work(options: argparse.Namespace) -> int:
     config = _config(options)
     store = Store(config.store)
     made = freeze.load(store.sweep(config.sweep.name) / "plan.json")
-    return worker(made, store, machine(config).device, config.launch.threads)
+    return worker(made, store, machine(config).device, config.launch)
 
 
 @verb("what is done, running, waiting and failed, and why; without sweep.name, of all sweeps")

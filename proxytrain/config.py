@@ -142,6 +142,8 @@ class Launch:
     name: Literal["local"]
     workers: Positive | None  # null: one a core, one a GPU
     threads: Positive  # torch threads a worker
+    time_limit: PositiveFloat | None = None  # seconds after which workers save and leave
+    stale_seconds: PositiveFloat = 60.0  # a worker that is silent for so long is taken for dead
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ import json
 import os
 import re
 import shutil
-import socket
+import time
 import uuid
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,9 +26,13 @@ from typing import Any
 
 import numpy as np
 
+from proxytrain import process
 from proxytrain.errors import RequestError
 
 Key = tuple[str, int]
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+ID = re.compile(r"[A-Za-z0-9]+")
+FORGOTTEN_SECONDS = 86400.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Store:
         return self.root / "corpora"
 
     def sweep(self, name: str) -> Path:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        if not NAME.fullmatch(name):
             raise RequestError(f"sweep.name={name}: letters, digits, '.', '_' and '-' only")
         return self.root / "sweeps" / name
 
@@ -62,10 +67,10 @@ class Store:
         return sorted(p.parent.name for p in folder.glob("*/plan.json")) if folder.is_dir() else []
 
     def segment(self, key: Key) -> Path:
-        return self.root / "segments" / key[0] / str(key[1])
+        return self.root / "segments" / _id(key[0]) / str(int(key[1]))
 
     def run(self, run_id: str) -> Path:
-        return self.root / "runs" / run_id
+        return self.root / "runs" / _id(run_id)
 
     def stored(self, lineage: str) -> dict[int, bool]:
         """Positions published on a lineage, and whether training can go on from there (its state is kept)."""
@@ -76,6 +81,18 @@ class Store:
             return {}
         whole = [n for n in names if n.isdigit() and (folder / n / "segment.json").exists()]
         return {int(n): (folder / n / "state.npy").exists() for n in whole}
+
+    def published(self, key: Key) -> bool:
+        """Whether a segment is here."""
+        return (self.segment(key) / "segment.json").exists()
+
+    def has_state(self, key: Key) -> bool:
+        """Whether training can go on from the end of a segment."""
+        return (self.segment(key) / "state.npy").exists()
+
+    def has_result(self, run_id: str) -> bool:
+        """Whether a run is done or diverged."""
+        return (self.run(run_id) / "result.json").exists()
 
     def result(self, run_id: str) -> dict[str, Any] | None:
         """`result.json` of a run; None while there is none."""
@@ -116,45 +133,110 @@ class Store:
 def publishing(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target` that takes its place when the block ends well; the first to come wins.
 
-    A later one adds only files that the first lacks (a state that was thrown away). What publishers that died on this
-    machine left behind is removed.
+    A later one adds only files that the first lacks (a state that was thrown away).
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    for left in target.parent.glob(f".{target.name}.*.tmp"):
-        if _left_behind(left.name.split(".")[-3]):
-            shutil.rmtree(left, ignore_errors=True)
-    temporary = target.parent / f".{target.name}.{socket.gethostname()}-{os.getpid()}.{uuid.uuid4().hex}.tmp"
-    temporary.mkdir()
+    fresh = temporary(target)
+    fresh.mkdir()
     try:
-        yield temporary
-        for file in temporary.iterdir():
-            _sync(file)
-        _sync(temporary)
+        yield fresh
+        for file in fresh.iterdir():
+            sync(file)
+        sync(fresh)
         try:
-            os.rename(temporary, target)
+            os.rename(fresh, target)
         except OSError:
             if not target.is_dir():
                 raise
-            for file in temporary.iterdir():
+            for file in fresh.iterdir():
                 with suppress(FileExistsError):
                     os.link(file, target / file.name)
-        _sync(target.parent)
+        sync(target.parent)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole: under a temporary name, synced, then renamed over `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    fresh = temporary(path)
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
+        with open(fresh, "x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(fresh, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        fresh.unlink(missing_ok=True)
+
+
+def temporary(path: Path) -> Path:
+    """A name beside `path` that no other process uses, and that says whose it is."""
+    return path.with_name(f".{path.name}.{process.name()}.{uuid.uuid4().hex[:12]}.tmp")
+
+
+def left_behind(folder: Path) -> list[Path]:
+    """Temporary files in a folder whose writers are dead, or are of another machine and silent for a day."""
+    try:
+        found = [p for p in folder.iterdir() if p.name.startswith(".") and p.name.endswith(".tmp")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    gone = []
+    for path in found:
+        state = process.state(path.name.split(".")[-3] if path.name.count(".") > 3 else "")
+        with suppress(FileNotFoundError):
+            if state == "dead" or (state == "unknown" and time.time() - path.lstat().st_mtime > FORGOTTEN_SECONDS):
+                gone.append(path)
+    return gone
+
+
+def clear(folder: Path) -> None:
+    """Remove what dead writers left in a folder."""
+    for path in left_behind(folder):
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all in it; links are not followed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_state(path: Path, state: np.ndarray) -> None:
+    """Write weights and moments (3, P), float32, as `.npy` with the CRC-32 of the data behind them."""
+    data = np.ascontiguousarray(state, "<f4")
+    with open(path, "xb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(data))
+        file.write(data.data)
+        file.write(zlib.crc32(data.data).to_bytes(4, "little"))
+
+
+def read_state(path: Path) -> np.ndarray:
+    """What `write_state` wrote.
+
+    Raises
+    ------
+    ValueError
+        If the file is not whole.
+    FileNotFoundError
+        If there is none.
+    """
+    try:
+        state = np.load(path, mmap_mode="r", allow_pickle=False)
+        if state.dtype != np.float32 or state.ndim != 2 or len(state) != 3:
+            raise ValueError("another shape")
+        with open(path, "rb") as file:
+            file.seek(state.offset + state.nbytes)
+            checksum = file.read()
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a file that somebody else may have written: whatever is wrong with it
+        raise ValueError(f"not a whole state ({error})") from None
+    if checksum and zlib.crc32(state.data) != int.from_bytes(checksum, "little"):
+        raise ValueError("not a whole state (its checksum differs)")
+    return state
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = 1) -> None:
@@ -177,13 +259,15 @@ def read_json(path: Path) -> Any:
         raise RequestError(f"{path}: broken JSON ({error}); delete it and run again") from None
 
 
-def _left_behind(owner: str) -> bool:
-    """Whether HOST-PID names a process of this machine that is gone."""
-    host, _, pid = owner.rpartition("-")
-    return host == socket.gethostname() and pid.isdigit() and not Path(f"/proc/{pid}").exists()
+def _id(text: str) -> str:
+    """A name from a plan or a result, which must not lead out of the store."""
+    if not ID.fullmatch(text):
+        raise RequestError(f"{text!r}: no id of a run or a segment")
+    return text
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Make a file, or the names in a folder, outlast a power cut."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)

@@ -23,12 +23,13 @@ from proxytrain.fit import LAWS, Fit, Prediction, fit_losses, load_fit
 from proxytrain.launch import local
 from proxytrain.launch.claims import holder
 from proxytrain.launch.machine import machine
-from proxytrain.launch.worker import progress, unfinished
+from proxytrain.launch.parts import NOT_PLANNED, failures, folders, unfinished
+from proxytrain.launch.worker import attempts, progress
 from proxytrain.plan import freeze
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.grid import expand, point
 from proxytrain.runs import Run, run_of
-from proxytrain.store import Store, read_json, write_text
+from proxytrain.store import Store, write_text
 from proxytrain.track.console import Console
 
 
@@ -106,12 +107,12 @@ def plan(asked: Request, *, runs: list[Run] | None = None, name: str | None = No
     if path.exists():
         old = freeze.load(path)
         same = freeze.request_of(chosen, asked.target_record) == old.request
-        busy = {h["pid"]: h["host"] for p in old.packs if (h := holder(path.parent / "packs" / p.id))}
+        busy = {h["pid"]: h["host"] for p in path.parent.glob("packs/*/claim") if (h := holder(p.parent))}
         if busy and not same:
             who = ", ".join(f"{host} pid {pid}" for pid, host in busy.items())
             raise RequestError(f"sweep.name={name}: other runs are being trained under it ({who}); choose another name")
         fits = (old.train.memory, old.train.device) == (train.memory, train.device) or bool(busy)
-        if same and (not missing(asked.store, [r.id for r in runs]) or (fits and unfinished(old, asked.store))):
+        if same and (not missing(asked.store, [r.id for r in runs]) or (fits and _workable(old, asked.store))):
             if old.train != train:
                 old = dataclasses.replace(old, train=train)
                 freeze.save(old, path)
@@ -129,6 +130,9 @@ def plan(asked: Request, *, runs: list[Run] | None = None, name: str | None = No
         memory=here.memory,
     )
     freeze.save(made, path)
+    for folder in path.parent.glob("packs/*"):  # of a plan before
+        if folder.name not in made.micro_batches and not holder(folder):
+            remove(folder)
     return made
 
 
@@ -136,7 +140,7 @@ def train(asked: Request, made: Plan, console: Console) -> int:
     """Train what the plan holds; exit code as of `launch.local.run`."""
     if not missing(asked.store, made.runs):
         return 0
-    code = local.run(made, asked.store, machine(asked.config), console)
+    code = local.run(made, asked.store, machine(asked.config), asked.config.launch, console)
     return code or int(bool(missing(asked.store, made.runs)))
 
 
@@ -268,26 +272,30 @@ def newer(page: Path, asked: Request) -> bool:
 def progress_of(store: Store, name: str) -> dict[str, Any]:
     """State of every run of a sweep, for `status`: done, diverged, failed, running or waiting, and why."""
     made = freeze.load(store.sweep(name) / "plan.json")
-    packs = store.sweep(name) / "packs"
     states: dict[str, dict[str, Any]] = {}
     for run_id in made.runs:
         result = store.result(run_id)
         states[run_id] = {"state": result["status"], "loss": result["final_loss"]} if result else {"state": "waiting"}
-    for p in made.packs:
-        folder = packs / p.id
-        failed = read_json(folder / "failed.json")
-        held = None if failed else holder(folder)
-        report = progress(folder) if held else None
-        for member in p.members:
-            for node in member.nodes:
-                state = states.get(node.run_id or "")
-                if state is None or state["state"] != "waiting":
-                    continue
-                if failed:
-                    state.update(state="failed", why=failed["traceback"].strip().splitlines()[-1], log=str(folder))
-                elif held:
-                    state.update(state="running", on=f"{held['host']} (pid {held['pid']})", report=report)
+    for part in unfinished(made, store):
+        folder = folders(made, store) / part.pack.id
+        held = holder(folder)
+        seen: dict[str, Any] = {"attempts": attempts(folder)}
+        if held:
+            seen |= {"state": "running", "on": held, "report": progress(folder)}
+        for run_id in (n.run_id or "" for m in part.pack.members for n in m.nodes):
+            if states.get(run_id, {}).get("state") == "waiting":
+                states[run_id].update(seen)
+    for node, record in failures(made, store):
+        if states.get(node.run_id or "", {}).get("state") == "waiting":
+            why = record["traceback"].strip().splitlines()[-1]
+            states[node.run_id or ""].update(state="failed", why=why, log=record.get("log"))
     return {"plan": made, "runs": states}
+
+
+def _workable(made: Plan, store: Store) -> bool:
+    """Whether workers can go on with a plan, trying again what failed; not where states are gone that it does not make."""
+    lost = [why for _, why in failures(made, store)]
+    return bool(lost or unfinished(made, store)) and not any(why["traceback"] == NOT_PLANNED for why in lost)
 
 
 def _check_fit(config: Config) -> None:

@@ -15,7 +15,8 @@ import torch
 
 from proxytrain import sweep
 from proxytrain.corpus import load
-from proxytrain.launch.worker import finished
+from proxytrain.launch.parts import unfinished
+from proxytrain.launch.worker import attempts
 from proxytrain.plan import freeze
 from proxytrain.plan.freeze import Plan
 from proxytrain.store import Store
@@ -71,21 +72,21 @@ def train(
 ) -> None:
     """Train a request's runs in this process; what is there already is left out, checkpoints are gone on from."""
     made = made or planned(asked, largest=largest)
-    for p in made.packs:
-        if finished(p, asked.store):
-            continue
-        folder = asked.folder / "packs" / p.id
-        attempt = folder / f"attempt-{len(list(folder.glob('attempt-*'))) + 1:03d}"
+    while parts := unfinished(made, asked.store):
+        part = parts[0]
+        packs = asked.folder / "packs"
+        attempt = packs / part.pack.id / f"attempt-{attempts(packs / part.pack.id) + 1:03d}"
         attempt.mkdir(parents=True)
         train_pack(
-            p,
+            part.pack,
+            wanted=part.wanted,
             store=asked.store,
             corpus=load(asked.store.corpora(), asked.corpus.manifest.content_hash),
             runs={r["id"]: r for r in asked.records},
             train=asked.config.train,
             micro_batches=micro_batches,
             device=torch.device("cpu"),
-            folder=folder,
+            folders=[packs / name for name in part.names],
             attempt=attempt,
             should_stop=should_stop,
             report=lambda rows: None,

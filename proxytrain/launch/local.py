@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import signal
 import subprocess
@@ -10,46 +11,64 @@ import sys
 import time
 
 from proxytrain.compose import quoted
+from proxytrain.config import Launch
 from proxytrain.launch.machine import Machine
-from proxytrain.launch.worker import finished, progress, unfinished
+from proxytrain.launch.parts import finished, retry, unfinished
+from proxytrain.launch.worker import progress
 from proxytrain.plan.freeze import Plan
 from proxytrain.store import Store
 from proxytrain.track.console import Console, Progress
 
 POLL_SECONDS = 0.25
+PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
-def run(plan: Plan, store: Store, here: Machine, console: Console) -> int:
+def run(plan: Plan, store: Store, here: Machine, launch: Launch, console: Console) -> int:
     """Train a plan's packs with workers of this machine; the exit code: 0, 1 if some are not done, 130 if interrupted.
 
-    An interrupt is passed on once: workers save and leave. A worker that dies is not replaced while others live; what
-    it held is taken over, and running again goes on from its last checkpoint.
+    SIGINT, SIGTERM and SIGUSR1 are passed on: workers save and leave, and are waited for. A worker that dies is not
+    replaced while others live; what it held is taken over, and running again goes on from its last checkpoint.
     """
     folder = store.sweep(plan.name)
-    for pack in plan.packs:
-        (folder / "packs" / pack.id / "failed.json").unlink(missing_ok=True)
-    waiting = len(unfinished(plan, store))
-    workers = [_start(plan, store, here, i) for i in range(min(here.workers, waiting))]
-    watch = _Watch(plan, store)
-    interrupted = False
-    with console.training(plan) as follow:
-        while any(w.poll() is None for w in workers):
-            try:
-                follow(watch.progress())
-                time.sleep(POLL_SECONDS)
-            except KeyboardInterrupt:
-                for worker in workers:
-                    worker.send_signal(signal.SIGINT)
-                if not interrupted:
-                    console.say("saving; interrupt again to leave at once")
-                interrupted = True
-        follow(watch.progress())
-    if interrupted:
-        return 130
+    retry(plan, store)
+    asked: list[int] = []  # signals to pass on
+    handlers = {n: signal.signal(n, lambda number, frame: asked.append(number)) for n in PASSED_ON}
+    workers: list[subprocess.Popen] = []
+    try:
+        for number in range(min(here.workers, len(unfinished(plan, store)))):
+            workers.append(_start(plan, store, here, launch, number))
+        stopped = _follow(workers, asked, _Watch(plan, store), console)
+    finally:
+        for worker in workers:  # after an error here
+            if worker.poll() is None:
+                worker.terminate()
+                worker.wait()
+        for n, handler in handlers.items():
+            signal.signal(n, handler)
     for number, worker in enumerate(workers):
-        if worker.returncode not in (0, 130):
+        if worker.returncode not in (0, 1, 130):
             console.say(f"worker {number} ended with exit code {worker.returncode}: see {folder}/worker-{number}.log")
-    return 0 if len(watch.done) == len(plan.packs) else 1
+    left = unfinished(plan, store)
+    if stopped or (left and any(w.returncode == 130 for w in workers)):
+        return 130
+    return int(not all(finished(p, store) for p in plan.packs))
+
+
+def _follow(workers: list[subprocess.Popen], asked: list[int], watch: _Watch, console: Console) -> bool:
+    """Show progress until the last worker has left, passing signals on; whether there were any."""
+    passed = 0
+    with console.training(watch.plan) as follow:
+        while any(w.poll() is None for w in workers):
+            follow(watch.progress())
+            time.sleep(POLL_SECONDS)
+            while passed < len(asked):
+                for worker in workers:
+                    worker.send_signal(asked[passed])
+                if not passed:
+                    console.say("saving; interrupt again to leave at once")
+                passed += 1
+        follow(watch.progress())
+    return bool(asked)
 
 
 class _Watch:
@@ -75,7 +94,7 @@ class _Watch:
         return Progress(tokens + sum(self.done.values()), speed, len(self.done), reports)
 
 
-def _start(plan: Plan, store: Store, here: Machine, number: int) -> subprocess.Popen:
+def _start(plan: Plan, store: Store, here: Machine, launch: Launch, number: int) -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": str(here.threads), "MKL_NUM_THREADS": str(here.threads)}
     if here.device == "cuda":
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -90,7 +109,10 @@ def _start(plan: Plan, store: Store, here: Machine, number: int) -> subprocess.P
         f"store={quoted(str(store.root.resolve()))}",
     ]
     command += [f"train.device={here.device}", f"launch.threads={here.threads}"]
-    with open(store.sweep(plan.name) / f"worker-{number}.log", "ab") as log:
+    command += [f"launch.stale_seconds={launch.stale_seconds}"]
+    if launch.time_limit:
+        command.append(f"launch.time_limit={launch.time_limit}")
+    with open(store.sweep(plan.name) / f"worker-{number}.log", "ab", opener=_no_link) as log:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -98,10 +120,17 @@ def _start(plan: Plan, store: Store, here: Machine, number: int) -> subprocess.P
             stderr=subprocess.STDOUT,
             env=environment,
             start_new_session=True,  # a terminal's Ctrl-C reaches us alone, and we pass it on
-            preexec_fn=_die_with_parent,
+            preexec_fn=functools.partial(_die_with_parent, os.getpid()),
         )
 
 
-def _die_with_parent() -> None:
+def _no_link(path: str, flags: int) -> int:
+    """A log is never written through a link, which could lead anywhere."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o644)
+
+
+def _die_with_parent(parent: int) -> None:
     """A worker whose parent is killed saves and leaves (PR_SET_PDEATHSIG = 1)."""
     ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM)
+    if os.getppid() != parent:  # it was killed before the line above
+        os._exit(1)

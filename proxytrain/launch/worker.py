@@ -1,126 +1,172 @@
-"""A worker: takes packs from a frozen plan until none is left. What `sweep` starts here and what a cluster runs.
-
-Whether a pack is done is read off the store, from what its nodes have published; nothing else remembers it.
-"""
+"""A worker: takes packs from a frozen plan until none is left. What `sweep` starts here and what a cluster runs."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import os
 import shutil
 import signal
+import socket
 import time
 import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from proxytrain.config import Launch
+from proxytrain.errors import RequestError
 from proxytrain.launch.claims import Claim, take
+from proxytrain.launch.parts import Part, failures, finished, folders, ready, record_failure, unfinished
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.pack import Pack
-from proxytrain.plan.share import Key
-from proxytrain.store import Store, read_json, write_json
+from proxytrain.store import Store, clear, read_json, temporary
 
 if TYPE_CHECKING:
     from proxytrain.train.members import Rows
 
 POLL_SECONDS = 0.5
 REPORT_SECONDS = 1.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+# trouble of the store, not of a run: nothing is counted as a failure, and the worker leaves
+STORE_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 
 
-def work(plan: Plan, store: Store, device: str, threads: int) -> int:
-    """Train packs until all are done or lost; exit code 0, or 130 if interrupted. Failed packs are on record.
+def work(plan: Plan, store: Store, device: str, launch: Launch) -> int:
+    """Train packs until all are done or lost; waits for those that others hold, since they may have to be taken over.
 
-    Waits for packs that others hold, since what they hold may have to be taken over.
+    Returns
+    -------
+    Exit code: 0 all done; 1 nothing is left but what failed; 130 stopped with work left: by SIGINT, SIGTERM, SIGUSR1,
+    SIGHUP or the time limit, the state saved, so that the same command goes on.
+
+    Raises
+    ------
+    RequestError
+        If the store cannot be written to: it is full, or read-only.
     """
-    stopping = _listen()
+    stop = Stop(launch.time_limit)
     import torch
 
     from proxytrain.corpus import load
-    from proxytrain.train.loop import Interrupted, train_pack
+    from proxytrain.train.loop import Broken, Interrupted, train_pack
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(launch.threads)
     torch.set_flush_denormal(True)
     corpus = load(store.corpora(), plan.corpus)
-    folders = store.sweep(plan.name) / "packs"
+    packs = folders(plan, store)
     done: set[str] = set()
-    while not stopping() and (left := unfinished(plan, store, done)):
-        taken = _next(left, folders, store)
-        if taken is None:
-            time.sleep(POLL_SECONDS)
-            continue
-        claim, pack = taken
-        with claim.held():
-            try:
-                train_pack(
-                    pack,
-                    store=store,
-                    corpus=corpus,
-                    runs=plan.runs if plan.target is None else {**plan.runs, plan.target["id"]: plan.target},
-                    train=plan.train,
-                    micro_batches=plan.micro_batches[pack.id],
-                    device=torch.device(device),
-                    folder=folders / pack.id,
-                    attempt=claim.attempt,
-                    should_stop=stopping,
-                    report=_Reporter(claim, pack),
-                )
-                for attempt in (folders / pack.id).glob("attempt-*"):
-                    shutil.rmtree(attempt, ignore_errors=True)
-            except Interrupted:
-                break
-            except Exception:
-                if not finished(pack, store):  # else a worker that took over was faster
-                    write_json(folders / pack.id / "failed.json", {"traceback": traceback.format_exc()})
-    return 130 if stopping() else 0
+    while not stop() and (left := unfinished(plan, store, done)):
+        try:
+            taken = _next(left, packs, store, launch.stale_seconds)
+            if taken is None:
+                time.sleep(POLL_SECONDS)
+                continue
+            claim, part = taken
+            with claim.held(launch.stale_seconds):
+                try:
+                    train_pack(
+                        part.pack,
+                        wanted=part.wanted,
+                        store=store,
+                        corpus=corpus,
+                        runs=plan.runs if plan.target is None else {**plan.runs, plan.target["id"]: plan.target},
+                        train=plan.train,
+                        micro_batches=plan.micro_batches[part.names[-1]],
+                        device=torch.device(device),
+                        folders=[packs / name for name in part.names],
+                        attempt=claim.attempt,
+                        should_stop=lambda: stop() or claim.lost.is_set(),  # noqa: B023 (called within this turn)
+                        report=_Reporter(claim, part.pack),
+                    )
+                    _tidy(part, plan, store)
+                except Interrupted:
+                    pass
+                except Broken as error:
+                    print(error, flush=True)
+                    done.clear()  # what made it has to make it again
+                except Exception as error:
+                    if isinstance(error, OSError) and error.errno in STORE_TROUBLE:
+                        raise
+                    claim.beat()
+                    if not claim.lost.is_set():  # else another worker has the pack, and counts
+                        _failed(packs / part.pack.id, claim)
+        except OSError as error:
+            raise RequestError(
+                f"store={store.root}: {error.strerror}{f' ({error.filename})' if error.filename else ''}; "
+                "nothing that was saved is lost: once the store can be written to, the same command goes on"
+            ) from error
+    left = unfinished(plan, store, done)
+    if left:
+        print(f"stopped by {stop.why}, all saved; {len(left)} packs are left, and the same command goes on", flush=True)
+        return 130
+    for folder in {store.segment(n.key).parent for p in plan.packs for m in p.members for n in m.nodes}:
+        clear(folder)
+    clear(store.root / "runs")
+    return int(any(True for _ in failures(plan, store)))
 
 
-def finished(pack: Pack, store: Store) -> bool:
-    """Whether all that a pack trains is published."""
-    nodes = [n for m in pack.members for n in m.nodes]
-    return all(
-        _published(store, n.key) and (n.run_id is None or (store.run(n.run_id) / "result.json").exists())
-        for n in reversed(nodes)
-    )
+class Stop:
+    """Whether to save and leave: signals, and the time limit. The second SIGINT ends at once."""
 
+    def __init__(self, time_limit: float | None):
+        self.why = ""
+        self.deadline = time.monotonic() + time_limit if time_limit else float("inf")
+        for number in SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN or number in (signal.SIGINT, signal.SIGTERM):  # nohup
+                signal.signal(number, self._handle)
 
-def unfinished(plan: Plan, store: Store, done: set[str] | None = None) -> list[Pack]:
-    """Packs that are still to be trained and can be: not failed, and waiting for nothing that will never come.
+    def __call__(self) -> bool:
+        if not self.why and time.monotonic() > self.deadline:
+            self.why = "the time limit"
+        return bool(self.why)
 
-    `done` keeps the ids of packs that were seen finished; they are not looked at again.
-    """
-    left: list[Pack] = []
-    coming: set[Key] = set()
-    done = set() if done is None else done
-    for pack in plan.packs:
-        if pack.id not in done and finished(pack, store):
-            done.add(pack.id)
-        if pack.id in done or (store.sweep(plan.name) / "packs" / pack.id / "failed.json").exists():
-            continue
-        if all(key in coming or _published(store, key) for key in pack.needs):
-            coming.update(n.key for m in pack.members for n in m.nodes)
-            left.append(pack)
-    return left
+    def _handle(self, number: int, frame: object) -> None:
+        if number == signal.SIGINT and self.why == "SIGINT":
+            raise KeyboardInterrupt
+        self.why = signal.Signals(number).name
 
 
 def progress(folder: Path) -> dict | None:
     """What the newest attempt at a pack last reported: tokens trained, tokens a second, losses."""
     attempts = sorted(folder.glob("attempt-*"))
-    return read_json(attempts[-1] / "progress.json") if attempts else None
+    try:
+        report: Any = read_json(attempts[-1] / "progress.json") if attempts else None
+        return {**report, "tokens": int(report["tokens"]), "tokens_per_second": float(report["tokens_per_second"])}
+    except (RequestError, OSError, TypeError, KeyError, ValueError):  # none yet, or not whole
+        return None
 
 
-def _next(left: list[Pack], folders: Path, store: Store) -> tuple[Claim, Pack] | None:
-    """The first pack that can start and that nobody holds."""
-    for pack in left:
-        if all(_published(store, key) for key in pack.needs) and (claim := take(folders / pack.id)):
-            if not finished(pack, store):
-                return claim, pack
+def attempts(folder: Path) -> int:
+    """How often a pack was begun."""
+    return max((int(p.name.split("-")[1]) for p in folder.glob("attempt-[0-9]*")), default=0)
+
+
+def _next(left: list[Part], packs: Path, store: Store, stale_seconds: float) -> tuple[Claim, Part] | None:
+    """The first part that can start and that nobody holds."""
+    for part in left:
+        if all(ready(key, store) for key in part.pack.needs) and (claim := take(packs / part.pack.id, stale_seconds)):
+            if not finished(part.pack, store, part.wanted):
+                return claim, part
             claim.release()
             shutil.rmtree(claim.attempt, ignore_errors=True)
     return None
 
 
-def _published(store: Store, key: Key) -> bool:
-    return (store.segment(key) / "segment.json").exists()
+def _tidy(part: Part, plan: Plan, store: Store) -> None:
+    """Remove attempts at what is done."""
+    whole = next(p for p in plan.packs if p.id == part.names[-1])
+    for name in part.names if finished(whole, store) else part.names[:1]:
+        for attempt in (folders(plan, store) / name).glob("attempt-*"):
+            shutil.rmtree(attempt, ignore_errors=True)
+
+
+def _failed(folder: Path, claim: Claim) -> None:
+    """Put the exception at hand on record."""
+    text = traceback.format_exc()
+    who = {"host": socket.gethostname(), "pid": os.getpid(), "attempt": claim.attempt.name, "traceback": text}
+    number = record_failure(folder, who)
+    print(f"{folder.name}: failed for the {'first' if number == 1 else 'second'} time\n{text}", flush=True)
 
 
 class _Reporter:
@@ -148,21 +194,7 @@ class _Reporter:
             "width": self.pack.members[0].recipe.model.width,
             "loss": [round(float(a.curve["loss"][-1][-1]), 4) for a in rows.active],
         }
-        path = self.claim.attempt / "progress.json"
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(content))
-        temporary.replace(path)
-
-
-def _listen() -> Callable[[], bool]:
-    """Signals that ask to save and stop; the second SIGINT ends at once."""
-    asked: list[int] = []
-
-    def handler(number: int, frame: object) -> None:
-        if asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, handler)
-    return lambda: bool(asked)
+        fresh = temporary(self.claim.attempt / "progress.json")
+        with contextlib.suppress(OSError):  # for show only
+            fresh.write_text(json.dumps(content))
+            fresh.replace(self.claim.attempt / "progress.json")

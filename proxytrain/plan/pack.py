@@ -29,6 +29,11 @@ class Member:
         return self.nodes[0].recipe
 
     @property
+    def parent(self) -> Key | None:
+        """The state that it starts from; None: the initial weights."""
+        return self.nodes[0].parent
+
+    @property
     def start(self) -> int:
         return self.nodes[0].start
 
@@ -54,7 +59,7 @@ class Pack:
     @property
     def needs(self) -> frozenset[Key]:
         """States that must be published before the pack can start."""
-        return frozenset(m.nodes[0].parent for m in self.members if m.nodes[0].parent)
+        return frozenset(m.parent for m in self.members if m.parent)
 
 
 def pack(nodes: dict[Key, Node], *, memory: int, workers: int, largest: int) -> list[Pack]:

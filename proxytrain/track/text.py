@@ -57,9 +57,9 @@ def run_lines(state: dict[str, Any], everything: bool) -> Iterator[str]:
         if run.get("loss") is not None:
             text += f"  loss {run['loss']:.4f}"
         if run["state"] == "failed":
-            text += f"  {run['why']} (traceback: {run['log']}/failed.json)"
+            text += f"  {run['why']}" + (f" (traceback: {run['log']})" if run["log"] else "")
         if run["state"] == "running":
-            text += f"  on {run['on']}"
+            text += f"  on {run['on']['host']} (pid {run['on']['pid']}), attempt {run['attempts']}"
         yield text
 
 

@@ -1,74 +1,206 @@
-"""The state of a pack under way, on disk: buffers, positions and curves in one folder that is whole or absent."""
+"""The state of a pack under way, on disk, so that an interruption costs one interval at most.
+
+    attempt-NNN-TOKEN/state-NNNNNN.npz   weights, moments and updates of all members, their positions and curve files
+    attempt-NNN-TOKEN/curve-NNNNNN.npz   the rows of their curves since the checkpoint before
+
+A checkpoint copies the state and lets training go on while a thread writes: under a temporary name, synced, renamed.
+The zip's checksums say whether a file is whole. The last two are kept, so a broken one means the one before it. There
+are no random states to keep: the stream of text is a function of the position, and nothing else is drawn.
+"""
 
 from __future__ import annotations
 
 import json
-import shutil
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import Any
 
 import numpy as np
 import torch
 
-from proxytrain.plan.pack import Pack
-from proxytrain.store import publishing
+from proxytrain.plan.pack import Member, Pack
+from proxytrain.plan.share import Key
+from proxytrain.store import sync, temporary
 from proxytrain.train.members import ROWS, Active, Rows
 
-
-def save(folder: Path, rows: Rows) -> Path:
-    """Write the next checkpoint below an attempt's folder, then remove the one before it."""
-    earlier = _numbered(folder)
-    target = folder / f"checkpoint-{earlier[-1][0] + 1 if earlier else 1:06d}"
-    with publishing(target) as temporary:
-        np.save(temporary / "state.npy", np.stack([rows.snapshot(i) for i in range(len(rows.active))]))
-        curves = {f"{a.index}.{name}": values for a in rows.active for name, values in a.rows().items()}
-        np.savez(temporary / "curves.npz", **curves)  # type: ignore[arg-type]
-        meta = [
-            {"index": a.index, "node": a.node, "position": a.position, "seconds": a.seconds, "updates": int(u)}
-            for a, u in zip(rows.active, rows.state.updates[:, 0].tolist())
-        ]
-        (temporary / "meta.json").write_text(json.dumps(meta))
-    for _, path in earlier:
-        shutil.rmtree(path, ignore_errors=True)
-    return target
+FORMAT = 1
+KEPT = 2
 
 
-def latest(attempts: Path, pack: Pack, device: torch.device) -> Rows | None:
-    """The furthest whole checkpoint of any attempt at a pack; None if there is none."""
-    best: Rows | None = None
-    for attempt in sorted(attempts.glob("attempt-*")):
-        for _, path in reversed(_numbered(attempt)):
-            rows = _load(path, pack, device)
-            if rows is not None:
-                best = rows if best is None or _progress(rows) > _progress(best) else best
-                break
-    return best
+@dataclass(frozen=True)
+class Snapshot:
+    """A state as it was, and what of the curves was not on disk yet."""
+
+    state: dict[str, np.ndarray]
+    curve: dict[str, np.ndarray]
+    new: list[tuple[Active, int, dict[str, int]]]  # member, its node, pieces of its curve that the snapshot covers
 
 
-def _load(path: Path, pack: Pack, device: torch.device) -> Rows | None:
+class Saver:
+    """Writes the checkpoints of one attempt, one at a time, behind training's back."""
+
+    def __init__(self, attempt: Path, others: Callable[[], list[Path]]):
+        self.attempt, self.others = attempt, others
+        self.number = 0
+        self._thread: threading.Thread | None = None
+        self._pending: Snapshot | None = None
+        self._error: Exception | None = None
+
+    def save(self, rows: Rows, *, wait: bool = False) -> bool:
+        """Begin a checkpoint; false where the one before it is still being written (`wait` waits for both)."""
+        if self._thread and self._thread.is_alive() and not wait:
+            return False
+        self.close()
+        self.number += 1
+        self._pending = _snapshot(rows, f"curve-{self.number:06d}.npz")
+        self._thread = threading.Thread(target=self._write, args=(self._pending, self.number))
+        self._thread.start()
+        if wait:
+            self.close()
+        return True
+
+    def close(self) -> None:
+        """Wait for the thread; what it wrote need not be written again."""
+        if self._thread is None or self._pending is None:
+            return
+        self._thread.join()
+        if self._error is None:
+            for a, node, pieces in self._pending.new:
+                if a.node == node:  # else it has passed a node since, and its curve begins there
+                    a.saved, a.chunks = pieces, [*a.chunks, f"curve-{self.number:06d}.npz"]
+        elif self.attempt.is_dir():  # else another worker has finished the pack
+            print(f"{self.attempt}: checkpoint not written ({self._error}); the one before it stays", flush=True)
+        self._thread = self._pending = self._error = None
+
+    def _write(self, snapshot: Snapshot, number: int) -> None:
+        try:
+            _write(self.attempt / f"curve-{number:06d}.npz", snapshot.curve)
+            _write(self.attempt / f"state-{number:06d}.npz", snapshot.state)
+            sync(self.attempt)
+        except Exception as error:  # told by `close`
+            self._error = error
+            return
+        self._prune()
+
+    def _prune(self) -> None:
+        """Keep the last two states with their curves; with two of our own, none of earlier attempts."""
+        states = sorted(self.attempt.glob("state-*.npz"))
+        needed = {name for path in states[-KEPT:] for m in (_meta(path) or []) for name in m["chunks"]}
+        old = [*states[:-KEPT], *(p for p in self.attempt.glob("curve-*.npz") if p.name not in needed)]
+        if len(states) >= KEPT:
+            old += [p for folder in self.others() for p in folder.glob("*.npz")]
+        for path in old:
+            path.unlink(missing_ok=True)
+
+
+def latest(folders: Sequence[Path], pack: Pack, device: torch.device) -> Rows | None:
+    """The furthest whole checkpoint of the members of a pack; None if there is none.
+
+    Parameters
+    ----------
+    folders : of the pack, and of the packs that it was split from
+    """
+    found = []
+    for path in (p for folder in folders for p in folder.glob("attempt-*/state-*.npz")):
+        meta = _meta(path)
+        if meta is None:
+            print(f"{path}: not a whole checkpoint; the one before it is used, or the start", flush=True)
+        elif mine := list(_mine(meta, pack)):
+            found.append((sum(m["position"] - member.end for _, _, member, m in mine), path))
+    for _, path in sorted(found, reverse=True):
+        try:
+            return _load(path, pack, device)
+        except Exception as error:  # a file that somebody else may have written: whatever is wrong with it
+            print(f"{path}: not a whole checkpoint ({error}); the one before it is used, or the start", flush=True)
+    return None
+
+
+def _snapshot(rows: Rows, chunk: str) -> Snapshot:
+    new = [(a, a.node, {name: len(pieces) for name, pieces in a.curve.items()}) for a in rows.active]
+    curve = {f"{_name(a)}.{name}": values for a in rows.active for name, values in a.rows(a.saved).items()}
+    meta = [
+        {
+            "member": a.member.nodes[-1].key,
+            "goal": a.goal.key,
+            "position": a.position,
+            "seconds": a.seconds,
+            "chunks": [*a.chunks, chunk],
+        }
+        for a in rows.active
+    ]
+    text = json.dumps({"format": FORMAT, "members": meta}).encode()
+    s = rows.state
+    buffers = {"weights": s.weights, "first": s.first, "second": s.second, "updates": s.updates}
+    state = {name: t.detach().to("cpu", copy=True).numpy() for name, t in buffers.items()}
+    return Snapshot({"meta": np.frombuffer(text, np.uint8), **state}, curve, new)
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    fresh = temporary(path)
     try:
-        meta = json.loads((path / "meta.json").read_text())
-        states = np.load(path / "state.npy", allow_pickle=False)
-        active = []
-        with np.load(path / "curves.npz", allow_pickle=False) as curves:
-            for m in meta:
-                a = Active(m["index"], pack.members[m["index"]], m["position"], m["node"], m["seconds"])
-                for name in ROWS:
-                    a.curve[name].append(curves[f"{a.index}.{name}"])
-                active.append(a)
-        rows = Rows.allocate(active, device)
-        for i, (m, values) in enumerate(zip(meta, states, strict=True)):
-            rows.restore(i, values, m["updates"])
-    except (OSError, EOFError, BadZipFile, ValueError, KeyError, IndexError, RuntimeError):
-        print(f"{path}: not a whole checkpoint; an earlier one is used, or the start", flush=True)
+        with open(fresh, "xb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _meta(path: Path) -> list[dict[str, Any]] | None:
+    """What a state says of its members; None where it cannot be read."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            content = json.loads(file["meta"].tobytes())
+        return content["members"] if content["format"] == FORMAT else None
+    except Exception:
         return None
+
+
+def _mine(meta: list[dict[str, Any]], pack: Pack) -> Iterator[tuple[int, int, Member, dict[str, Any]]]:
+    """(row, index in the pack, member, what is said of it) of the members that a state has of a pack."""
+    wanted: dict[Key, tuple[int, Member]] = {m.nodes[-1].key: (i, m) for i, m in enumerate(pack.members)}
+    for row, m in enumerate(meta):
+        name, end = m["member"]
+        if (name, end) in wanted:
+            yield row, *wanted[name, end], m
+
+
+def _load(path: Path, pack: Pack, device: torch.device) -> Rows:
+    """Rows as they were saved; any exception means that something is wrong with the files."""
+    curves: dict[str, dict[str, np.ndarray]] = {}
+    with np.load(path, allow_pickle=False) as file:
+        state = {name: file[name] for name in ("weights", "first", "second", "updates")}
+        mine = list(_mine(json.loads(file["meta"].tobytes())["members"], pack))
+    active = []
+    for _, index, member, m in mine:
+        node = next(i for i, n in enumerate(member.nodes) if n.key == tuple(m["goal"]))
+        a = Active(index, member, int(m["position"]), node, float(m["seconds"]))
+        for chunk in m["chunks"]:
+            if chunk not in curves:
+                with np.load(path.with_name(Path(chunk).name), allow_pickle=False) as file:
+                    curves[chunk] = {name: file[name] for name in file.files}
+            for name in ROWS:
+                a.curve[name].append(curves[chunk][f"{_name(a)}.{name}"])
+        B = member.recipe.batch_tokens
+        expected = np.arange(a.goal.start + B, a.position + 1, B)
+        if a.position > a.goal.end or not all(
+            np.array_equal(values, expected) if name == "tokens" else name[:4] == "eval" or len(values) == len(expected)
+            for name, values in a.rows().items()
+        ):
+            raise ValueError("curve and state disagree")
+        active.append(a)
+    rows = Rows.allocate(active, device)
+    for i, (row, _, _, _) in enumerate(mine):
+        values = np.stack([state[name][row] for name in ("weights", "first", "second")])
+        rows.restore(i, values.astype(np.float32, casting="equiv"), int(state["updates"][row, 0]))
     return rows
 
 
-def _progress(rows: Rows) -> int:
-    """Tokens trained: members that have left ran to their end."""
-    return -sum(a.member.end - a.position for a in rows.active)
-
-
-def _numbered(folder: Path) -> list[tuple[int, Path]]:
-    return sorted((int(p.name.rpartition("-")[2]), p) for p in folder.glob("checkpoint-*"))
+def _name(a: Active) -> str:
+    """A member's name in curve files."""
+    name, end = a.member.nodes[-1].key
+    return f"{name}-{end}"

@@ -7,7 +7,7 @@ is only the update: forward and backward of all members as one program, AdamW ov
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -20,12 +20,15 @@ from proxytrain.model import cross_entropy, initial, logits
 from proxytrain.optimizer import adamw, rates
 from proxytrain.parametrization import rule
 from proxytrain.plan.pack import Pack
+from proxytrain.plan.share import Key
 from proxytrain.runs import Recipe
 from proxytrain.schedule import learning_rates
 from proxytrain.store import Store
 from proxytrain.train import checkpoint, evaluate
 from proxytrain.train.members import Active, Rows, sound
-from proxytrain.train.publish import Publisher
+from proxytrain.train.publish import Broken, Publisher
+
+__all__ = ["Broken", "Interrupted", "train_pack"]
 
 FLUSH_UPDATES = 32  # losses are looked at so often
 EVALUATE_TOKENS = 4096  # at most so many at once
@@ -39,13 +42,14 @@ class Interrupted(Exception):
 def train_pack(
     pack: Pack,
     *,
+    wanted: Collection[Key] = (),
     store: Store,
     corpus: Corpus,
     runs: dict[str, dict],
     train: Train,
     micro_batches: int,
     device: torch.device,
-    folder: Path,
+    folders: Sequence[Path],
     attempt: Path,
     should_stop: Callable[[], bool],
     report: Callable[[Rows], None],
@@ -54,8 +58,9 @@ def train_pack(
 
     Parameters
     ----------
+    wanted : states that others start from; they are made again where a published segment has lost its own
     runs : id -> record of the plan, for `config.yaml` and `result.json`
-    folder, attempt : of the pack (where earlier attempts left checkpoints), and of this attempt, where it writes
+    folders, attempt : where earlier attempts left checkpoints (the pack's own folder first), and where this one writes
     should_stop : asked after every update; when true the state is saved and `Interrupted` raised
     report : called after every flush
 
@@ -63,15 +68,39 @@ def train_pack(
     ------
     Interrupted
         After saving, when asked to stop.
+    Broken
+        If a state that it starts from is not whole; it has been thrown away, and must be made again.
     """
-    recipe = pack.members[0].recipe
     how = {"members": len(pack.members), "micro_batches": micro_batches}
     how |= {"eval_every": train.eval_every, "eval_tokens": train.eval_tokens}
     publisher = Publisher(store, corpus, runs, device, how)
-    rows = checkpoint.latest(folder, pack, device) or _start(pack, publisher, device)
+    rows = checkpoint.latest(folders, pack, device) or _start(pack, wanted, publisher, device)
     if rows is None:
         return
-    step = Update(rows, recipe, corpus, micro_batches, device)
+    saver = checkpoint.Saver(attempt, lambda: [p for p in folders[0].glob("attempt-*") if p != attempt])
+    try:
+        _train(rows, publisher, saver, train, micro_batches, should_stop, report)
+    finally:
+        saver.close()
+
+
+def readout_scale(recipe: Recipe) -> float:
+    """Multiplier of the logits, from the parametrization's table."""
+    m = recipe.model
+    return rule("readout", recipe.parametrization, width=m.width, fan_in=m.width, depth=m.depth).multiplier
+
+
+def _train(
+    rows: Rows,
+    publisher: Publisher,
+    saver: checkpoint.Saver,
+    train: Train,
+    micro_batches: int,
+    should_stop: Callable[[], bool],
+    report: Callable[[Rows], None],
+) -> None:
+    recipe, corpus = rows.active[0].member.recipe, publisher.corpus
+    step = Update(rows, recipe, corpus, micro_batches, publisher.device)
     slice_ = evaluate.sequences(corpus.val, recipe.model.context, train.eval_tokens)
     whole = evaluate.sequences(corpus.val, recipe.model.context)
     saved = time.monotonic()
@@ -99,25 +128,24 @@ def train_pack(
                 return
             rows.keep(stay)
         if should_stop():
-            checkpoint.save(attempt, rows)
+            saver.save(rows, wait=True)
             raise Interrupted
-        if time.monotonic() - saved > train.checkpoint_seconds:
-            checkpoint.save(attempt, rows)
+        if time.monotonic() - saved > train.checkpoint_seconds and saver.save(rows):
             saved = time.monotonic()
 
 
-def readout_scale(recipe: Recipe) -> float:
-    """Multiplier of the logits, from the parametrization's table."""
-    m = recipe.model
-    return rule("readout", recipe.parametrization, width=m.width, fan_in=m.width, depth=m.depth).multiplier
+def _start(pack: Pack, wanted: Collection[Key], publisher: Publisher, device: torch.device) -> Rows | None:
+    """Rows at the last states that are published, or at the initial weights; None where all is published.
 
-
-def _start(pack: Pack, publisher: Publisher, device: torch.device) -> Rows | None:
-    """Rows at their parents' states, or at the initial weights; members of a diverged parent are published as such."""
+    Members of a diverged parent are published as such.
+    """
     active = []
     for index, member in enumerate(pack.members):
-        parent = member.nodes[0].parent
-        a = Active(index, member, member.start)
+        node = publisher.first_missing(member, wanted)
+        if node is None:
+            continue
+        parent = member.nodes[node].parent
+        a = Active(index, member, member.nodes[node].start, node)
         before = publisher.segment(parent) if parent else {}
         if before.get("status") == "diverged":
             publisher.diverged(a, before["diverged_at"])
@@ -128,9 +156,8 @@ def _start(pack: Pack, publisher: Publisher, device: torch.device) -> Rows | Non
     rows = Rows.allocate(active, device)
     for i, a in enumerate(active):
         r = a.member.recipe
-        parent = a.member.nodes[0].parent
-        if parent:
-            rows.restore(i, publisher.state(parent), a.position // r.batch_tokens)
+        if a.goal.parent:
+            rows.restore(i, publisher.state(a.goal.parent), a.position // r.batch_tokens)
         else:
             rows.state.weights[i] = initial(rows.layout, r.model, r.parametrization, r.init_seed).to(device)
     return rows

@@ -33,18 +33,22 @@ class Active:
     node: int = 0
     seconds: float = 0.0  # since the node before; its share of the pack's time
     curve: dict[str, list[np.ndarray]] = field(default_factory=lambda: {name: [] for name in ROWS})
+    saved: dict[str, int] = field(default_factory=dict)  # pieces of the curve that checkpoints hold already,
+    chunks: list[str] = field(default_factory=list)  # and the files that hold them
 
     @property
     def goal(self) -> Node:
         return self.member.nodes[self.node]
 
-    def rows(self) -> dict[str, np.ndarray]:
-        """The curve so far as arrays; tokens are int64, all else float64."""
+    def rows(self, after: dict[str, int] | None = None) -> dict[str, np.ndarray]:
+        """The curve so far (without its first pieces) as arrays; tokens are int64, all else float64."""
         kinds = {"tokens": np.int64, "eval_tokens": np.int64}
-        return {k: np.concatenate([np.empty(0), *v]).astype(kinds.get(k, np.float64)) for k, v in self.curve.items()}
+        rest = {k: v[(after or {}).get(k, 0) :] for k, v in self.curve.items()}
+        return {k: np.concatenate([np.empty(0), *v]).astype(kinds.get(k, np.float64)) for k, v in rest.items()}
 
     def clear(self) -> None:
         self.seconds = 0.0
+        self.saved, self.chunks = {}, []
         for pieces in self.curve.values():
             pieces.clear()
 

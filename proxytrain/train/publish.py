@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+from collections.abc import Collection
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any
@@ -12,11 +13,16 @@ import numpy as np
 import torch
 
 from proxytrain.corpus import Corpus, Stream
+from proxytrain.plan.pack import Member
 from proxytrain.plan.share import Key, Node
 from proxytrain.runs import NUMERICS_VERSION, canonical
-from proxytrain.store import Store, publishing, read_json, write_json
+from proxytrain.store import Store, publishing, read_json, read_state, write_json, write_state
 from proxytrain.train import evaluate
 from proxytrain.train.members import Active, sound
+
+
+class Broken(Exception):
+    """A state that training starts from is not whole."""
 
 
 class Publisher:
@@ -33,12 +39,37 @@ class Publisher:
         return meta
 
     def state(self, key: Key) -> np.ndarray:
-        """Weights and moments (3, P) at a node."""
+        """Weights and moments (3, P) at a node.
+
+        Raises
+        ------
+        Broken
+            If the file is not whole; it is removed, so that it is made again.
+        """
         path = self.store.segment(key) / "state.npy"
         try:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise RuntimeError(f"{path} is not whole: delete the file, and it is made again") from error
+            return read_state(path)
+        except FileNotFoundError:
+            raise Broken(f"{path}: the state is gone; it is made again") from None
+        except ValueError as error:
+            path.unlink(missing_ok=True)
+            raise Broken(f"{path}: {error}; it is removed and made again") from None
+
+    def first_missing(self, member: Member, wanted: Collection[Key]) -> int | None:
+        """Which node of a member is to be trained first; None where all is published, with the states `wanted`."""
+        first: int | None = 0
+        done = True
+        for i, node in enumerate(member.nodes):
+            here = self.store.published(node.key)
+            kept = here and (self.store.has_state(node.key) or self.segment(node.key)["status"] == "diverged")
+            done = done and here and (node.run_id is None or self.store.has_result(node.run_id))
+            if not done:
+                return first
+            if kept:
+                first = i + 1
+            elif node.key in wanted:
+                return first
+        return None
 
     def segment_done(self, a: Active, state: np.ndarray | None, losses: np.ndarray | None) -> None:
         """Publish the segment that ends where the member stands, and the run that ends there.
@@ -86,7 +117,7 @@ class Publisher:
         with publishing(self.store.segment(node.key)) as folder:
             np.savez(folder / "curve.npz", **rows)  # type: ignore[arg-type]
             if state is not None:
-                np.save(folder / "state.npy", state)
+                write_state(folder / "state.npy", state)
             meta = {
                 "lineage": node.lineage,
                 "end": node.end,

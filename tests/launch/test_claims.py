@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from proxytrain.launch import claims
 from proxytrain.launch.claims import STALE_SECONDS, holder, take
 
 HOLD = (
@@ -61,7 +60,7 @@ def test_a_dead_worker_s_claim_is_taken_at_once(tmp_path):
 def test_a_silent_worker_of_another_machine_is_overdue_after_a_while(tmp_path):
     claim = take(tmp_path / "pack")
     who = json.loads(claim.path.read_text())
-    claim.path.write_text(json.dumps({**who, "host": "elsewhere", "pid": 1}))
+    claim.path.write_text(json.dumps({**who, "owner": "0-1-1"}))
     assert take(tmp_path / "pack") is None
     overdue(claim.path)
     assert take(tmp_path / "pack") is not None
@@ -80,7 +79,7 @@ def test_a_claim_that_is_not_a_claim_is_overdue_too(tmp_path: Path, content):
 def test_a_late_worker_does_not_touch_the_claim_of_another(tmp_path):
     late = take(tmp_path / "pack")
     who = json.loads(late.path.read_text())
-    late.path.write_text(json.dumps({**who, "host": "elsewhere"}))
+    late.path.write_text(json.dumps({**who, "owner": "0-1-1"}))
     overdue(late.path)
     second = take(tmp_path / "pack")
     assert second is not None
@@ -90,10 +89,9 @@ def test_a_late_worker_does_not_touch_the_claim_of_another(tmp_path):
     assert take(tmp_path / "pack") is not None
 
 
-def test_a_claim_is_kept_alive_while_it_is_held(tmp_path, monkeypatch):
-    monkeypatch.setattr(claims, "BEAT_SECONDS", 0.05)
+def test_a_claim_is_kept_alive_while_it_is_held(tmp_path):
     claim = take(tmp_path / "pack")
-    with claim.held():
+    with claim.held(stale_seconds=0.6):
         overdue(claim.path)
         time.sleep(0.5)
         assert time.time() - claim.path.stat().st_mtime < 5
@@ -109,3 +107,30 @@ def test_a_live_worker_of_this_machine_is_never_overdue_but_a_stopped_one_is(tmp
         time.sleep(0.2)
         assert take(tmp_path / "pack") is not None
         os.kill(worker.pid, signal.SIGKILL)
+
+
+def test_a_worker_that_wakes_up_late_notices_that_its_claim_is_another_s(tmp_path):
+    late = take(tmp_path / "pack")
+    with late.held(stale_seconds=0.6):
+        late.path.unlink()
+        second = take(tmp_path / "pack")
+        assert late.lost.wait(5)
+    assert holder(tmp_path / "pack")["token"] == second.token
+
+
+def test_a_requeued_task_takes_what_its_earlier_life_held_wherever_that_was(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    earlier = take(tmp_path / "pack")
+    who = json.loads(earlier.path.read_text())
+    earlier.path.write_text(json.dumps({**who, "owner": "0-1-1"}))  # on another machine
+    assert take(tmp_path / "pack") is None  # a neighbour in the same job
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert take(tmp_path / "pack") is not None
+
+
+def test_workers_in_different_pid_namespaces_do_not_take_each_other_for_dead(tmp_path):
+    claim = take(tmp_path / "pack")
+    who = json.loads(claim.path.read_text())
+    machine, pid, _ = who["owner"].split("-")
+    claim.path.write_text(json.dumps({**who, "owner": f"{machine[::-1]}-{pid}-1"}))
+    assert take(tmp_path / "pack") is None

@@ -1,43 +1,128 @@
-"""Workers: one broken pack does not stop the others, and running again tries it again."""
+"""Workers: what fails is split off, tried again and told; who is asked to stop saves and leaves."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
-from support import TINY, TINY_TEXT, proxytrain
+import pytest
+from support import TINY, TINY_TEXT, assert_same_bits, outcome, proxytrain
 
 from proxytrain.store import Store
 
-SWEEP = [
-    *TINY_TEXT,
-    *TINY,
-    "sweep.name=s",
-    "sweep.grids=[{model.width:[16,24],tokens:[8192,16384]}]",
-    "launch.workers=2",
-]
+SWEEP = [*TINY_TEXT, *TINY, "sweep.name=s", "sweep.grids=[{init_seed:[0,1,2],tokens:[8192,16384]}]", "launch.workers=1"]
+LONG = [*TINY_TEXT, *TINY, "sweep.name=s", "tokens=3M", "sweep.grids=[{init_seed:[0,1]}]", "launch.workers=1"]
 
 
-def test_a_pack_that_fails_is_reported_and_the_others_go_on(tmp_path: Path, corpora: Path):
+@pytest.fixture
+def here(tmp_path: Path, corpora: Path) -> Path:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "corpora").symlink_to(corpora)
-    proxytrain("plan", *SWEEP, cwd=tmp_path)
-    plan = json.loads((tmp_path / "runs/sweeps/s/plan.json").read_text())
-    recipes = {name: r["model"]["width"] for name, r in plan["recipes"].items()}
-    trunk = next(p for p in plan["packs"] if recipes[p["members"][0][0]["recipe"]] == 24)
-    blocked = tmp_path / "runs" / "segments" / trunk["members"][0][0]["lineage"]
+    return tmp_path
+
+
+def plan_of(here: Path) -> dict:
+    return json.loads((here / "runs/sweeps/s/plan.json").read_text())
+
+
+def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "proxytrain", *arguments],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for(here: Path, pattern: str, process: subprocess.Popen) -> None:
+    while not list(here.glob(pattern)):
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+
+
+def test_a_member_that_fails_is_split_off_and_the_others_go_on(here, tmp_path_factory):
+    proxytrain("plan", *SWEEP, cwd=here)
+    plan = plan_of(here)
+    members = plan["packs"][0]["members"]
+    assert len(members) == 3
+    blocked = here / "runs" / "segments" / members[1][0]["lineage"]
     blocked.parent.mkdir()
     blocked.write_text("a file where a folder must go")
 
-    done = proxytrain("sweep", *SWEEP, cwd=tmp_path, check=1)
+    done = proxytrain("sweep", *SWEEP, cwd=here, check=1)
     assert "some runs failed" in done.stderr
-    status = proxytrain("status", "sweep.name=s", cwd=tmp_path, check=1).stdout
-    assert "2 done" in status
-    assert "failed" in status
+    status = proxytrain("status", "sweep.name=s", cwd=here, check=1).stdout
+    assert "s: 4 done, 2 failed" in status
     assert "Error" in status
     assert "Traceback" not in status
+    (log,) = {line.partition("(traceback: ")[2].rstrip(")") for line in status.splitlines() if "traceback: " in line}
+    assert "Traceback" in json.loads((here / log).read_text())["traceback"]
+    assert proxytrain("work", "sweep.name=s", "train.device=cpu", cwd=here, check=1).stdout == ""  # nothing left to try
 
     blocked.unlink()
-    proxytrain("sweep", *SWEEP, cwd=tmp_path)
-    assert "s: 4 done" in proxytrain("status", "sweep.name=s", cwd=tmp_path).stdout
-    assert not list(Store(tmp_path / "runs").root.rglob("*.tmp"))
+    proxytrain("sweep", *SWEEP, cwd=here)
+    assert "s: 6 done" in proxytrain("status", "sweep.name=s", cwd=here).stdout
+    assert not list(here.glob("runs/**/*.tmp"))
+    assert not list(here.glob("runs/**/attempt-*"))
+    undisturbed = tmp_path_factory.mktemp("undisturbed")
+    (undisturbed / "runs").mkdir()
+    (undisturbed / "runs/corpora").symlink_to(here / "runs/corpora")
+    proxytrain("sweep", *SWEEP, cwd=undisturbed)
+    for run_id in plan["runs"]:
+        assert_same_bits(outcome(Store(here / "runs"), run_id), outcome(Store(undisturbed / "runs"), run_id))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP])
+def test_a_worker_that_is_asked_to_stop_saves_releases_and_leaves_with_130(here, number):
+    proxytrain("plan", *LONG, cwd=here)
+    worker = start("work", "sweep.name=s", "train.device=cpu", cwd=here)
+    wait_for(here, "runs/sweeps/s/packs/*/attempt-*/progress.json", worker)
+    worker.send_signal(number)
+    out = worker.communicate(timeout=60)[0]
+    assert worker.returncode == 130
+    assert f"stopped by {number.name}, all saved" in out
+    assert len(list(here.glob("runs/sweeps/s/packs/*/attempt-*/state-*.npz"))) == 1
+    assert not list(here.glob("runs/sweeps/s/packs/*/claim"))
+    assert not list(here.glob("runs/**/*.tmp"))
+
+
+def test_a_time_limit_is_met_by_saving_and_workers_go_on_from_there(here):
+    done = proxytrain("sweep", *LONG, "launch.time_limit=6", cwd=here, check=130)
+    assert "the same command goes on" in done.stderr
+    assert "stopped by the time limit" in (here / "runs/sweeps/s/worker-0.log").read_text()
+    state = list(here.glob("runs/sweeps/s/packs/*/attempt-001-*/state-*.npz"))
+    assert len(state) == 1
+    done = proxytrain("work", "sweep.name=s", "train.device=cpu", "launch.time_limit=6", cwd=here, check=130)
+    assert not state[0].exists() or len(list(here.glob("runs/sweeps/s/packs/*/attempt-*"))) == 2
+    assert not list(here.glob("runs/sweeps/s/packs/*/claim"))
+
+
+def test_a_second_interrupt_ends_at_once_and_leaves_all_whole(here):
+    proxytrain("plan", *LONG, cwd=here)
+    worker = start("work", "sweep.name=s", "train.device=cpu", "train.checkpoint_seconds=0.1", cwd=here)
+    wait_for(here, "runs/sweeps/s/packs/*/attempt-*/state-*.npz", worker)
+    worker.send_signal(signal.SIGINT)
+    worker.send_signal(signal.SIGINT)
+    assert worker.wait(30) == 130
+    assert not list(here.glob("runs/**/*.tmp"))
+    assert not list(here.glob("runs/sweeps/s/packs/*/claim"))
+
+
+def test_no_worker_outlives_a_killed_sweep_and_what_it_did_is_saved(here):
+    sweep = start("sweep", *LONG, cwd=here)
+    wait_for(here, "runs/sweeps/s/packs/*/attempt-*/progress.json", sweep)
+    (claim,) = here.glob("runs/sweeps/s/packs/*/claim")
+    pid = json.loads(claim.read_text())["pid"]
+    os.kill(sweep.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{pid}").exists() and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert not claim.exists()
+    assert list(here.glob("runs/sweeps/s/packs/*/attempt-*/state-*.npz"))
