@@ -29,7 +29,7 @@ from proxytrain.plan import freeze
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.grid import expand, point
 from proxytrain.runs import Run, run_of
-from proxytrain.store import Store, write_text
+from proxytrain.store import Store, remove, write_text
 from proxytrain.track.console import Console
 
 
@@ -293,7 +293,7 @@ def progress_of(store: Store, name: str) -> dict[str, Any]:
 
 
 def _workable(made: Plan, store: Store) -> bool:
-    """Whether workers can go on with a plan, trying again what failed; not where states are gone that it does not make."""
+    """Whether workers can go on with a plan, what failed included; not where states are gone that it does not make."""
     lost = [why for _, why in failures(made, store)]
     return bool(lost or unfinished(made, store)) and not any(why["traceback"] == NOT_PLANNED for why in lost)
 

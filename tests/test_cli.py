@@ -155,7 +155,7 @@ def test_a_sweep_killed_at_any_moment_ends_in_the_same_bits(swept, tmp_path, cor
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "corpora").symlink_to(corpora)
     command = [sys.executable, "-m", "proxytrain", "sweep", *SWEEP, "train.checkpoint_seconds=0.2"]
-    moments = ["sweeps/s/packs/*/attempt-*/checkpoint-*", "segments/*/*/segment.json", "runs/*/result.json"]
+    moments = ["sweeps/s/packs/*/attempt-*/state-*.npz", "segments/*/*/segment.json", "runs/*/result.json"]
     for moment in moments:
         known = set(tmp_path.glob(f"runs/{moment}"))
         process = subprocess.Popen(
@@ -201,10 +201,9 @@ def test_an_interrupt_saves_and_the_same_command_goes_on(tmp_path, corpora):
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     assert "the same command goes on" in process.stderr.read()
-    assert list(tmp_path.glob("runs/sweeps/s/packs/*/attempt-*/checkpoint-*"))
     assert not list(tmp_path.glob("runs/sweeps/s/packs/*/claim"))
-    saved = [json.loads(p.read_text())[0]["position"] for p in tmp_path.glob("runs/sweeps/s/packs/*/*/*/meta.json")]
-    assert min(saved) > 0
+    states = list(tmp_path.glob("runs/sweeps/s/packs/*/attempt-*/state-*.npz"))
+    assert min(json.loads(np.load(p)["meta"].tobytes())["members"][0]["position"] for p in states) > 0
     assert "2 runs done" in proxytrain("sweep", *command, cwd=tmp_path).stdout
 
 

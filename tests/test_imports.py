@@ -13,7 +13,7 @@ import proxytrain
 
 PACKAGE = Path(proxytrain.__file__).parent
 ORDER = [
-    {"errors", "types"},
+    {"errors", "process", "types"},
     {"schedule", "fit"},
     {"config", "compose"},
     {"layout", "parametrization"},

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 
+from proxytrain.launch.parts import folders, record_failure, unfinished
 from proxytrain.report import facts as report_facts
 from proxytrain.report import write
 from proxytrain.report.facts import Facts, Line, collect
@@ -141,9 +142,9 @@ def test_a_half_finished_sweep_says_what_it_has_and_what_is_missing(page: str, a
     text = words(written(asked))
     assert "Unfinished: 24 of 32 runs are done; the prediction is preliminary." in text
     assert "8 of 32 runs not trained yet" in text
-    folder = asked.folder / "packs" / made.packs[0].id
-    folder.mkdir(parents=True)
-    (folder / "failed.json").write_text(json.dumps({"traceback": "Traceback\nValueError: <script>out</script> of it"}))
+    while parts := unfinished(made, asked.store):  # twice each, until single members have failed
+        folder = folders(made, asked.store) / parts[0].pack.id
+        record_failure(folder, {"traceback": "Traceback\nValueError: <script>out</script> of it"})
     broken = written(asked)
     assert "failed: ValueError: &lt;script&gt;out&lt;/script&gt; of it" in broken
     assert "<script" not in broken
