@@ -197,27 +197,27 @@ def predict(options: argparse.Namespace) -> int:
     from proxytrain.track.text import sentence
 
     config = _config(options)
-    if config.params is None and config.file:
+    given = {o.partition("=")[0].lstrip("+") for o in options.overrides}
+    place = {c: getattr(config, c) for c in ("params", "tokens", "flops") if c in given}
+    if not place and config.file:
         raise RequestError("params=null: give params=... with file=..., such as params=7e9")
-    if config.params is None:
+    if not place or ("params" not in place and not config.file and _named(options)):
         asked, _ = _request(options)
         if not asked.target:
             raise RequestError("params=null: give params=... and tokens=..., or a sweep with a target")
         print("\n".join(_answer(asked)))
         return 0
-    if config.tokens is None:
-        raise RequestError("tokens=null: give the length of the run to predict, such as tokens=2e12")
     path = _fit_file(options, config)
     fitted = load_fit(path)
-    given = {o.partition("=")[0].lstrip("+") for o in options.overrides}
     anyway = fitted.config.allow_extrapolation or config.fit.allow_extrapolation
     fitted = replace(fitted, config=replace(fitted.config, allow_extrapolation=anyway))
     level = config.fit.level if "fit.level" in given else None
-    answer = fitted.predict(params=config.params, tokens=config.tokens, level=level)
+    answer = fitted.predict(**place, level=level)
     if options.json:
         print(json.dumps(vars(answer), indent=1))
     else:
-        print(sentence(answer, f"{config.params:,.0f} parameters, {config.tokens:,} tokens", str(path)))
+        words = {"params": "parameters", "tokens": "tokens", "flops": "FLOPs"}
+        print(sentence(answer, ", ".join(f"{v:,.0f} {words[c]}" for c, v in place.items()), str(path)))
     return 0
 
 
@@ -386,7 +386,7 @@ def _options(name: str, argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=f"proxytrain {name}",
         description=VERBS[name][0],
-        epilog=_keys(),
+        epilog=(_laws() if name == "fit" else "") + _keys(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, such as model.width=64")
@@ -411,6 +411,12 @@ def _overview() -> str:
         f"{verbs}\n\nStart with:  proxytrain sweep experiment=quickstart\n"
         "proxytrain VERB --help shows flags, groups and keys with their defaults."
     )
+
+
+def _laws() -> str:
+    from proxytrain.fit.laws import law_lines
+
+    return f"laws (fit.law=NAME):\n{law_lines()}\n\n"
 
 
 def _keys() -> str:

@@ -6,7 +6,6 @@ Each function takes what the one before returned, so that the verbs are short ch
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from proxytrain.compose import Tree, compose, group_loader
 from proxytrain.config import Config, build
 from proxytrain.corpus import Corpus, Stream, prepare
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.fit import LAWS, Fit, Prediction, fit_losses, load_fit
+from proxytrain.fit import Fit, Prediction, fit_losses, load_fit
+from proxytrain.fit.laws import get_law
 from proxytrain.launch import local
 from proxytrain.launch.claims import holder
 from proxytrain.launch.machine import machine
@@ -300,11 +300,8 @@ def _workable(made: Plan, store: Store) -> bool:
 
 def _check_fit(config: Config) -> None:
     """A law that does not exist must not be found out after hours of training."""
-    law = config.fit.law
-    if law != "auto" and law not in LAWS:
-        near = difflib.get_close_matches(law, LAWS, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise RequestError(f"fit.law={law}: unknown{hint}; allowed are auto, {', '.join(LAWS)}")
+    if config.fit.law != "auto":
+        get_law(config.fit.law)
 
 
 def _leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:

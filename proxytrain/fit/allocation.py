@@ -36,9 +36,11 @@ def allocate(predictor: Predictor, flops: float, level: float) -> Allocation:
     """
     if not (isinstance(flops, (int, float)) and 1e9 <= flops < 1e32):
         raise RequestError(f"flops={flops!r}: must be FLOPs, at least 1e9")
-    able = [(m, w) for m, w in zip(predictor.members, predictor.weights) if not m.bound.law.per]
+    able = [
+        (m, w) for m, w in zip(predictor.members, predictor.weights) if {"params", "tokens"} <= set(m.bound.law.columns)
+    ]
     if not able:
-        raise Refusal("laws at fixed lengths have no best split; fit one in params and tokens, such as chinchilla")
+        raise Refusal("these laws have no best split; fit one in params and tokens, such as chinchilla")
     ratio = np.geomspace(*RATIOS, POINTS)
     params = np.sqrt(flops / 6 / ratio)
     columns = {"params": params, "tokens": params * ratio, "unique_tokens": params * ratio}

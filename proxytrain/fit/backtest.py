@@ -39,10 +39,11 @@ class Cut:
 
 def splits(runs: Runs) -> list[tuple[str, np.ndarray]]:
     """Names and training masks (n,), from the smallest training set to the largest."""
-    out = [(f"compute / {gap:g}", runs.compute <= runs.compute.max() / gap) for gap in GAPS]
-    for column in ("params", "tokens"):
-        level = to_levels(runs.numbers[column])
-        values = np.unique(level)[::-1]
+    largest = runs.compute[runs.like_target].max()
+    out = [(f"compute / {gap:g}", runs.compute <= largest / gap) for gap in GAPS]
+    for column in (runs.only,) if runs.only else ("params", "tokens"):
+        level = to_levels(runs.columns[column])
+        values = np.unique(level[runs.like_target])[::-1]
         out += [
             (f"{column} <= {values[k]:.3g}", level <= values[k]) for k in range(1, min(DROPPED + 1, len(values) - 1))
         ]
@@ -58,7 +59,7 @@ def fit_cuts(runs: Runs, laws: Sequence[Law], config: FitConfig, seed: int) -> l
     cuts: list[Cut] = []
     for number, (name, train) in enumerate(splits(runs)):
         fitted = runs.take(train)
-        held = np.flatnonzero(~train & (Range.of(fitted).gap(runs.params, runs.tokens) >= LEAST_GAP))
+        held = np.flatnonzero(~train & runs.like_target & (Range.of(fitted).gap(runs.params, runs.tokens) >= LEAST_GAP))
         if not len(held):
             continue
         members, errors = [], {}
@@ -69,19 +70,13 @@ def fit_cuts(runs: Runs, laws: Sequence[Law], config: FitConfig, seed: int) -> l
                 )
             except Refusal:
                 continue
-            error = member.log_loss(inputs(runs.take(held))) - np.log(runs.loss[held])
+            error = member.log_loss(runs.take(held).columns) - np.log(runs.loss[held])
             if np.isfinite(error).any():
                 members.append(member)
                 errors[law.name] = error
         if members:
             cuts.append(Cut(name, train, held, tuple(members), errors))
     return cuts
-
-
-def inputs(runs: Runs) -> dict[str, np.ndarray]:
-    """What laws read: params, tokens, and unique_tokens (all of them, where the table does not say)."""
-    unique = runs.numbers.get("unique_tokens", runs.tokens)
-    return {"params": runs.params, "tokens": runs.tokens, "unique_tokens": unique}
 
 
 def replay(runs: Runs, cuts: Sequence[Cut], level: float) -> list[tuple[Held, Cut]]:
@@ -91,7 +86,7 @@ def replay(runs: Runs, cuts: Sequence[Cut], level: float) -> list[tuple[Held, Cu
         predictor = assemble(runs, cut.members, cut.train, cuts, rows)
         held = cut.held[np.any([np.isfinite(e) for e in cut.errors.values()], axis=0)]
         n, d = runs.params[held], runs.tokens[held]
-        loss, low, high, spread = predictor.predict(inputs(runs.take(held)), level)
+        loss, low, high, spread = predictor.predict(runs.take(held).columns, level)
         gap, reach = predictor.range.gap(n, d), predictor.range.reach(n, d)
         table = zip(runs.row[held], n, d, runs.loss[held], loss, low, high, gap, reach, spread)
         rows += [

@@ -1,22 +1,23 @@
-"""A law bound to a table: its levels, its centred logs, its bounds, and whether the table identifies it at all."""
+"""A law bound to a table: its levels, its centred logs, its bounds, its design."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from proxytrain.errors import Refusal
+from proxytrain.fit.farseer import FarseerForm
 from proxytrain.fit.forms import Form
+from proxytrain.fit.identify import levels_of, usable, what_is_missing
 from proxytrain.fit.laws import EXPONENT, LOGARITHMIC, SPECIAL, Law
-from proxytrain.fit.table import Runs, to_levels
+from proxytrain.fit.table import Runs
 
 SAME_LEVEL = 0.02  # two tokens whose logs differ by less are one length
-MOST_LEVELS = 16  # of a law with levels: more is a scatter, not a grid
-TOGETHER = 0.07  # scatter of log params and log tokens about one line, below which they are one variable
 AMPLITUDE_RANGE = 14.0  # a term below e^-14 of the loss is zero, and its parameters are not identified
-ONCE = 1.05  # epochs up to which a run counts as one that saw no text twice
+MOST_OFFSET = 0.3  # of a schedule, in log loss
 UNIQUE_PARAMS = 0.051  # parameters that a unique token can feed (arXiv 2305.16264)
 
 
@@ -28,16 +29,18 @@ class Bound:
     """
 
     law: Law
-    levels: tuple[float, ...]  # of the `per` column, ascending; empty where there is none
+    levels: tuple[Any, ...]  # of the `per` column, ascending; empty where there is none
     centre: Mapping[str, float]  # mean log of each power's column
     scale: float  # mean log loss
+    offsets: tuple[str, ...] = ()  # schedules whose runs differ from those of the one asked for by a factor
+    group: str = ""  # that is predicted
 
     @property
     def amplitudes(self) -> list[str]:
         """Names of the amplitudes, those of a `per` term with their level: "A@2e+06"."""
         out = []
         for term in self.law.terms:
-            out += [f"{term.amplitude}@{level:.6g}" for level in self.levels] if term.per else [term.amplitude]
+            out += [f"{term.amplitude}@{_text(level)}" for level in self.levels] if term.per else [term.amplitude]
         return out
 
     @property
@@ -45,7 +48,9 @@ class Bound:
         return list(self.law.exponents)
 
     @property
-    def form(self) -> Form:
+    def form(self) -> Form | FarseerForm:
+        if self.law.bends:
+            return FarseerForm(self.centre["tokens"])
         place = self.names.index
         joined = tuple(i for i, t in enumerate(self.law.terms) if t.joined)
         fading = {
@@ -55,19 +60,26 @@ class Bound:
 
     @property
     def names(self) -> list[str]:
-        return self.amplitudes + self.exponents
+        return self.amplitudes + self.exponents + [f"offset@{schedule}" for schedule in self.offsets]
 
     @property
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         k, ranges = len(self.amplitudes), [SPECIAL.get(e, EXPONENT) for e in self.exponents]
+        ranges += [(-MOST_OFFSET, MOST_OFFSET, (0.0,))] * len(self.offsets)
         low = np.r_[np.full(k, self.scale - AMPLITUDE_RANGE), [r[0] for r in ranges]]
         high = np.r_[np.full(k, self.scale + 6.0), [r[1] for r in ranges]]
         return low, high
 
+    @property
+    def grids(self) -> list[tuple[float, ...]]:
+        """Where the search for each exponent, and each offset, starts."""
+        return [self.law.grid(name) for name in self.exponents] + [(0.0,)] * len(self.offsets)
+
     def design(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """X (n, terms, p): the exponent of term k at run i is X[i, k] @ theta.
 
-        Raises a Refusal where a run is not on one of the levels that the law knows.
+        A run whose group or schedule the columns do not tell is of those that are predicted. Raises a Refusal where a
+        run is not on one of the levels that the law knows.
         """
         n = len(columns["params"])
         x = np.zeros((n, len(self.law.terms), len(self.names)))
@@ -75,7 +87,7 @@ class Bound:
         offset = 0
         for k, term in enumerate(self.law.terms):
             if term.per:
-                x[np.arange(n), k, offset + self._level_index(columns[term.per], term.per)] = 1.0
+                x[np.arange(n), k, offset + self._level_index(self._levels_of(columns), term.per)] = 1.0
                 offset += len(self.levels)
             else:
                 x[:, k, offset] = 1.0
@@ -84,46 +96,64 @@ class Bound:
                 x[:, k, position[exponent]] -= np.log(columns[column]) - self.centre[column]
                 if term.fades:
                     x[:, k, position[term.fades]] = _repeats(column, columns)
+        if self.law.bends:
+            size = np.log(columns["params"]) - self.centre["params"]
+            x[:, 0, position["a3"]] = x[:, 1, position["a2"]] = x[:, 1, position["a1"]] = size
+        for schedule in self.offsets:  # a factor on the loss is one on all of its terms
+            if "schedule" in columns:
+                x[:, :, position[f"offset@{schedule}"]] = (columns["schedule"] == schedule)[:, None]
         return x
 
     def covers(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
         """Mask (n,) of the runs on a level that the law knows; all, for a law without levels."""
         if not self.law.per:
             return np.ones(len(columns["params"]), dtype=bool)
-        distance = np.abs(np.log(columns[self.law.per])[:, None] - np.log(self.levels)[None, :])
-        return distance.min(1) <= SAME_LEVEL
+        return self._distance(self._levels_of(columns)).min(1) <= SAME_LEVEL
+
+    def _levels_of(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        assert self.law.per
+        return columns.get(self.law.per, np.full(len(columns["params"]), self.group))
+
+    def _distance(self, values: np.ndarray) -> np.ndarray:
+        """(n, levels): of log values; of names 0 where they are the same, else 1."""
+        levels = np.asarray(self.levels)
+        if self.law.per == "group":
+            return (values[:, None] != levels[None, :]).astype(float)
+        return np.abs(np.log(values)[:, None] - np.log(levels)[None, :])
 
     def _level_index(self, values: np.ndarray, column: str) -> np.ndarray:
-        levels = np.asarray(self.levels)
-        distance = np.abs(np.log(values)[:, None] - np.log(levels)[None, :])
-        nearest = distance.argmin(1)
+        distance = self._distance(values)
         if (distance.min(1) > SAME_LEVEL).any():
-            value = float(values[int(distance.min(1).argmax())])
+            value = _text(values[int(distance.min(1).argmax())])
             raise Refusal(
                 f"{self.law.name} predicts only at the {column} of its runs "
-                f"({', '.join(f'{v:.4g}' for v in levels)}), not at {value:.4g}; "
-                f"supply runs of three sizes with {column}={value:.4g}"
+                f"({', '.join(map(_text, self.levels))}), not at {value}; "
+                f"supply runs of three sizes with {column}={value}"
             )
-        return nearest
+        return distance.argmin(1)
 
     def natural(self, theta: np.ndarray) -> np.ndarray:
-        """Parameters (..., p) as in the formula: amplitudes in uncentred units, then exponents."""
-        theta = np.asarray(theta, dtype=float)
-        out = theta.copy()
-        position = {name: i for i, name in enumerate(self.names)}
-        offset = 0
+        """Parameters (..., p) as in the formula: amplitudes in uncentred units, then exponents, then offsets."""
+        values = {name: np.array(v) for name, v in zip(self.names, np.moveaxis(np.asarray(theta, float), -1, 0))}
+        if not self.law.bends:
+            self._uncentre(values)
+        if self.law.reading:
+            values = self.law.reading(values, self.centre)
+        return np.stack([values[name] for name in self.names], axis=-1)
+
+    def _uncentre(self, values: dict[str, np.ndarray]) -> None:
         for term in self.law.terms:
-            width = len(self.levels) if term.per else 1
-            shift = sum(
-                (theta[..., position[e]] * self.centre[c] for c, e in term.powers.items()), np.zeros(theta.shape[:-1])
-            )
-            with np.errstate(over="ignore"):
-                out[..., offset : offset + width] = np.exp(theta[..., offset : offset + width] + shift[..., None])
-            offset += width
+            shift = sum((values[e] * self.centre[c] for c, e in term.powers.items()), 0.0)
+            for name in [f"{term.amplitude}@{_text(v)}" for v in self.levels] if term.per else [term.amplitude]:
+                with np.errstate(over="ignore"):
+                    values[name] = np.exp(values[name] + shift)
         for name in LOGARITHMIC:
-            if name in position:
-                out[..., position[name]] = np.exp(theta[..., position[name]])
-        return out
+            if name in values:
+                values[name] = np.exp(values[name])
+
+
+def _text(level: Any) -> str:
+    return level if isinstance(level, str) else f"{level:.6g}"
 
 
 def _repeats(column: str, columns: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -138,60 +168,14 @@ def bind(law: Law, runs: Runs) -> Bound:
     if problem:
         raise Refusal(problem)
     runs = runs.take(usable(law, runs))
-    levels = tuple(np.unique(to_levels(runs.numbers[law.per])).tolist()) if law.per else ()
-    centre = {c: float(np.log(runs.numbers[c]).mean()) for c in law.columns}
-    return Bound(law, levels, centre, float(np.log(runs.loss).mean()))
-
-
-def usable(law: Law, runs: Runs) -> np.ndarray:
-    """Mask (n,) of the runs a law can use: no repeated tokens unless it knows them, two sizes at a level."""
-    keep = np.ones(len(runs), dtype=bool)
-    if "unique_tokens" in runs.numbers and not law.repeats:
-        keep &= runs.tokens <= ONCE * runs.numbers["unique_tokens"]
-    if law.per:
-        level = to_levels(runs.numbers[law.per])
-        for value in np.unique(level):
-            at = keep & (level == value)
-            if not at.any():
-                continue
-            if any(len(np.unique(to_levels(runs.numbers[c][at]))) < 2 for c in law.columns):
-                keep[at] = False
-    return keep
-
-
-def what_is_missing(law: Law, runs: Runs) -> str | None:
-    """Why the law is not identified by these runs, and which runs would help; None if it is."""
-    if law.repeats and "unique_tokens" not in runs.numbers:
-        return f"{law.name} needs the column unique_tokens"
-    runs = runs.take(usable(law, runs))
-    for column in law.columns:
-        have = np.unique(to_levels(runs.numbers[column])) if len(runs) else np.array([])
-        if law.per and len(runs):
-            level = to_levels(runs.numbers[law.per])
-            have = max((np.unique(to_levels(runs.numbers[column][level == v])) for v in np.unique(level)), key=len)
-        if len(have) < 3:
-            where = f" at one value of {law.per}" if law.per else ""
-            got = f"only {', '.join(f'{v:.4g}' for v in have)}" if len(have) else "none"
-            return (
-                f"{law.name} needs at least three values of {column}{where}, the table has {got}; "
-                f"add runs at {3 - len(have)} more value{'s' if len(have) < 2 else ''} of {column}"
-            )
-    if law.per and len(np.unique(to_levels(runs.numbers[law.per]))) > MOST_LEVELS:
-        return f"{law.name} needs a grid: several sizes at each of a few {law.per}; this table is a scatter"
-    cells = len(np.unique(np.c_[to_levels(runs.params), to_levels(runs.tokens)], axis=0))
-    levels = len(np.unique(to_levels(runs.numbers[law.per]))) if law.per else 1
-    free = sum(levels if t.per else 1 for t in law.terms) + len(law.exponents)
-    if cells < free + 1:
-        return (
-            f"{law.name} has {free} parameters and needs at least {free + 1} different (params, tokens), "
-            f"the table has {cells}; add {free + 1 - cells} more"
-        )
-    if {"params", "tokens"} <= set(law.columns):
-        n, d = np.log(runs.params) - np.log(runs.params).mean(), np.log(runs.tokens) - np.log(runs.tokens).mean()
-        apart = np.linalg.svd(np.c_[n, d], compute_uv=False)[-1] / np.sqrt(len(runs))
-        if apart < TOGETHER:
-            return (
-                f"{law.name} needs params and tokens to vary apart, and here one follows from the other "
-                f"({np.median(runs.tokens / runs.params):.3g} tokens a parameter); add runs at another ratio"
-            )
-    return None
+    levels = tuple(np.unique(levels_of(law, runs)).tolist()) if law.per else ()
+    centre = {c: float(np.log(runs.columns[c]).mean()) for c in law.columns}
+    offsets = tuple(np.unique(runs.labels["schedule"]).tolist()) if "schedule" in runs.asked else ()
+    return Bound(
+        law,
+        levels,
+        centre,
+        float(np.log(runs.loss).mean()),
+        tuple(s for s in offsets if s != runs.asked["schedule"]),
+        runs.asked.get("group", ""),
+    )

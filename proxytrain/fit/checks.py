@@ -2,40 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
+from proxytrain.fit.identify import lonely_schedules
+from proxytrain.fit.laws import Law
 from proxytrain.fit.noise import ASSUMED, cell_index, from_repeats
 from proxytrain.fit.table import Runs, to_levels
 
 TURN = 0.01  # a loss that rises by more than this (relative) and four seed SDs has turned
 
 
-def one_schedule(runs: Runs, schedule: str | None) -> tuple[Runs, list[str]]:
-    """The runs of the asked schedule (default: the most common), and what was left out."""
-    if "schedule" not in runs.labels:
-        if schedule is not None:
-            raise RequestError(f"fit.schedule={schedule!r}: {runs.source} has no column schedule")
-        return runs, []
-    names, counts = np.unique(runs.labels["schedule"], return_counts=True)
-    if schedule is None:
-        schedule = str(names[counts.argmax()])
-    if schedule not in names:
-        raise RequestError(f"fit.schedule={schedule!r}: {runs.source} has {', '.join(names)}")
-    keep = runs.labels["schedule"] == schedule
-    if keep.all():
-        return runs, []
-    return runs.take(keep), [
-        f"fitted on the {int(keep.sum())} runs of schedule {schedule}; left out {int((~keep).sum())} of others"
-    ]
+def asked_for(runs: Runs, schedule: str | None, group: str | None) -> tuple[Runs, list[str]]:
+    """Mark the schedule and the group that are to be predicted (default: the most common), and say which they are.
+
+    Nothing is left out here: what each law makes of the others is its own affair, see `identify.usable`.
+    """
+    asked, said = {}, []
+    for column, value in (("schedule", schedule), ("group", group)):
+        if column not in runs.labels:
+            if value is not None:
+                raise RequestError(f"fit.{column}={value!r}: {runs.source} has no column {column}")
+            continue
+        names, counts = np.unique(runs.labels[column], return_counts=True)
+        value = str(names[counts.argmax()]) if value is None else value
+        if value not in names:
+            raise RequestError(f"fit.{column}={value!r}: {runs.source} has {', '.join(names)}")
+        if len(names) > 1:
+            asked[column] = value
+            said.append(f"predicts {column} {value}: {int((runs.labels[column] == value).sum())} of {len(runs)} runs")
+    return replace(runs, asked=asked), said
+
+
+def left_out(laws: Sequence[Law], runs: Runs, used: np.ndarray) -> list[str]:
+    """Which runs none of the laws can use (the mask is of those that are used), and why."""
+    out, gone = [], ~used
+    if "group" in runs.asked and (other := gone & (runs.labels["group"] != runs.asked["group"])).any():
+        out.append(f"left out {int(other.sum())} runs of other groups, which law=shared_exponents would use")
+        gone = gone & ~other
+    if "schedule" in runs.asked:
+        for name in lonely_schedules(runs, used | gone):
+            if (other := gone & (runs.labels["schedule"] == name)).any():
+                out.append(
+                    f"left out {int(other.sum())} runs of schedule {name}: they are too few, or so far from the others "
+                    "in size or length, that their offset cannot be told from the trend"
+                )
+                gone = gone & ~other
+    if gone.any():
+        out.append(
+            f"left out {int(gone.sum())} runs that {', '.join(item.name for item in laws)} cannot use (repeated "
+            "tokens, or a single size at a length)"
+        )
+    return out
 
 
 def best_settings(runs: Runs) -> tuple[Runs, list[str]]:
-    """Of several settings at one (params, tokens), such as learning rates: the one with the lowest mean loss."""
+    """Of several settings at one (params, tokens), such as learning rates: the one with the lowest mean loss.
+
+    Schedules and groups are no settings: each keeps its own best.
+    """
     if not {"lr", "batch_tokens"} & set(runs.numbers) and "other" not in runs.labels:
         return runs, []
     setting = cell_index(runs)
-    place = np.unique(np.c_[to_levels(runs.params), to_levels(runs.tokens)], axis=0, return_inverse=True)[1].reshape(-1)
+    keys = [to_levels(runs.params), to_levels(runs.tokens)]
+    keys += [np.unique(runs.labels[c], return_inverse=True)[1].reshape(-1) for c in runs.asked]
+    place = np.unique(np.stack(keys), axis=1, return_inverse=True)[1].reshape(-1)
     mean = (np.bincount(setting, runs.loss) / np.bincount(setting))[setting]
     best = np.full(place.max() + 1, np.inf)
     np.minimum.at(best, place, mean)
@@ -59,10 +93,12 @@ def refuse_unfit(runs: Runs) -> None:
             "is no trend to fit; add runs of at least three sizes and three lengths"
         )
     allowed = max(TURN, 4 * luck)
-    for column, fixed in (("params", "tokens"), ("tokens", "params")):
+    runs, y = runs.take(runs.like_target), y[runs.like_target]
+    for column, fixed in ((runs.only, "all"),) if runs.only else (("params", "tokens"), ("tokens", "params")):
         if "unique_tokens" in runs.numbers:
             continue
-        along, at = to_levels(runs.numbers[column]), to_levels(runs.numbers[fixed])
+        along = to_levels(runs.columns[column])
+        at = np.ones(len(runs)) if runs.only else to_levels(runs.columns[fixed])
         lines, turned = 0, []
         for value in np.unique(at):
             steps = np.unique(along[at == value])
@@ -74,8 +110,9 @@ def refuse_unfit(runs: Runs) -> None:
                 turned.append((value, steps[int(mean.argmin())], mean[-1] - mean.min()))
         if turned and 3 * len(turned) > lines:
             value, lowest, rise = turned[-1]
+            where = "" if runs.only else f"at {fixed}={value:.4g} "
             raise Refusal(
-                f"{runs.source}: at {fixed}={value:.4g} the loss rises again by {100 * rise:.1f}% beyond "
+                f"{runs.source}: {where}the loss rises again by {100 * rise:.1f}% beyond "
                 f"{column}={lowest:.4g} (so in {len(turned)} of {lines} lines): the trend turns, and no law here "
                 f"describes that; check the largest runs (learning rate, divergence), or train them again"
             )

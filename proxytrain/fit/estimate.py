@@ -16,6 +16,7 @@ from itertools import product
 import numpy as np
 
 from proxytrain.fit.bound import Bound
+from proxytrain.fit.farseer import FarseerForm
 from proxytrain.fit.forms import Form
 
 ITERATIONS = 200
@@ -31,7 +32,7 @@ CHUNK_VALUES = 200_000  # starts x rows x terms handled together: stays within t
 class Problem:
     """What is minimised: design x (n, K, p), log losses y (n,), Huber's delta (or one a run), bounds (p,), (p,)."""
 
-    form: Form
+    form: Form | FarseerForm
     x: np.ndarray
     y: np.ndarray
     delta: float | np.ndarray
@@ -172,8 +173,7 @@ def solve(bound: Bound, problem: Problem, weights: np.ndarray, starts: int, keep
 
 def grid_starts(bound: Bound, problem: Problem, weights: np.ndarray, best: int = 24) -> np.ndarray:
     """Starts (S, p): the `best` points of the exponent grid, with the amplitudes that fit them best."""
-    grids = [bound.law.grid(name) for name in bound.exponents]
-    theta = project(bound, problem, weights, np.array(list(product(*grids))))
+    theta = project(bound, problem, weights, np.array(list(product(*bound.grids))))
     order = np.argsort(objective(theta, problem, weights), kind="stable")
     return theta[order[:best]]
 

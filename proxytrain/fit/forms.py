@@ -36,9 +36,9 @@ class Form:
         u = self.logs(theta, x)
         if self.joined:
             k = theta[..., self.power][..., None]
-            whole = k * _softmax([u[j] / k for j in self.joined])[0]
+            whole = k * softmax([u[j] / k for j in self.joined])[0]
             u = [v for i, v in enumerate(u) if i not in self.joined] + [whole]
-        return _softmax(u)[0]
+        return softmax(u)[0]
 
     def logs(self, theta: np.ndarray, x: np.ndarray) -> list[np.ndarray]:
         """Log of each term, before any power joins them: K arrays (..., n)."""
@@ -69,33 +69,33 @@ class Form:
 
     def _slope_fading(self, theta: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         u = _logs(theta, x)
-        slopes = [np.repeat(xk, len(theta), axis=0) for xk in _terms(x)]
+        slopes = [np.repeat(xk, len(theta), axis=0) for xk in by_term(x)]
         for j, (exponent, half) in self.fading.items():
             g, slope = _worth(x[:, j, half], theta[:, half, None])
             u[j] = u[j] - x[:, j, half] * theta[:, half, None] - theta[:, exponent, None] * g
             slopes[j][:, exponent] -= g
             slopes[j][:, half] = -theta[:, exponent, None] * slope
-        f, share = _softmax(u)
-        return f, _mix(share, slopes).transpose(0, 2, 1)
+        f, share = softmax(u)
+        return f, mix(share, slopes).transpose(0, 2, 1)
 
     def _expand_joined(self, theta: np.ndarray, x: np.ndarray) -> Expansion:
         rest = [i for i in range(x.shape[1]) if i not in self.joined]
         u = _logs(theta, x)
         k = theta[:, self.power][:, None]
         v = [u[j] / k for j in self.joined]
-        inner, q = _softmax(v)
-        f, share = _softmax([u[i] for i in rest] + [k * inner])
+        inner, q = softmax(v)
+        f, share = softmax([u[i] for i in rest] + [k * inner])
         # d(k lse(u / k)) = sum_j q_j z_j with z_j = x_j - v_j e_power, plus lse for the power itself
-        z, terms = [], _terms(x)
+        z, terms = [], by_term(x)
         for j, vj in zip(self.joined, v):
             zj = np.repeat(terms[j], len(theta), axis=0)
             zj[:, self.power] -= vj
             z.append(zj)
-        mean = _mix(q, z)
+        mean = mix(q, z)
         group = mean.copy()
         group[:, self.power] += inner
         parts = [*(terms[i] for i in rest), group]
-        jacobian = _mix(share, parts)
+        jacobian = mix(share, parts)
 
         def bend(c: np.ndarray) -> np.ndarray:
             return _scatter(c, share, parts) + _scatter(c * share[-1] / k, q, z)
@@ -104,11 +104,11 @@ class Form:
 
 
 def _expand_sum(theta: np.ndarray, x: np.ndarray) -> Expansion:
-    f, share = _softmax(_logs(theta, x))
-    jacobian = _mix(share, _terms(x))
+    f, share = softmax(_logs(theta, x))
+    jacobian = mix(share, by_term(x))
 
     def bend(c: np.ndarray) -> np.ndarray:
-        out = -_outer(c, jacobian)
+        out = -outer(c, jacobian)
         for k, s in enumerate(share):
             out += _outer_fixed(c * s, x[:, k])
         return out
@@ -132,7 +132,7 @@ def _logs(theta: np.ndarray, x: np.ndarray) -> list[np.ndarray]:
     return [theta @ x[:, k, :].T for k in range(x.shape[1])]
 
 
-def _softmax(u: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+def softmax(u: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
     """log sum exp over a list of arrays, and the share of each."""
     top = u[0]
     for v in u[1:]:
@@ -147,12 +147,12 @@ def _softmax(u: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
 # Below, gradients are (S, p, n): numpy is fast along a long last axis, and slow along a short one.
 
 
-def _terms(x: np.ndarray) -> list[np.ndarray]:
+def by_term(x: np.ndarray) -> list[np.ndarray]:
     """Each term's design as (1, p, n)."""
     return [np.ascontiguousarray(x[:, k].T)[None] for k in range(x.shape[1])]
 
 
-def _mix(share: list[np.ndarray], vectors: list[np.ndarray]) -> np.ndarray:
+def mix(share: list[np.ndarray], vectors: list[np.ndarray]) -> np.ndarray:
     """sum_k share_k vectors_k: (S, n), (S or 1, p, n) -> (S, p, n); zero rows are skipped."""
     out = share[0][:, None] * vectors[0]
     for s, v in zip(share[1:], vectors[1:]):
@@ -164,7 +164,7 @@ def _mix(share: list[np.ndarray], vectors: list[np.ndarray]) -> np.ndarray:
     return out
 
 
-def _outer(weight: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+def outer(weight: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """sum_i w_i v_i v_i': (S, n), (S, p, n) -> (S, p, p)."""
     return np.matmul(vectors * weight[:, None, :], vectors.transpose(0, 2, 1))
 
@@ -174,7 +174,7 @@ def _scatter(weight: np.ndarray, share: list[np.ndarray], vectors: list[np.ndarr
     p = vectors[-1].shape[1]
     out = np.zeros((len(weight), p, p))
     for a, b in combinations(range(len(vectors)), 2):
-        out += _outer(weight * share[a] * share[b], vectors[a] - vectors[b])
+        out += outer(weight * share[a] * share[b], vectors[a] - vectors[b])
     return out
 
 

@@ -11,13 +11,15 @@ import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.backtest import assemble, fit_cuts, replay
-from proxytrain.fit.bound import usable, what_is_missing
-from proxytrain.fit.checks import best_settings, one_schedule, refuse_unfit
+from proxytrain.fit.checks import asked_for, best_settings, left_out, refuse_unfit
+from proxytrain.fit.frontier import one_variable
+from proxytrain.fit.identify import usable, what_is_missing
 from proxytrain.fit.laws import AUTO, LAWS, get_law
+from proxytrain.fit.nested import own_exponents
 from proxytrain.fit.options import FitConfig
 from proxytrain.fit.predictor import estimate
 from proxytrain.fit.result import Fit
-from proxytrain.fit.table import Runs, read_runs
+from proxytrain.fit.table import SCALE, Runs, read_runs
 
 
 def fit_losses(
@@ -31,6 +33,7 @@ def fit_losses(
     delta: float | None = None,
     seed_noise: float | None = None,
     schedule: str | None = None,
+    group: str | None = None,
     allow_extrapolation: bool = False,
     columns: Mapping[str, str] | None = None,
 ) -> Fit:
@@ -39,13 +42,14 @@ def fit_losses(
     Parameters
     ----------
     table : pandas.DataFrame, mapping of str to array, or path of CSV or Parquet
-        Columns `params`, `tokens`, `loss` (nats a token); optional `loss_se`, `lr`, `batch_tokens`, `schedule`,
+        Columns `params`, `tokens`, `loss` (nats a token), or `flops` for one of the first two; one of the three alone
+        for a law in that variable. Optional: `loss_se`, `lr`, `batch_tokens`, `schedule`,
         `init_seed`, `data_seed`, `trunk`, `group`, `weight`, `unique_tokens`. Others are ignored and listed.
     law : str
         "chinchilla", "tied", "params_at_tokens", ... (`proxytrain.fit.LAWS`), or "auto".
-    target : mapping with params and tokens, optional
+    target : mapping of params and tokens (or flops), optional
         The run to predict: `fit.prediction`.
-    level, bootstraps, seed, delta, seed_noise, schedule, allow_extrapolation, columns
+    level, bootstraps, seed, delta, seed_noise, schedule, group, allow_extrapolation, columns
         See :class:`FitConfig`.
 
     Raises
@@ -64,22 +68,23 @@ def fit_losses(
     (2.0, 0.35)
     """
     config = FitConfig(
-        law, level, bootstraps, seed, delta, seed_noise, schedule, allow_extrapolation, dict(columns or {})
+        law, level, bootstraps, seed, delta, seed_noise, schedule, group, allow_extrapolation, dict(columns or {})
     )
-    names = list(AUTO) if law == "auto" else [get_law(law).name]
+    if law != "auto":
+        get_law(law)
     read = read_runs(table, columns)
-    runs, warnings = one_schedule(read, schedule)
+    names = [law] if law != "auto" else [f"power_in_{read.only}"] if read.only else list(AUTO)
+    runs, warnings = asked_for(read, schedule, group)
     runs, more = best_settings(runs)
     warnings += more
+    if LAWS[names[0]].single:
+        runs, more = one_variable(LAWS[names[0]], runs)
+        warnings += more
     refuse_unfit(runs)
     laws = _identified(names, runs)
     used = np.any([usable(item, runs) for item in laws], axis=0)
-    if not used.all():
-        warnings.append(
-            f"left out {int((~used).sum())} runs that {', '.join(item.name for item in laws)} cannot use (repeated "
-            "tokens, or a single size at a length)"
-        )
-        runs = runs.take(used)
+    warnings += left_out(laws, runs, used)
+    runs = runs.take(used)
     # one random generator for all laws: they are refitted to the same samples, and their mixture's draws are joint ones
     members = [estimate(item, runs, config, bootstraps, np.random.default_rng([seed, 1000])) for item in laws]
     cuts = fit_cuts(runs, laws, config, seed)
@@ -92,19 +97,24 @@ def fit_losses(
         {
             "source": read.source,
             "hash": read.hash,
+            "only": runs.only,
             "rows": len(read),
             "fitted": len(runs),
-            "schedule": str(runs.labels["schedule"][0]) if "schedule" in runs.labels else None,
+            **{
+                c: str(runs.labels[c][runs.like_target][0]) if c in runs.labels else None for c in ("schedule", "group")
+            },
             "ignored_columns": list(read.ignored),
         },
         warnings,
         versions(),
     )
     fit = replace(fit, runs=_used(fit, runs))
+    if law == "shared_exponents":
+        fit.data["own_exponents"] = own_exponents(fit.main, runs, seed)
     if target is not None:
-        if not isinstance(target, Mapping) or not {"params", "tokens"} <= set(target):
-            raise RequestError(f"target={target!r}: must name params and tokens")
-        fit = replace(fit, prediction=fit.predict(target["params"], target["tokens"]))
+        if not isinstance(target, Mapping) or not set(target) <= set(SCALE):
+            raise RequestError(f"target={target!r}: must be a mapping of params and tokens")
+        fit = replace(fit, prediction=fit.predict(**target))
     return fit
 
 
@@ -133,11 +143,10 @@ def _used(fit: Fit, runs: Runs) -> dict[str, list[float]]:
     """The runs as the main law sees them, for figures and residuals."""
     member = fit.main
     used = runs.take(usable(member.bound.law, runs))
-    fitted = np.exp(member.bound.form.value(member.theta, member.bound.design(used.numbers)))
+    fitted = np.exp(member.bound.form.value(member.theta, member.bound.design(used.columns)))
     table: dict[str, Any] = {
         "row": used.row,
-        "params": used.params,
-        "tokens": used.tokens,
+        **({runs.only: used.columns[runs.only]} if runs.only else {"params": used.params, "tokens": used.tokens}),
         "loss": used.loss,
         "fitted": fitted,
         "residual": np.log(used.loss / fitted),

@@ -29,7 +29,10 @@ class FitConfig:
     seed_noise : float or None
         Relative standard deviation of the loss over seeds. None: estimated (repeated seeds, else residuals).
     schedule : str or None
-        The learning-rate schedule to predict, where the table has several. None: the most common.
+        The learning-rate schedule to predict, where the table has several. None: the most common. Runs of the others
+        enter through a fitted factor on the loss (``offset@NAME``, in log loss) where that is identified.
+    group : str or None
+        The group (text, mixture) to predict, where the table has several. None: the most common.
     allow_extrapolation : bool
         Predict beyond three times the largest backtested log-gap too, and say so, instead of refusing.
     columns : mapping of str to str
@@ -43,6 +46,7 @@ class FitConfig:
     delta: float | None = None
     seed_noise: float | None = None
     schedule: str | None = None
+    group: str | None = None
     allow_extrapolation: bool = False
     columns: Mapping[str, str] = field(default_factory=dict)
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from proxytrain.fit.bootstrap import samples
-from proxytrain.fit.bound import Bound, bind, usable
+from proxytrain.fit.bound import Bound, bind
 from proxytrain.fit.estimate import REFIT, ROUGH, Problem, objective, polish, solve
+from proxytrain.fit.identify import usable
 from proxytrain.fit.laws import Law
 from proxytrain.fit.noise import ASSUMED, Noise, estimate_noise, from_repeats, measured
 from proxytrain.fit.options import FitConfig
@@ -118,7 +119,13 @@ class Range:
 
 
 def estimate(
-    law: Law, runs: Runs, config: FitConfig, bootstraps: int, rng: np.random.Generator, starts: int = 24, keep: int = 24
+    law: Law,
+    runs: Runs,
+    config: FitConfig,
+    bootstraps: int,
+    rng: np.random.Generator,
+    starts: int | None = None,
+    keep: int = 24,
 ) -> Member:
     """Estimate a law on the runs it can use. Raises a Refusal where they do not identify it."""
     bound = bind(law, runs)
@@ -126,8 +133,8 @@ def estimate(
     repeats = from_repeats(runs)
     delta = config.delta or (1.345 * (config.seed_noise or (repeats.run if repeats else 0.0)) or 1e-3)
     weights, scale = run_weights(runs, repeats, config.seed_noise)
-    problem = Problem(bound.form, bound.design(runs.numbers), np.log(runs.loss), delta * scale, *bound.bounds)
-    thetas, values = solve(bound, problem, weights, starts, keep)
+    problem = Problem(bound.form, bound.design(runs.columns), np.log(runs.loss), delta * scale, *bound.bounds)
+    thetas, values = solve(bound, problem, weights, starts or law.starts, keep)
     best = int(np.argmin(values))
     theta = thetas[best]
     fitted = bound.form.value(theta, problem.x)
@@ -194,7 +201,8 @@ class Predictor:
         floor = floor * float(norm.ppf(0.5 + level / 2) / norm.ppf(0.95))
         other = view.between + view.luck + (PRIOR_ERROR * reach) ** 2 / (1.0 + known)
         down, up = (np.maximum(times * np.sqrt(side**2 + other), floor) for side in (view.down, view.up))
-        return np.exp(view.centre), np.exp(view.centre - down), np.exp(view.centre + up), view.spread
+        with np.errstate(over="ignore"):  # of a law that explodes; the caller refuses
+            return np.exp(view.centre), np.exp(view.centre - down), np.exp(view.centre + up), view.spread
 
     def outlook(self, columns: Mapping[str, np.ndarray]) -> Outlook:
         """Centre and kinds of uncertainty at new runs, before the backtest is asked."""

@@ -11,12 +11,13 @@ import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.allocation import Allocation, allocate
-from proxytrain.fit.bound import ONCE
+from proxytrain.fit.identify import ONCE
 from proxytrain.fit.laws import EXPONENT
+from proxytrain.fit.nested import sentence
 from proxytrain.fit.noise import Noise
 from proxytrain.fit.options import FitConfig
 from proxytrain.fit.predictor import Held, Member, Predictor
-from proxytrain.fit.table import RANGES
+from proxytrain.fit.table import RANGES, size_and_length
 
 LIMIT = 3.0  # predictions reach at most so many times the largest backtested log-gap
 
@@ -139,13 +140,21 @@ class Fit:
     def backtest(self) -> list[dict[str, Any]]:
         return [_held_row(h) for h in self.predictor.evidence]
 
-    def predict(self, params: Any, tokens: Any, level: float | None = None, unique_tokens: Any = None) -> Prediction:
+    def predict(
+        self,
+        params: Any = None,
+        tokens: Any = None,
+        level: float | None = None,
+        unique_tokens: Any = None,
+        flops: Any = None,
+    ) -> Prediction:
         """Loss of one new run of `params` parameters at `tokens` tokens, with an interval for that run.
 
         Parameters
         ----------
-        params, tokens : float or array
-            Broadcast against each other; arrays in, arrays out.
+        params, tokens, flops : float or array
+            Two of the three, where flops are 6 params tokens; of a fit in one variable, that one. Broadcast against
+            each other; arrays in, arrays out.
         level : float, optional
             Probability that the interval is meant to hold the loss; default: the fit's.
         unique_tokens : float or array, optional
@@ -162,20 +171,41 @@ class Fit:
         level = self.config.level if level is None else level
         if not (isinstance(level, (int, float)) and 0 < level < 1):
             raise RequestError(f"level={level!r}: must be a number between 0 and 1")
-        unique = tokens if unique_tokens is None else unique_tokens
-        n, d, u = np.broadcast_arrays(
-            _positive("params", params), _positive("tokens", tokens), _positive("unique_tokens", unique)
-        )
+        n, d = self._place({"params": params, "tokens": tokens, "flops": flops})
+        unique = d if unique_tokens is None else _positive("unique_tokens", unique_tokens)
+        n, d, u = np.broadcast_arrays(n, d, unique)
         flat_n, flat_d, flat_u = (v.ravel().astype(float) for v in (n, d, u))
-        columns = {"params": flat_n, "tokens": flat_d, "unique_tokens": np.minimum(flat_u, flat_d)}
+        columns = {
+            "params": flat_n,
+            "tokens": flat_d,
+            "flops": 6.0 * flat_n * flat_d,
+            "unique_tokens": np.minimum(flat_u, flat_d),
+        }
         note = self._refuse_far(flat_n, flat_d)
         if (flat_d > ONCE * flat_u).any() and not any(m.bound.law.repeats for m in self.members):
             raise Refusal("no law of this fit knows what repeated tokens are worth; fit law=data_constrained")
         loss, low, high, _ = self.predictor.predict(columns, float(level))
         self._refuse_silent(columns, loss)
+        if not np.isfinite(high).all():
+            at = int(np.argmin(np.isfinite(high)))
+            raise Refusal(
+                f"at {self._name(flat_n[at], flat_d[at])} refits of the law explode: its loss there is not known; add "
+                "larger or longer runs, or fit a law with fewer parameters, such as chinchilla"
+            )
         gap = self.predictor.range.gap(flat_n, flat_d)
         shaped = [float(v[0]) if n.ndim == 0 else v.reshape(n.shape) for v in (loss, low, high, gap)]
         return Prediction(shaped[0], shaped[1], shaped[2], float(level), shaped[3], note)
+
+    def _place(self, asked: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Params and tokens of what is asked; 1 where the fit does not know them."""
+        given = {c: _positive(c, v) for c, v in asked.items() if v is not None}
+        only = self.data["only"]
+        if only and set(given) != {only}:
+            raise RequestError(f"{', '.join(given) or 'nothing'} given: this fit knows {only} alone; give {only}=...")
+        if not only and len(given) != 2:
+            missing = ", ".join(f"{c}=null" for c in ("params", "tokens") if c not in given) or "flops"
+            raise RequestError(f"{missing}: give params and tokens, or one of them and flops")
+        return size_and_length(given)
 
     @property
     def farthest(self) -> float:
@@ -196,18 +226,25 @@ class Fit:
         for member in self.members:
             member.bound.design(here)  # refuses, and says which runs are missing, off the levels of the law
         raise Refusal(
-            f"at params={here['params'][0]:.4g} tokens={here['tokens'][0]:.4g} the fitted loss rises with size or "
+            f"at {self._name(here['params'][0], here['tokens'][0])} the fitted loss rises with size or "
             "length; add runs that are larger or longer, so that the trend there is known"
         )
+
+    def _name(self, params: float, tokens: float) -> str:
+        only = self.data["only"]
+        if only:
+            return f"{only}={6 * params * tokens if only == 'flops' else params * tokens:.4g}"
+        return f"params={params:.4g} tokens={tokens:.4g}"
 
     def _refuse_far(self, params: np.ndarray, tokens: np.ndarray) -> str:
         reach = self.predictor.range.reach(params, tokens)
         far = int(reach.argmax())
         seen = self.farthest / LIMIT
-        where = f"params={params[far]:.4g} tokens={tokens[far]:.4g}"
+        where = self._name(params[far], tokens[far])
         for column, values, most in (
             ("params", params, self.predictor.range.params),
             ("tokens", tokens, self.predictor.range.tokens),
+            ("flops", 6.0 * params * tokens, self.predictor.range.compute),
         ):
             if values.max() > 1.5 * most and all(_vanished(m, column) for m in self.members):
                 raise Refusal(
@@ -241,6 +278,8 @@ class Fit:
                 for n, v, s in zip(member.bound.names, values, errors)
             ]
             lines.append("  " + ", ".join(parts))
+        if "own_exponents" in self.data:
+            lines.append(sentence(self.data["own_exponents"]))
         luck = self.noise
         lines.append(f"seed noise of one run {100 * luck.run:.2g}% ({luck.source}); misfit {100 * luck.misfit:.2g}%")
         rows = self.backtest
@@ -276,7 +315,10 @@ def not_identified(member: Member) -> list[str]:
     for i, name in enumerate(member.bound.names):
         at_bound = (member.draws[:, i] < low[i] + edge) | (member.draws[:, i] > high[i] - edge)
         spread = float(member.draws[:, i].std())
-        wide = spread > 1.0 if i < amplitudes else spread > 0.5 * member.theta[i]
+        if i < amplitudes:
+            wide = spread > 1.0
+        else:  # an exponent by its size; what may have either sign by its range
+            wide = spread > (0.5 * member.theta[i] if low[i] > 0 else (high[i] - low[i]) / 4)
         if wide or at_bound.mean() > 0.1 or not low[i] + edge < member.theta[i] < high[i] - edge:
             out.append(name)
     return out
@@ -286,7 +328,7 @@ def _vanished(member: Member, column: str) -> bool:
     """Whether the law's trend in a column is gone: its amplitude is zero, or its exponent as good as zero."""
     law, names = member.bound.law, member.bound.names
     terms = [t for t in law.terms if column in t.powers]
-    if not terms:
+    if not terms or law.bends:
         return False
     low, _ = member.bound.bounds
     zero = all(

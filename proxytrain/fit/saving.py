@@ -19,7 +19,7 @@ from proxytrain.fit.options import FitConfig
 from proxytrain.fit.predictor import Held, Member, Predictor, Range
 from proxytrain.fit.result import Fit, Prediction, not_identified
 
-FORMAT = "proxytrain fit 1"
+FORMAT = "proxytrain fit 2"
 
 
 def save_fit(fit: Fit, path: str | os.PathLike[str]) -> None:
@@ -101,6 +101,8 @@ def _member_json(member: Member, weight: float) -> dict[str, Any]:
         "convergence": member.convergence,
         "noise": asdict(member.noise),
         "levels": list(bound.levels),
+        "offsets": list(bound.offsets),
+        "group": bound.group,
         "centre": dict(bound.centre),
         "scale": bound.scale,
         "theta": member.theta.tolist(),
@@ -111,7 +113,9 @@ def _member_json(member: Member, weight: float) -> dict[str, Any]:
 def _member_from(raw: Mapping[str, Any]) -> Member:
     if raw["name"] not in LAWS:
         raise RequestError(f"law {raw['name']!r} is not known to this version")
-    bound = Bound(LAWS[raw["name"]], tuple(raw["levels"]), raw["centre"], raw["scale"])
+    bound = Bound(
+        LAWS[raw["name"]], tuple(raw["levels"]), raw["centre"], raw["scale"], tuple(raw["offsets"]), raw["group"]
+    )
     return Member(
         bound,
         np.array(raw["theta"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,15 @@ import numpy as np
 
 from proxytrain.errors import RequestError
 
-REQUIRED = ("params", "tokens", "loss")
-NUMERIC = (*REQUIRED, "loss_se", "lr", "batch_tokens", "weight", "unique_tokens")
+SCALE = ("params", "tokens", "flops")  # two of these, or one for a law in one variable
+NUMERIC = (*SCALE, "loss", "loss_se", "lr", "batch_tokens", "weight", "unique_tokens")
 SEEDS = ("init_seed", "data_seed", "trunk")
 LABELS = ("schedule", "init_seed", "data_seed", "trunk", "group")
 # (lowest, highest, what is meant): a value outside is a unit that cannot be, e.g. tokens counted in billions.
 RANGES = {
     "params": (1e3, 1e15, "parameters, at least 1000"),
     "tokens": (1e3, 1e17, "tokens, at least 1000"),
+    "flops": (1e6, 1e35, "FLOPs, at least 1e6"),
     "loss": (0.0, 20.0, "nats a token, above 0 and below 20"),
     "loss_se": (-1.0, 1.0, "a standard error of the loss, 0 or more and below 1"),
     "lr": (0.0, 1e4, "above 0"),
@@ -42,6 +43,8 @@ class Runs:
     row: np.ndarray
     source: str
     ignored: tuple[str, ...]
+    asked: Mapping[str, str] = field(default_factory=dict)  # schedule and group of what is to be predicted
+    only: str | None = None  # the one of params, tokens and flops that is known; the others are then 1 where it is one
 
     def __len__(self) -> int:
         return len(self.row)
@@ -55,6 +58,21 @@ class Runs:
     def compute(self) -> np.ndarray:
         """Training FLOPs up to a constant, 6 N D."""
         return 6.0 * self.params * self.tokens
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """All that a law may read."""
+        unique = {"unique_tokens": self.tokens}  # where the table does not say, no text is seen twice
+        return {"flops": self.compute, **unique, **self.numbers, **self.labels}
+
+    @property
+    def like_target(self) -> np.ndarray:
+        """Mask (n,) of the runs of the schedule and group that are asked for."""
+        return np.all([np.ones(len(self), bool)] + [self.labels[c] == v for c, v in self.asked.items()], axis=0)
+
+    def alone(self) -> Runs:
+        """The same runs, as if they were all of the group that is asked for."""
+        return replace(self, asked={c: v for c, v in self.asked.items() if c != "group"})
 
     def take(self, keep: np.ndarray) -> Runs:
         """The runs that a mask or an index selects."""
@@ -95,8 +113,9 @@ def read_runs(table: Any, columns: Mapping[str, str] | None = None) -> Runs:
     Parameters
     ----------
     table : pandas.DataFrame, mapping of str to array, or path
-        One row a finished run. Needed: ``params``, ``tokens``, ``loss`` (nats a token). Columns that are not known are
-        ignored and listed.
+        One row a finished run. Needed: ``loss`` (nats a token) and two of ``params``, ``tokens`` and ``flops`` (read as
+        6 params tokens; ignored where the others are there), or one of them for a law in that variable. Columns that
+        are not known are ignored and listed.
     columns : mapping of str to str, optional
         Our name to the table's name, where they differ.
 
@@ -114,7 +133,10 @@ def read_runs(table: Any, columns: Mapping[str, str] | None = None) -> Runs:
             raise RequestError(f"fit.columns: {ours!r} is not a column that is used; use {', '.join(NUMERIC + LABELS)}")
         if theirs not in raw:
             raise RequestError(f"{source}: no column {theirs!r} (for {ours}); it has {', '.join(raw)}")
-    missing = [c for c in REQUIRED if columns.get(c, c) not in raw]
+    have = [c for c in SCALE if columns.get(c, c) in raw]
+    if {"params", "tokens"} <= set(have):
+        have = ["params", "tokens"]
+    missing = (["loss"] if columns.get("loss", "loss") not in raw else []) + ([] if have else ["params", "tokens"])
     if missing:
         hint = "; name them with columns={...} (on the command line fit.columns={...})" if raw else ""
         raise RequestError(f"{source}: no column {', '.join(missing)}; it has {', '.join(raw) or 'none'}{hint}")
@@ -123,15 +145,32 @@ def read_runs(table: Any, columns: Mapping[str, str] | None = None) -> Runs:
         raise RequestError(f"{source}: columns of different length ({', '.join(map(str, sorted(lengths)))} rows)")
     if lengths == {0}:
         raise RequestError(f"{source}: has no rows")
-    numbers = {c: _numbers(raw[columns.get(c, c)], c, source) for c in NUMERIC if columns.get(c, c) in raw}
+    read = [c for c in NUMERIC if columns.get(c, c) in raw and (c in have or c not in SCALE)]
+    numbers = {c: _numbers(raw[columns.get(c, c)], c, source) for c in read}
+    numbers |= dict(zip(("params", "tokens"), size_and_length(numbers)))
+    numbers.pop("flops", None)
     labels = {c: _labels(raw[columns.get(c, c)]) for c in LABELS if columns.get(c, c) in raw}
-    used = {columns.get(c, c) for c in NUMERIC + LABELS}
+    used = {columns.get(c, c) for c in (*read, *LABELS)}
     ignored = tuple(c for c in raw if c not in used)
     if ignored and not set(SEEDS) & set(labels):  # rows that differ in a column we do not know are no repeats
         labels["other"] = np.array(["\0".join(map(str, row)) for row in zip(*(raw[c] for c in ignored))], dtype=str)
-    runs = Runs(numbers, labels, np.arange(1, lengths.pop() + 1), source, ignored)
-    keys = [*(v for v in labels.values()), *(v for c, v in numbers.items() if c not in REQUIRED)]
+    only = have[0] if len(have) == 1 else None
+    runs = Runs(numbers, labels, np.arange(1, lengths.pop() + 1), source, ignored, only=only)
+    keys = [*(v for v in labels.values()), *(v for c, v in numbers.items() if c not in ("params", "tokens", "loss"))]
     return runs.take(np.lexsort((*keys, runs.loss, runs.tokens, runs.params)))
+
+
+def size_and_length(known: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Params and tokens from those of params, tokens and flops that are known; one that nothing tells is 1."""
+    if "params" in known and "tokens" in known:
+        return known["params"], known["tokens"]
+    if "params" in known:
+        n = known["params"]
+        return n, known["flops"] / 6.0 / n if "flops" in known else np.ones_like(n)
+    if "tokens" in known:
+        d = known["tokens"]
+        return known["flops"] / 6.0 / d if "flops" in known else np.ones_like(d), d
+    return known["flops"] / 6.0, np.ones_like(known["flops"])
 
 
 def _load(table: Any) -> tuple[str, dict[str, Any]]:

@@ -96,7 +96,7 @@ def test_the_file_holds_what_a_reader_needs(fitted, tmp_path):
     assert raw["data"]["hash"] == fitted.data_hash
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"format": "other"}', "[1]", '{"format": "proxytrain fit 1"}'])
+@pytest.mark.parametrize("content", ["", "{}", '{"format": "other"}', "[1]", '{"format": "proxytrain fit 2"}'])
 def test_a_file_that_is_no_fit_is_refused_by_name(tmp_path, content):
     (tmp_path / "fit.json").write_text(content)
     with pytest.raises(RequestError, match=r"fit\.json"):
