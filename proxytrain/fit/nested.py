@@ -15,7 +15,7 @@ from proxytrain.fit.bound import Bound
 from proxytrain.fit.estimate import ROUGH, Problem, polish
 from proxytrain.fit.identify import usable, what_is_missing
 from proxytrain.fit.laws import LAWS
-from proxytrain.fit.noise import unit_index
+from proxytrain.fit.noise import from_repeats, unit_index
 from proxytrain.fit.predictor import Member, run_weights
 from proxytrain.fit.table import Runs
 
@@ -31,9 +31,11 @@ def own_exponents(member: Member, runs: Runs, seed: int) -> dict[str, Any]:
         missing = what_is_missing(OWN, runs.take(rows).alone())
         if missing:
             return {"missing": f"group {name}: {missing}"}
-    bound, weights = member.bound, run_weights(runs, None)
+    bound = member.bound
+    weights, scale = run_weights(runs, from_repeats(runs), None)
+    delta = member.delta * scale
     x, y = bound.design(runs.columns), np.log(runs.loss)
-    shared = Problem(bound.form, x, y, member.delta, *bound.bounds)
+    shared = Problem(bound.form, x, y, delta, *bound.bounds)
     alone = Bound(OWN, (), bound.centre, bound.scale, bound.offsets)
     fitted = bound.form.value(member.theta, x)
     turn = np.random.default_rng([seed, 77]).choice([-1.0, 1.0], (SAMPLES, unit_index(runs).max() + 1))
@@ -47,7 +49,7 @@ def own_exponents(member: Member, runs: Runs, seed: int) -> dict[str, Any]:
         here = {c: v[rows] for c, v in runs.columns.items()}
         places = [number + k * len(groups) for k in range(len(OWN.terms))]
         places += list(range(len(bound.amplitudes), free))
-        problem = Problem(alone.form, alone.design(here), y[rows], member.delta, *alone.bounds)
+        problem = Problem(alone.form, alone.design(here), y[rows], delta[rows], *alone.bounds)
         theta, value = polish(starts[:, places], problem, weights[rows], targets[:, rows], ROUGH)
         apart += value
         own[name] = dict(zip(alone.names[3:5], theta[0, 3:5].tolist()))
