@@ -156,8 +156,8 @@ def from_repeats(runs: Runs) -> Noise | None:
     shrink = pooled / max(within + init, 1e-12)
     within, init = (within * shrink, init * shrink) if within + init > 1e-12 else (pooled, 0.0)
     order = _order_variance(runs, keep, unit, unit_mean, within + init) if "data_seed" in runs.labels else 0.0
-    sd = [float(np.sqrt(v)) for v in (order, init, within)]
-    return Noise(*sd, 0.0, df + PRIOR_DF, "repeated seeds", slope, largest)
+    a, b, c = (float(np.sqrt(v)) for v in (order, init, within))
+    return Noise(a, b, c, 0.0, df + PRIOR_DF, "repeated seeds", slope, largest)
 
 
 def _order_variance(runs: Runs, keep: np.ndarray, unit: np.ndarray, unit_mean: np.ndarray, own: float) -> float:

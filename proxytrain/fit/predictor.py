@@ -71,7 +71,7 @@ class Member:
         path = np.exp(ends[0] + np.linspace(0.0, 1.0, STEPS)[:, None] * (ends[1] - ends[0]))  # (STEPS, n)
         along = {c: np.tile(v, STEPS) for c, v in columns.items()} | {column: path.ravel()}
         loss = self.bound.form.value(self.theta, self.bound.design(along)).reshape(path.shape)
-        return np.isfinite(loss).all(0) & (np.diff(loss, axis=0) <= 1e-9).all(0)
+        return np.all(np.isfinite(loss), axis=0) & np.all(np.diff(loss, axis=0) <= 1e-9, axis=0)
 
 
 @dataclass(frozen=True)
