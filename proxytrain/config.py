@@ -46,6 +46,11 @@ class CodeData(TextData):
 
 
 @dataclass(frozen=True)
+class ProseData(CodeData):
+    """`data=prose`: docstrings and comments of those sources, each a document."""
+
+
+@dataclass(frozen=True)
 class FilesData(TextData):
     """`data=files`: globs of txt, md, code, jsonl (plain, gz, zst) and parquet."""
 
@@ -78,7 +83,7 @@ class TokensData:
     allow_repeat: bool
 
 
-DATA = {"code": CodeData, "files": FilesData, "hub": HubData, "tokens": TokensData}
+DATA = {"code": CodeData, "prose": ProseData, "files": FilesData, "hub": HubData, "tokens": TokensData}
 
 
 @dataclass(frozen=True)
@@ -163,7 +168,7 @@ class Config:
     parametrization: Parametrization
     optimizer: Optimizer
     schedule: Schedule
-    data: CodeData | FilesData | HubData | TokensData
+    data: CodeData | ProseData | FilesData | HubData | TokensData
     sweep: Sweep
     train: Train
     launch: Launch

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from proxytrain.config import CodeData, FilesData, HubData, TextData, TokensData
-from proxytrain.corpus import code, files, hub
+from proxytrain.config import CodeData, FilesData, HubData, ProseData, TextData, TokensData
+from proxytrain.corpus import code, files, hub, prose
 from proxytrain.corpus.corpus import Manifest, digest, versions
 from proxytrain.corpus.shuffle import Shuffle
 from proxytrain.corpus.tokenizer import make_tokenizer
@@ -123,6 +123,8 @@ def _documents(data: TextData) -> tuple[int | None, Iterator[tuple[str, bytes]]]
     """Bytes in all, if known, and (where it comes from, text) of every document."""
     if isinstance(data, CodeData):
         sources = code.find_sources(data.packages)
+        if isinstance(data, ProseData):
+            return None, prose.read_prose(sources)
         return sum(path.stat().st_size for _, path in sources), code.read_sources(sources)
     if isinstance(data, FilesData):
         paths = files.find_files(data.files)

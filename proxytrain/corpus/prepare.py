@@ -52,8 +52,8 @@ def prepare(data: Data, root: Path | str, progress: Progress | None = None, noti
     reference = data.reference_hash if isinstance(data, CodeData) and data.max_bytes is None else None
     if reference not in (None, corpus.manifest.text_hash):
         notice(
-            f"data=code: the text here is {corpus.manifest.text_hash}, the reference {reference}: another Python, "
-            "package version or list of packages; losses do not compare with those of the reference"
+            f"data={data.name}: the text here is {corpus.manifest.text_hash}, the reference {reference}: another "
+            "Python, package version or list of packages; losses do not compare with those of the reference"
         )
     return corpus
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from proxytrain.config import CodeData, FilesData, HubData, TokensData
+from proxytrain.config import CodeData, FilesData, HubData, ProseData, TokensData
 
 TEXT = {
     "unit": "document",
@@ -59,6 +59,13 @@ def files_data(folder: Path) -> Callable[..., FilesData]:
 def code_data() -> Callable[..., CodeData]:
     return lambda **keys: CodeData(
         **TEXT | {"name": "code", "unit": "line", "packages": ["omegaconf"], "reference_hash": None} | keys
+    )
+
+
+@pytest.fixture
+def prose_data() -> Callable[..., ProseData]:
+    return lambda **keys: ProseData(
+        **TEXT | {"name": "prose", "packages": ["omegaconf"], "reference_hash": None} | keys
     )
 
 

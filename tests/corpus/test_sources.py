@@ -1,13 +1,14 @@
 """Every source of text and of tokens gives the corpus it should."""
 
 import gzip
+import inspect
 import json
 
 import numpy as np
 import pytest
 import zstandard
 
-from proxytrain.corpus import Stream, load, prepare
+from proxytrain.corpus import Stream, load, prepare, prose
 from proxytrain.corpus.tokens import Shards
 
 
@@ -92,6 +93,55 @@ def test_code_that_differs_from_the_reference_is_said(tmp_path, code_data):
     prepare(code_data(reference_hash=corpus.manifest.text_hash), tmp_path / "root", notice=notices.append)
     prepare(code_data(reference_hash="0123456789abcdef", max_bytes=10**6), tmp_path / "root", notice=notices.append)
     assert len(notices) == 1
+
+
+SOURCE = '''"Module: {long}"
+import re
+
+
+class Law:
+    """A sum of terms.
+
+    With indented code:
+        {long}
+    """
+
+    terms = """
+    # not a comment: {long}
+    """
+
+    def fit(self):  # a remark at the end of a line is left out, even if it is {long}
+        "Short."
+        # Newton's steps are damped, since far from the optimum they leave:
+        #   step = gain * (goal - here)
+        # 1e-3 is {long}
+        x = 1
+
+        #
+        # {long}
+        return re.sub(r"\\#", "", x)
+'''
+
+
+def test_docstrings_and_blocks_of_comments_are_documents():
+    long = " ".join(["words"] * 20)
+    assert [text.decode() for text in prose.documents(SOURCE.format(long=long).encode())] == [
+        f"Module: {long}",
+        f"A sum of terms.\n\nWith indented code:\n    {long}",
+        "Newton's steps are damped, since far from the optimum they leave:\n"
+        f"  step = gain * (goal - here)\n1e-3 is {long}",
+        long,
+    ]
+    assert prose.documents(b"print 'Python 2'") == prose.documents(b"'\xff'") == []
+
+
+def test_prose_of_the_library_and_of_packages(tmp_path, prose_data, read_back):
+    import collections
+
+    found = documents(prepare(prose_data(val_tokens=10**7), tmp_path / "root"), read_back)
+    assert len(set(found)) == len(found) > 5000
+    assert inspect.getdoc(collections.Counter) in found
+    assert min(len(text.encode()) for text in found) >= prose.LEAST_BYTES
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
