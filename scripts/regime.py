@@ -1,9 +1,10 @@
-"""How well laws hold in a regime (text, model, rate): trains widths x lengths x seeds and scores what small widths say of large ones.
+"""How well laws hold in a regime (text, model, rate): what widths up to 64 say of larger ones, against their truth.
 
-    python scripts/regime.py NAME [--widths 32,48,64,96,128] [--lengths 0.5M,1M,2M] [--seeds 2] [--small 64] [--rates .008,.032] OVERRIDES...
+    python scripts/regime.py NAME [OPTIONS] OVERRIDES...
+    python scripts/regime.py prose --seeds 2 --rates .008,.032 data=prose model.context=128
 
-OVERRIDES are those of `proxytrain sweep`, such as data=prose model.context=128. The runs stay in --store, so a second
-call with more widths, lengths or seeds trains only what is new. `--rates` adds shorter runs at other peak rates.
+OVERRIDES are those of `proxytrain sweep`. The runs stay in --store, so a second call with more widths, lengths or
+seeds trains only what is new.
 """
 
 from __future__ import annotations
@@ -46,11 +47,8 @@ def main() -> None:
     if options.rates:
         where = f"model.width:[{options.rate_widths}],tokens:{options.rate_length}"
         grids.append(f"{{{where},lr:[{options.rates}]}}")
-    subprocess.run(
-        [sys.executable, "-m", "proxytrain", "sweep", f"store={options.store}", f"sweep.name={options.name}"]
-        + [f"sweep.grids=[{','.join(grids)}]", *overrides],
-        stdout=sys.stderr,
-    )
+    ours = [f"store={options.store}", f"sweep.name={options.name}", f"sweep.grids=[{','.join(grids)}]"]
+    subprocess.run([sys.executable, "-m", "proxytrain", "sweep", *ours, *overrides], stdout=sys.stderr)
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     table = pd.read_csv(Path(options.store) / "sweeps" / options.name / "losses.csv")
     print(f"== {options.name}: {' '.join(overrides)}; {usage.ru_utime + usage.ru_stime:.0f} CPU seconds in this call")
@@ -68,14 +66,12 @@ def main() -> None:
         print(f"law in width alone, N = {n}:", json.dumps(width_law(table, n, options.small)))
     print("predicted from widths up to", options.small, json.dumps(predicted(table, options.small)))
     if len(rates["lr"].unique()) > 1:
-        print(
-            "loss by peak rate\n"
-            + rates.pivot_table(index="lr", columns=["tokens", "width"], values="loss").round(4).to_string()
-        )
+        by_rate = rates.pivot_table(index="lr", columns=["tokens", "width"], values="loss")
+        print("loss by peak rate\n" + by_rate.round(4).to_string())
 
 
 def width_law(table: pd.DataFrame, n: str, small: int) -> dict[str, list[float]]:
-    """Of E + A N^-alpha at each length, through mean losses: alpha, residuals % by width, error % of the small widths' law."""
+    """E + A N^-alpha at each length through mean losses: alpha, residual % by width, error % of the small widths' law."""
     found = {}
     for tokens, rows in table.groupby("tokens"):
         mean = rows.groupby("width").agg(n=(n, "first"), loss=("loss", "mean"))
