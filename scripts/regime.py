@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def width_law(table: pd.DataFrame, n: str, small: int) -> dict[str, list[float]]:
-    """E + A N^-alpha at each length through mean losses: alpha, residual % by width, error % of the small widths' law."""
+    """E + A N^-alpha at each length through mean losses: alpha, residual % by width, error % from small widths."""
     found = {}
     for tokens, rows in table.groupby("tokens"):
         mean = rows.groupby("width").agg(n=(n, "first"), loss=("loss", "mean"))
