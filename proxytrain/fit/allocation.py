@@ -1,21 +1,36 @@
-"""How a compute budget is best split between size and length, by the fitted laws (6 N D FLOPs)."""
+"""How a compute budget is best split between size and length (6 N D FLOPs), by the fitted laws.
+
+`isoflop` does it by the runs themselves, without a law. The three ways share little, so they are shown side by side:
+
+    parametric   the split at which the fitted laws are lowest
+    isoflop      parabolas through the runs of one budget each; their lowest points; a power law through those
+    envelope     the runs that no other beats at their compute; a power law through their sizes
+
+(arXiv 2203.15556, approaches 3, 2 and 1.)
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from proxytrain.errors import Refusal, RequestError
+from proxytrain.errors import Refusal
 from proxytrain.fit.predictor import Member, Predictor
 
+APPROACHES = ("parametric", "isoflop", "envelope")
 RATIOS = (1e-2, 1e5)  # tokens a parameter among which the optimum is looked for
 POINTS = 241
+STEP = 0.5  # in log flops, to either side, for the exponent
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """Best size and length for `flops`, with intervals (low, high) at `level` for where the optimum lies."""
+    """Best size and length for `flops`, with intervals (low, high) at `level` for where the optimum lies.
+
+    `exponent` is that of params in flops: N_opt goes as C^exponent, and tokens as C^(1 - exponent).
+    """
 
     flops: float
     params: float
@@ -25,51 +40,101 @@ class Allocation:
     tokens_interval: tuple[float, float]
     tokens_per_param_interval: tuple[float, float]
     level: float
+    exponent: float
+    exponent_interval: tuple[float, float]
+    approach: str
+
+    def __str__(self) -> str:
+        def span(pair: tuple[float, float]) -> str:
+            return f"{pair[0]:.3g} to {pair[1]:.3g}"
+
+        return (
+            f"{self.params:.3g} params ({span(self.params_interval)}) x {self.tokens:.3g} tokens, "
+            f"{self.tokens_per_param:.3g} a parameter ({span(self.tokens_per_param_interval)}); "
+            f"params ~ C^{self.exponent:.2f} ({self.exponent_interval[0]:.2f} to {self.exponent_interval[1]:.2f})"
+        )
 
 
-def allocate(predictor: Predictor, flops: float, level: float) -> Allocation:
+def by_law(predictor: Predictor, flops: float, level: float) -> Allocation:
     """Split `flops` so that the predicted loss is least.
 
     The interval holds parameter uncertainty (bootstrap) and the disagreement of the laws that are combined.
 
     Raises a Refusal where the fit has laws at fixed lengths only, or no optimum inside reasonable ratios.
     """
-    if not (isinstance(flops, (int, float)) and 1e9 <= flops < 1e32):
-        raise RequestError(f"flops={flops!r}: must be FLOPs, at least 1e9")
     able = [
         (m, w) for m, w in zip(predictor.members, predictor.weights) if {"params", "tokens"} <= set(m.bound.law.columns)
     ]
     if not able:
         raise Refusal("these laws have no best split; fit one in params and tokens, such as chinchilla")
-    ratio = np.geomspace(*RATIOS, POINTS)
-    params = np.sqrt(flops / 6 / ratio)
-    columns = {"params": params, "tokens": params * ratio, "unique_tokens": params * ratio}
     weight = np.array([w for _, w in able]) / sum(w for _, w in able)
-    curve = np.tensordot(weight, np.array([_values(m, columns, m.theta) for m, _ in able]), 1)
-    best = _lowest(curve[None], np.log(ratio))[0]
-    spread = [_lowest(_values(m, columns, m.draws), np.log(ratio)) for m, _ in able]
-    if not np.isfinite(best):
+    members = [m for m, _ in able]
+    here, fewer, more = (_optimum(members, weight, flops * np.exp(s * STEP)) for s in (0, -1, 1))
+    if not np.isfinite(here[0]):
         raise Refusal(
             f"no best split of {flops:.3g} FLOPs between {RATIOS[0]:g} and {RATIOS[1]:g} tokens a parameter: the loss "
             "falls with one of them only; add runs at more sizes and lengths"
         )
-    shares = np.concatenate([np.full(len(s), w / len(s)) for s, w in zip(spread, weight)])
-    pooled = np.concatenate([np.where(np.isfinite(s), s, np.log(RATIOS[1])) for s in spread])
-    low, high = (float(np.exp(_quantile(pooled, shares, q))) for q in (0.5 - level / 2, 0.5 + level / 2))
-    r = float(np.exp(best))
-
-    def size(a: float) -> float:
-        return float(np.sqrt(flops / 6 / a))
-
-    def length(a: float) -> float:
-        return float(np.sqrt(flops / 6 * a))
-
-    return Allocation(
-        float(flops), size(r), length(r), r, (size(high), size(low)), (length(low), length(high)), (low, high), level
+    shares = np.concatenate([np.full(len(m.draws), w / len(m.draws)) for m, w in zip(members, weight)])
+    ratio = np.where(np.isfinite(here[1]), here[1], np.log(RATIOS[1]))
+    slope = 0.5 - (more[1] - fewer[1]) / (4 * STEP)  # log N = (log C/6 - log ratio) / 2
+    known = np.isfinite(slope)
+    return from_draws(
+        flops,
+        level,
+        "parametric",
+        0.5 * (np.log(flops / 6) - here[0]),
+        0.5 * (np.log(flops / 6) - ratio),
+        0.5 - (more[0] - fewer[0]) / (4 * STEP),
+        slope[known],
+        shares,
+        shares[known],
     )
 
 
-def _values(member: Member, columns: dict[str, np.ndarray], theta: np.ndarray) -> np.ndarray:
+def from_draws(
+    flops: float,
+    level: float,
+    approach: str,
+    size: float,
+    sizes: np.ndarray,
+    slope: float,
+    slopes: np.ndarray,
+    shares: np.ndarray,
+    slope_shares: np.ndarray,
+) -> Allocation:
+    """From log params and draws of it, and its slope in log flops and draws of that, each draw with its share."""
+    tail = 0.5 - level / 2
+    low, high = (float(np.exp(_quantile(sizes, shares, q))) for q in (tail, 1 - tail))
+    ends = [_quantile(slopes, slope_shares, q) if len(slopes) else np.nan for q in (tail, 1 - tail)]
+    n = float(np.exp(size))
+    product = flops / 6
+    return Allocation(
+        flops,
+        n,
+        product / n,
+        product / n**2,
+        (low, high),
+        (product / high, product / low),
+        (product / high**2, product / low**2),
+        level,
+        float(slope),
+        (ends[0], ends[1]),
+        approach,
+    )
+
+
+def _optimum(members: Sequence[Member], weight: np.ndarray, flops: float) -> tuple[float, np.ndarray]:
+    """Log tokens a parameter at which the mixture is lowest, and at which each refit of each law is."""
+    ratio = np.geomspace(*RATIOS, POINTS)
+    params = np.sqrt(flops / 6 / ratio)
+    columns = {"params": params, "tokens": params * ratio, "unique_tokens": params * ratio}
+    curve = np.tensordot(weight, np.array([_values(m, columns, m.theta) for m in members]), 1)
+    spread = [_lowest(_values(m, columns, m.draws), np.log(ratio)) for m in members]
+    return float(_lowest(curve[None], np.log(ratio))[0]), np.concatenate(spread)
+
+
+def _values(member: Member, columns: Mapping[str, np.ndarray], theta: np.ndarray) -> np.ndarray:
     return member.bound.form.value(theta, member.bound.design(columns))
 
 

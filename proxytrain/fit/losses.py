@@ -98,6 +98,7 @@ def fit_losses(
             "source": read.source,
             "hash": read.hash,
             "only": runs.only,
+            "params": read.size,
             "rows": len(read),
             "fitted": len(runs),
             **{
@@ -151,5 +152,7 @@ def _used(fit: Fit, runs: Runs) -> dict[str, list[float]]:
         "fitted": fitted,
         "residual": np.log(used.loss / fitted),
     }
+    if "unique_tokens" in used.numbers:
+        table["unique_tokens"] = used.numbers["unique_tokens"]
     out = {k: v.tolist() for k, v in table.items()}
     return out | {k: v.tolist() for k, v in used.labels.items() if k != "other"}

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.fit.allocation import Allocation, allocate
+from proxytrain.fit.allocation import APPROACHES, Allocation, by_law
 from proxytrain.fit.identify import ONCE
+from proxytrain.fit.isoflop import by_envelope, by_isoflop
 from proxytrain.fit.laws import EXPONENT
 from proxytrain.fit.nested import sentence
 from proxytrain.fit.noise import Noise
@@ -51,7 +52,8 @@ class Fit:
     runs : dict of list
         The runs that were fitted: row, params, tokens, loss, fitted, residual (log), weight where given.
     data : dict
-        source, hash, runs in the table and fitted, schedule, columns ignored.
+        source, hash, runs in the table and fitted, the column that is N, the only variable of a table with one,
+        schedule, group, columns ignored.
     warnings : list of str
     versions : dict of str
     prediction : Prediction or None
@@ -212,11 +214,47 @@ class Fit:
         """Log of the largest gap that is predicted: three times the largest log-gap of the backtest."""
         return LIMIT * max((h.reach for h in self.predictor.evidence), default=0.0)
 
-    def optimal(self, flops: float, level: float | None = None) -> Allocation:
-        """Best size and length for a budget of `flops` (6 N D), with intervals; see :class:`Allocation`."""
-        found = allocate(self.predictor, flops, self.config.level if level is None else level)
+    def optimal(self, flops: float, level: float | None = None, by: str = "parametric") -> Allocation:
+        """Best size and length for a budget of `flops` (6 N D), with intervals; see :class:`Allocation`.
+
+        `by` is "parametric" (the fitted laws), "isoflop" (parabolas through runs of one budget each) or "envelope" (the
+        runs that no other beats at their compute). Raises a Refusal where the runs do not surround the best split, or
+        do not reach so far.
+        """
+        if not (isinstance(flops, (int, float)) and 1e9 <= flops < 1e32):
+            raise RequestError(f"flops={flops!r}: must be FLOPs, at least 1e9")
+        if by not in APPROACHES:
+            raise RequestError(f"by={by!r}: must be {', '.join(APPROACHES)}")
+        found = self._split(float(flops), self.config.level if level is None else level, by)
         self._refuse_far(np.array([found.params]), np.array([found.tokens]))
         return found
+
+    @property
+    def allocation(self) -> dict[str, Allocation | str]:
+        """The best split of the largest compute that was fitted, by each approach; or why it cannot say."""
+        out: dict[str, Allocation | str] = {}
+        for by in APPROACHES:
+            try:
+                out[by] = self._split(self.predictor.range.compute, self.config.level, by)
+            except Refusal as refusal:
+                out[by] = str(refusal)
+        return out
+
+    def _split(self, flops: float, level: float, by: str) -> Allocation:
+        if self.data["only"]:
+            raise Refusal(f"the table knows {self.data['only']} alone; give params and tokens for a best split")
+        if by == "parametric":
+            return by_law(self.predictor, flops, level)
+        table = {c: np.array(v) for c, v in self.runs.items()}
+        keep = table["tokens"] <= ONCE * table.get("unique_tokens", table["tokens"])
+        for column in ("schedule", "group"):
+            if column in table:
+                keep &= table[column] == self.data[column]
+        n, d, loss = (table[c][keep] for c in ("params", "tokens", "loss"))
+        rng = np.random.default_rng([self.config.seed, 5])
+        if by == "isoflop":
+            return by_isoflop(n, d, loss, flops, level, rng)
+        return by_envelope(n, d, loss, float(np.hypot(self.noise.run, self.noise.misfit)), flops, level, rng)
 
     def _refuse_silent(self, columns: Mapping[str, np.ndarray], loss: np.ndarray) -> None:
         silent = np.flatnonzero(np.isnan(loss))
@@ -267,6 +305,10 @@ class Fit:
     def summary(self) -> list[str]:
         """Short lines for people: laws with numbers, what is not identified, noise, backtest, warnings."""
         lines = [f"{self.data['fitted']} of {self.data['rows']} runs from {self.data['source']}"]
+        if self.data["only"] in (None, "params"):
+            others = [c for c in self.data["ignored_columns"] if c.startswith("params")]
+            more = f" (the table has {', '.join(others)} too: fit.columns={{params:{others[0]}}})" if others else ""
+            lines.append(f"N is the column {self.data['params']}{more}")
         for member, weight in zip(self.members, self.predictor.weights):
             share = f" (weight {weight:.2f})" if len(self.members) > 1 else ""
             lines.append(f"{member.bound.law.name}{share}: {member.bound.law.formula}")
@@ -292,6 +334,9 @@ class Fit:
             )
         else:
             lines.append("backtest: none possible (too few runs to hold any out)")
+        if not self.data["only"]:
+            lines.append(f"best split of {self.predictor.range.compute:.3g} FLOPs, the largest fitted:")
+            lines += [f"  {by}: {answer}" for by, answer in self.allocation.items()]
         if self.prediction is not None:
             p = self.prediction
             lines.append(

@@ -73,6 +73,7 @@ def to_json(fit: Fit) -> dict[str, Any]:
         "not_identified": fit.not_identified,
         "objective": fit.objective,
         "convergence": fit.convergence,
+        "allocation": {k: v if isinstance(v, str) else asdict(v) for k, v in fit.allocation.items()},
         "prediction": None if fit.prediction is None else asdict(fit.prediction),
         "warnings": fit.warnings,
         "data": fit.data,

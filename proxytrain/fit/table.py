@@ -44,6 +44,7 @@ class Runs:
     source: str
     ignored: tuple[str, ...]
     asked: Mapping[str, str] = field(default_factory=dict)  # schedule and group of what is to be predicted
+    size: str = "params"  # the column that is N
     only: str | None = None  # the one of params, tokens and flops that is known; the others are then 1 where it is one
 
     def __len__(self) -> int:
@@ -114,8 +115,10 @@ def read_runs(table: Any, columns: Mapping[str, str] | None = None) -> Runs:
     ----------
     table : pandas.DataFrame, mapping of str to array, or path
         One row a finished run. Needed: ``loss`` (nats a token) and two of ``params``, ``tokens`` and ``flops`` (read as
-        6 params tokens; ignored where the others are there), or one of them for a law in that variable. Columns that
-        are not known are ignored and listed.
+        6 params tokens; ignored where the others are there), or one of them for a law in that variable. Where there is
+        no ``params``, the one column that begins so is N: ``params_nonembedding``, ``params_total``, or
+        ``params_average``, the mean over the tokens of a run whose size changes (arXiv 2501.12486). Columns that are
+        not known are ignored and listed.
     columns : mapping of str to str, optional
         Our name to the table's name, where they differ.
 
@@ -128,6 +131,14 @@ def read_runs(table: Any, columns: Mapping[str, str] | None = None) -> Runs:
     columns = dict(columns or {})
     if "seed" in raw and "init_seed" not in {*raw, *columns}:
         columns["init_seed"] = "seed"
+    sizes = [c for c in raw if c.startswith("params")]
+    if "params" not in {*raw, *columns} and sizes:
+        if len(sizes) > 1:
+            raise RequestError(
+                f"{source}: has {', '.join(sizes)} and no params; say which is N, as columns={{'params': '{sizes[0]}'}} "
+                f"(on the command line fit.columns={{params:{sizes[0]}}})"
+            )
+        columns["params"] = sizes[0]
     for ours, theirs in columns.items():
         if ours not in NUMERIC + LABELS:
             raise RequestError(f"fit.columns: {ours!r} is not a column that is used; use {', '.join(NUMERIC + LABELS)}")
@@ -155,7 +166,8 @@ def read_runs(table: Any, columns: Mapping[str, str] | None = None) -> Runs:
     if ignored and not set(SEEDS) & set(labels):  # rows that differ in a column we do not know are no repeats
         labels["other"] = np.array(["\0".join(map(str, row)) for row in zip(*(raw[c] for c in ignored))], dtype=str)
     only = have[0] if len(have) == 1 else None
-    runs = Runs(numbers, labels, np.arange(1, lengths.pop() + 1), source, ignored, only=only)
+    size = columns.get("params", "params")
+    runs = Runs(numbers, labels, np.arange(1, lengths.pop() + 1), source, ignored, size=size, only=only)
     keys = [*(v for v in labels.values()), *(v for c, v in numbers.items() if c not in ("params", "tokens", "loss"))]
     return runs.take(np.lexsort((*keys, runs.loss, runs.tokens, runs.params)))
 
