@@ -135,7 +135,7 @@ def read_runs(table: Any, columns: Mapping[str, str] | None = None) -> Runs:
     if "params" not in {*raw, *columns} and sizes:
         if len(sizes) > 1:
             raise RequestError(
-                f"{source}: has {', '.join(sizes)} and no params; say which is N, as columns={{'params': '{sizes[0]}'}} "
+                f"{source}: has {', '.join(sizes)} and no params; say which is N: columns={{'params': '{sizes[0]}'}} "
                 f"(on the command line fit.columns={{params:{sizes[0]}}})"
             )
         columns["params"] = sizes[0]
