@@ -168,7 +168,7 @@ def status(options: argparse.Namespace) -> int:
 @verb("fit laws to a sweep's runs, or to any table (table=losses.csv); writes fit.json")
 def fit(options: argparse.Namespace) -> int:
     from proxytrain import sweep as job
-    from proxytrain.fit import fit_losses
+    from proxytrain.fit import fit_critical_batch, fit_losses
 
     config = _config(options)
     path = Path(config.file or "fit.json")
@@ -176,7 +176,11 @@ def fit(options: argparse.Namespace) -> int:
         raise RequestError(f"file={path}: {'a folder' if path.is_dir() else 'its folder does not exist'}; name a file")
     if config.table == "":
         raise RequestError("table=: empty; give the path of a CSV or Parquet file, or leave the key out")
-    if config.table is not None:
+    result: Any
+    if config.fit.law == "critical_batch":
+        result = fit_critical_batch(config.table, level=config.fit.level, seed=config.fit.seed)
+        result.save(path)
+    elif config.table is not None:
         result = fit_losses(config.table, **vars(config.fit))
         result.save(path)
     else:

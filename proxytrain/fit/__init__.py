@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from proxytrain.fit.allocation import Allocation
+    from proxytrain.fit.batch import CriticalBatch, fit_critical_batch
     from proxytrain.fit.crossover import Comparison, compare
     from proxytrain.fit.laws import LAWS, Law, Term
     from proxytrain.fit.losses import fit_losses
@@ -21,12 +22,14 @@ _HOME = {
     "LAWS": "laws",
     "Allocation": "allocation",
     "Comparison": "crossover",
+    "CriticalBatch": "batch",
     "Fit": "result",
     "FitConfig": "options",
     "Law": "laws",
     "Prediction": "result",
     "Term": "laws",
     "compare": "crossover",
+    "fit_critical_batch": "batch",
     "fit_losses": "losses",
     "load_fit": "saving",
 }
@@ -35,12 +38,14 @@ __all__ = [
     "LAWS",
     "Allocation",
     "Comparison",
+    "CriticalBatch",
     "Fit",
     "FitConfig",
     "Law",
     "Prediction",
     "Term",
     "compare",
+    "fit_critical_batch",
     "fit_losses",
     "load_fit",
 ]

@@ -273,4 +273,10 @@ def law_lines() -> str:
     """What each law is for, a line each."""
     width = max(map(len, LAWS))
     lines = [("auto", f"the backtest weighs {', '.join(AUTO)}")] + [(law.name, law.when) for law in LAWS.values()]
+    lines += [
+        (
+            "critical_batch",
+            "curves at several batch sizes (batch_tokens, step, loss): B_crit, fewest updates and tokens",
+        )
+    ]
     return "\n".join(f"  {name:{width}}  {when}" for name, when in lines)

@@ -127,7 +127,7 @@ def read_runs(table: Any, columns: Mapping[str, str] | None = None) -> Runs:
     RequestError
         Names the file, column and row, the value and what is allowed.
     """
-    source, raw = _load(table)
+    source, raw = load(table)
     columns = dict(columns or {})
     if "seed" in raw and "init_seed" not in {*raw, *columns}:
         columns["init_seed"] = "seed"
@@ -185,7 +185,7 @@ def size_and_length(known: Mapping[str, Any]) -> tuple[Any, Any]:
     return known["flops"] / 6.0, np.ones_like(known["flops"])
 
 
-def _load(table: Any) -> tuple[str, dict[str, Any]]:
+def load(table: Any) -> tuple[str, dict[str, Any]]:
     if isinstance(table, (str, os.PathLike)):
         return str(table), _load_file(Path(table))
     if isinstance(table, Mapping):
