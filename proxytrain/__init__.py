@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from proxytrain.errors import Refusal, RequestError
     from proxytrain.fit import Fit, Prediction, compare, fit_losses, load_fit
     from proxytrain.store import RunCurve, Store
+    from proxytrain.train.export import load_model
 
 _ROOMS = {
     "Fit": "fit",
@@ -23,8 +24,20 @@ _ROOMS = {
     "compare": "fit",
     "fit_losses": "fit",
     "load_fit": "fit",
+    "load_model": "train.export",
 }
-__all__ = ["Fit", "Prediction", "Refusal", "RequestError", "RunCurve", "Store", "compare", "fit_losses", "load_fit"]
+__all__ = [
+    "Fit",
+    "Prediction",
+    "Refusal",
+    "RequestError",
+    "RunCurve",
+    "Store",
+    "compare",
+    "fit_losses",
+    "load_fit",
+    "load_model",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -130,9 +130,10 @@ def work(options: argparse.Namespace) -> int:
 
 @verb("what is done, running, waiting and failed, and why; without sweep.name, of all sweeps")
 def status(options: argparse.Namespace) -> int:
+    from proxytrain import housekeeping
     from proxytrain import sweep as job
     from proxytrain.store import Store
-    from proxytrain.track.text import run_lines
+    from proxytrain.track.text import disk_line, run_lines
 
     config = _config(options)
     store = Store(config.store)
@@ -156,13 +157,39 @@ def status(options: argparse.Namespace) -> int:
             counts[run["state"]] = counts.get(run["state"], 0) + 1
         failed = failed or "failed" in counts
         content[name] = {"counts": counts, "runs": state["runs"]}
+        if options.check:
+            wrong = list(housekeeping.problems(store, state["plan"]))
+            content[name]["problems"] = wrong
+            failed = failed or bool(wrong)
         if not options.json:
             print(f"{name}: " + ", ".join(f"{n} {what}" for what, n in sorted(counts.items())))
             if named or "failed" in counts:
                 print("\n".join(run_lines(state, everything=named)))
+            if options.check:
+                print("\n".join(f"  {line}" for line in wrong) if wrong else "  checked: all files are whole")
+    if not options.json:
+        print(f"disk of {store.root}: {disk_line(housekeeping.disk_use(store))}")
     if options.json:
         print(json.dumps(content, indent=1))
     return 1 if failed else 0
+
+
+@verb(
+    "free disk: states that nothing waits for and what the dead left; train.keep_weights=none|final|all says what stays"
+)
+def gc(options: argparse.Namespace) -> int:
+    from proxytrain.housekeeping import collect
+    from proxytrain.store import Store
+    from proxytrain.track.text import size
+
+    config = _config(options)
+    store = Store(config.store)
+    went = collect(store, config.train.keep_weights, dry_run=options.dry_run)
+    for kind, (count, amount) in went.items():
+        print(f"{count} {kind}, {size(amount)}")
+    total = size(sum(amount for _, amount in went.values()))
+    print(f"{'would free' if options.dry_run else 'freed'} {total} in {store.root}")
+    return 0
 
 
 @verb("fit laws to a sweep's runs, or to any table (table=losses.csv); writes fit.json")
@@ -400,6 +427,10 @@ def _options(name: str, argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     if name in ("status", "predict"):
         parser.add_argument("--json", action="store_true", help="print JSON")
+    if name == "status":
+        parser.add_argument("--check", action="store_true", help="read all files: are they whole, does all agree?")
+    if name == "gc":
+        parser.add_argument("--dry-run", action="store_true", help="only say what would go")
     if name == "train":
         parser.add_argument(
             "-m", "--multirun", action="store_true", help="Hydra's multirun: lists of values, launchers"

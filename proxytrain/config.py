@@ -138,6 +138,7 @@ class Train:
     checkpoint_seconds: PositiveFloat
     eval_every: Positive  # tokens between evaluations on the small slice
     eval_tokens: Positive  # size of that slice
+    keep_weights: Literal["none", "final", "all"] = "final"
 
 
 @dataclass(frozen=True)

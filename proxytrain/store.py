@@ -1,12 +1,14 @@
 """The store: one folder in which segments, runs and sweeps live, for all sweeps. Files are whole or absent.
 
     segments/LINEAGE/END/   segment.json  curve.npz  state.npy (3, P): weights and moments, where training can go on
-    runs/RUN_ID/            config.yaml  result.json
+    runs/RUN_ID/            config.yaml  result.json  weights.safetensors
     sweeps/NAME/            plan.json  fit.json  predictions.csv  report.html  packs/...
     corpora/                see `proxytrain.corpus`
+    store.json              the format of all this
 
 A folder is published by renaming it into place: of two that try, the first wins and the other is thrown away, so a
-worker that comes late cannot spoil anything. Nothing here is ever unpickled.
+worker that comes late cannot spoil anything. What lies here may come from anybody: it is data, never unpickled; names
+cannot lead out of the store, and nothing is written through links that do (`corpora` may be a link of yours).
 """
 
 from __future__ import annotations
@@ -33,6 +35,27 @@ Key = tuple[str, int]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 ID = re.compile(r"[A-Za-z0-9]+")
 FORGOTTEN_SECONDS = 86400.0
+FORMAT = 1
+CURVE = ("tokens", "lr", "loss", "grad_norm", "eval_tokens", "eval_loss")
+SEGMENT = {
+    "parent": (list, type(None)),
+    "status": str,
+    "end": int,
+    "seconds": (int, float),
+    "path_seconds": (int, float),
+}
+RESULT = {
+    "id": str,
+    "status": str,
+    "final_loss": (float, type(None)),
+    "tokens": int,
+    "lineage": str,
+    "end": int,
+    "recipe": dict,
+    "params": dict,
+    "flops": (int, float),
+    "lr": (int, float),
+}
 
 
 @dataclass(frozen=True)
@@ -53,6 +76,25 @@ class Store:
 
     def __init__(self, root: str | os.PathLike[str]):
         self.root = Path(root)
+        found = read_json(self.root / "store.json")
+        if found is not None and found != {"format": FORMAT}:
+            written = found.get("format") if isinstance(found, dict) else found
+            raise RequestError(
+                f"store={self.root}: of format {written}, this version reads {FORMAT}; "
+                "use the proxytrain that wrote it, or another store"
+            )
+
+    def mark(self) -> None:
+        """Say which format this store has, once."""
+        if not (self.root / "store.json").exists():
+            write_json(self.root / "store.json", {"format": FORMAT})
+
+    def inside(self, path: Path) -> Path:
+        """The path, unless links on the way lead out of the store."""
+        real = os.path.realpath(path)
+        if not real.startswith(os.path.join(os.path.realpath(self.root), "")):
+            raise RequestError(f"{path}: a link that leads out of the store, to {real}; remove it")
+        return path
 
     def corpora(self) -> Path:
         return self.root / "corpora"
@@ -60,7 +102,7 @@ class Store:
     def sweep(self, name: str) -> Path:
         if not NAME.fullmatch(name):
             raise RequestError(f"sweep.name={name}: letters, digits, '.', '_' and '-' only")
-        return self.root / "sweeps" / name
+        return self.inside(self.root / "sweeps" / name)
 
     def sweeps(self) -> list[str]:
         folder = self.root / "sweeps"
@@ -95,12 +137,23 @@ class Store:
         return (self.run(run_id) / "result.json").exists()
 
     def result(self, run_id: str) -> dict[str, Any] | None:
-        """`result.json` of a run; None while there is none."""
-        return read_json(self.run(run_id) / "result.json")
+        """`result.json` of a run; None while there is none.
+
+        Raises
+        ------
+        RequestError
+            If the file is not what it should be.
+        """
+        path = self.run(run_id) / "result.json"
+        return _checked(path, RESULT, {"id": run_id})
+
+    def meta(self, key: Key) -> dict[str, Any] | None:
+        """`segment.json` of a segment; None while it is not published. Raises as `result`."""
+        return _checked(self.segment(key) / "segment.json", SEGMENT, {"end": key[1]})
 
     def segment_status(self, key: Key) -> str | None:
         """done or diverged; None while a segment is not published."""
-        meta = read_json(self.segment(key) / "segment.json")
+        meta = self.meta(key)
         return meta["status"] if meta else None
 
     def curve(self, run_id: str) -> RunCurve:
@@ -119,13 +172,20 @@ class Store:
     def curve_to(self, key: Key | None, batch_tokens: int) -> RunCurve:
         pieces = []
         while key is not None:
-            meta = read_json(self.segment(key) / "segment.json")
+            meta = self.meta(key)
             if meta is None:
                 raise RequestError(f"{self.segment(key)}: the segment is missing; run the sweep again")
-            with np.load(self.segment(key) / "curve.npz", allow_pickle=False) as file:
-                pieces.append({name: file[name] for name in file.files})
-            key = tuple(meta["parent"]) if meta["parent"] else None
-        joined = {name: np.concatenate([p[name] for p in reversed(pieces)]) for name in pieces[0]}
+            path = self.segment(key) / "curve.npz"
+            try:
+                with np.load(path, allow_pickle=False) as file:
+                    pieces.append({name: file[name] for name in CURVE})
+            except Exception as error:  # a file that somebody else may have written: whatever is wrong with it
+                raise RequestError(f"{path}: not a whole curve ({error}); delete {path.parent} and run again") from None
+            before = tuple(meta["parent"]) if meta["parent"] else None
+            if before and not (len(before) == 2 and isinstance(before[1], int) and before[1] < key[1]):
+                raise RequestError(f"{path.parent}: its parent {before} is none; delete it and run again")
+            key = before
+        joined = {name: np.concatenate([p[name] for p in reversed(pieces)]) for name in CURVE}
         return RunCurve(step=joined["tokens"] // batch_tokens - 1, **joined)
 
 
@@ -224,12 +284,11 @@ def read_state(path: Path) -> np.ndarray:
         If there is none.
     """
     try:
-        state = np.load(path, mmap_mode="r", allow_pickle=False)
+        with open(path, "rb") as file:
+            state = np.load(file, allow_pickle=False)
+            checksum = file.read()
         if state.dtype != np.float32 or state.ndim != 2 or len(state) != 3:
             raise ValueError("another shape")
-        with open(path, "rb") as file:
-            file.seek(state.offset + state.nbytes)
-            checksum = file.read()
     except FileNotFoundError:
         raise
     except Exception as error:  # a file that somebody else may have written: whatever is wrong with it
@@ -257,6 +316,17 @@ def read_json(path: Path) -> Any:
         return None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RequestError(f"{path}: broken JSON ({error}); delete it and run again") from None
+
+
+def _checked(path: Path, kinds: dict[str, Any], same: dict[str, Any]) -> dict[str, Any] | None:
+    """A JSON object that has these keys, of these kinds."""
+    content = read_json(path)
+    if content is None:
+        return None
+    whole = isinstance(content, dict) and all(isinstance(content.get(k, ...), kind) for k, kind in kinds.items())
+    if not whole or any(content[k] != value for k, value in same.items()):
+        raise RequestError(f"{path}: not what proxytrain writes there; delete {path.parent} and run the sweep again")
+    return content
 
 
 def _id(text: str) -> str:

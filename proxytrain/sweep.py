@@ -129,6 +129,7 @@ def plan(asked: Request, *, runs: list[Run] | None = None, name: str | None = No
         device=here.device,
         memory=here.memory,
     )
+    asked.store.mark()
     freeze.save(made, path)
     for folder in path.parent.glob("packs/*"):  # of a plan before
         if folder.name not in made.micro_batches and not holder(folder):
@@ -274,7 +275,11 @@ def progress_of(store: Store, name: str) -> dict[str, Any]:
     made = freeze.load(store.sweep(name) / "plan.json")
     states: dict[str, dict[str, Any]] = {}
     for run_id in made.runs:
-        result = store.result(run_id)
+        try:
+            result = store.result(run_id)
+        except RequestError as error:
+            states[run_id] = {"state": "failed", "why": str(error), "log": None}
+            continue
         states[run_id] = {"state": result["status"], "loss": result["final_loss"]} if result else {"state": "waiting"}
     for part in unfinished(made, store):
         folder = folders(made, store) / part.pack.id

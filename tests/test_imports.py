@@ -22,7 +22,7 @@ ORDER = [
     {"plan"},
     {"train"},
     {"launch", "track"},
-    {"sweep"},
+    {"sweep", "housekeeping"},
     {"report"},
     {"cli"},
     {"__main__", "__init__"},

@@ -29,7 +29,16 @@ POLL_SECONDS = 0.5
 REPORT_SECONDS = 1.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 # trouble of the store, not of a run: nothing is counted as a failure, and the worker leaves
-STORE_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
+STORE_TROUBLE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.ESTALE,
+)
 
 
 def work(plan: Plan, store: Store, device: str, launch: Launch) -> int:
@@ -63,6 +72,7 @@ def work(plan: Plan, store: Store, device: str, launch: Launch) -> int:
                 time.sleep(POLL_SECONDS)
                 continue
             claim, part = taken
+            report = _Reporter(claim, part.pack)
             with claim.held(launch.stale_seconds):
                 try:
                     train_pack(
@@ -77,7 +87,7 @@ def work(plan: Plan, store: Store, device: str, launch: Launch) -> int:
                         folders=[packs / name for name in part.names],
                         attempt=claim.attempt,
                         should_stop=lambda: stop() or claim.lost.is_set(),  # noqa: B023 (called within this turn)
-                        report=_Reporter(claim, part.pack),
+                        report=report,
                     )
                     _tidy(part, plan, store)
                 except Interrupted:
@@ -91,6 +101,8 @@ def work(plan: Plan, store: Store, device: str, launch: Launch) -> int:
                     claim.beat()
                     if not claim.lost.is_set():  # else another worker has the pack, and counts
                         _failed(packs / part.pack.id, claim)
+                finally:
+                    report.end()
         except OSError as error:
             raise RequestError(
                 f"store={store.root}: {error.strerror}{f' ({error.filename})' if error.filename else ''}; "
@@ -170,26 +182,30 @@ def _failed(folder: Path, claim: Claim) -> None:
 
 
 class _Reporter:
-    """`progress.json` of an attempt, once a second at most."""
+    """`progress.json` of an attempt, once a second at most, and a line in the log when it ends."""
 
     def __init__(self, claim: Claim, pack: Pack):
         self.claim, self.pack = claim, pack
         self.total = sum(m.tokens for m in pack.members)
-        self.last = self.first = time.monotonic()
+        self.first, self.last = time.monotonic(), 0.0
         self.begun: int | None = None
+        self.done = 0
 
     def __call__(self, rows: Rows) -> None:
-        done = self.total - sum(a.member.end - a.position for a in rows.active)
+        """Called before the first update, then as training goes on."""
+        self.done = self.total - sum(a.member.end - a.position for a in rows.active)
         if self.begun is None:
-            self.begun = done
+            self.begun = self.done
+            return
         now = time.monotonic()
         if now - self.last < REPORT_SECONDS:
             return
         self.last = now
         content = {
-            "tokens": done,
+            "tokens": self.done,
+            "begun": self.begun,
             "total": self.total,
-            "tokens_per_second": (done - self.begun) / (now - self.first),
+            "tokens_per_second": (self.done - self.begun) / (now - self.first),
             "members": len(rows.active),
             "width": self.pack.members[0].recipe.model.width,
             "loss": [round(float(a.curve["loss"][-1][-1]), 4) for a in rows.active],
@@ -198,3 +214,8 @@ class _Reporter:
         with contextlib.suppress(OSError):  # for show only
             fresh.write_text(json.dumps(content))
             fresh.replace(self.claim.attempt / "progress.json")
+
+    def end(self) -> None:
+        name = f"{self.claim.path.parent.name}/{self.claim.attempt.name}"
+        seconds = time.monotonic() - self.first
+        print(f"{name}: tokens {self.begun} to {self.done} of {self.total} in {seconds:.1f} s", flush=True)

@@ -15,6 +15,7 @@ from proxytrain.plan.share import Node
 CPU_FLOPS, CPU_FLOAT_SECONDS, CPU_UPDATE_SECONDS, CPU_SHARING = 100e9, 2.2e-9, 1.5e-3, 1.25
 GPU_FLOPS, GPU_UPDATE_SECONDS = 20e12, 12e-3
 CURVE_BYTES = 32  # a row of a curve
+SEGMENT_BYTES, RUN_BYTES = 4096, 4096  # what is there besides
 
 
 def seconds(pack: Pack, device: str) -> float:
@@ -53,9 +54,15 @@ def memory(pack: Pack, budget: int) -> int:
     return min(size, budget) if len(pack.members) == 1 else size
 
 
-def disk(member: Member) -> int:
-    """Bytes that a member leaves in the store: curves, and a state at every open node."""
-    return sum(_node_bytes(n) for n in member.nodes)
+def disk(member: Member, keep_weights: str) -> int:
+    """Bytes that a member leaves in the store: curves, a state at every open node, weights and results of its runs."""
+    return sum(_node_bytes(n, keep_weights) for n in member.nodes)
+
+
+def checkpoints(packs: Sequence[Pack], workers: int) -> int:
+    """Bytes of checkpoints while the largest packs are under way: two of each, and one that is being written."""
+    sizes = (12 * len(p.members) * _flat(p.members[0].nodes[0]) for p in packs)
+    return 3 * sum(sorted(sizes, reverse=True)[:workers])
 
 
 def micro_batches(pack: Pack, budget: int) -> int:
@@ -78,7 +85,12 @@ def micro_batches(pack: Pack, budget: int) -> int:
     raise ValueError(f"one sequence of {recipe.model.context} tokens at width {recipe.model.width}")
 
 
-def _node_bytes(node: Node) -> int:
-    size = flat_size(layout(node.recipe.model, node.recipe.vocab))
+def _flat(node: Node) -> int:
+    return flat_size(layout(node.recipe.model, node.recipe.vocab))
+
+
+def _node_bytes(node: Node, keep_weights: str) -> int:
     updates = (node.end - node.start) // node.recipe.batch_tokens
-    return updates * CURVE_BYTES + 4096 + (12 * size if node.open else 0)
+    state = 12 * _flat(node) if node.open or keep_weights == "all" else 0
+    run = RUN_BYTES + (4 * _flat(node) if keep_weights != "none" else 0) if node.run_id else 0
+    return updates * CURVE_BYTES + SEGMENT_BYTES + state + run

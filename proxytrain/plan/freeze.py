@@ -107,7 +107,7 @@ def make(
         runs={r["id"]: r for r in records},
         target=target,
         packs=packs,
-        costs=_costs(nodes, records, target, packs, workers, device, memory),
+        costs=_costs(nodes, records, target, packs, workers, device, memory, train.keep_weights),
     )
 
 
@@ -215,6 +215,7 @@ def _costs(
     workers: int,
     device: str,
     memory: int,
+    keep_weights: str,
 ) -> dict[str, Any]:
     """Totals for people: what sharing saves, and what is left to do."""
     a_token = {r["id"]: r["flops"] / r["tokens"] for r in records}
@@ -230,7 +231,8 @@ def _costs(
         "flops_to_train": sum(work(p) for p in packs),
         "seconds": cost.elapsed(packs, workers, device) if packs else 0.0,
         "memory": max((cost.memory(p, memory) for p in packs), default=0),
-        "disk": sum(cost.disk(m) for p in packs for m in p.members),
+        "disk": sum(cost.disk(m, keep_weights) for p in packs for m in p.members),
+        "disk_meanwhile": cost.checkpoints(packs, workers),
         "workers": workers,
         "device": device,
         "gap": target["flops"] / max(r["flops"] for r in records) if target else None,

@@ -63,7 +63,7 @@ class Pack:
 
 
 def pack(nodes: dict[Key, Node], *, memory: int, workers: int, largest: int) -> list[Pack]:
-    """Packs that train `nodes` (parents before children), those that others wait for first, then longest first.
+    """Packs that train `nodes` (parents before children), longest first, with the longest that waits for them.
 
     Parameters
     ----------
@@ -85,7 +85,13 @@ def pack(nodes: dict[Key, Node], *, memory: int, workers: int, largest: int) -> 
         size = max(1, min(largest, spread, _fitting(members[0].recipe, memory)))
         size = math.ceil(len(members) / math.ceil(len(members) / size))
         packs += [(level, Pack(tuple(members[i : i + size]))) for i in range(0, len(members), size)]
-    packs.sort(key=lambda item: (item[0], -work(item[1]), item[1].id))
+    longest: dict[Key, float] = defaultdict(float)  # state -> the longest way of training that starts there
+    ways = {}
+    for _, p in sorted(packs, key=lambda item: -item[0]):  # what waits before what it waits for
+        ways[p.id] = work(p) + max(longest[n.key] for m in p.members for n in m.nodes)
+        for key in p.needs:
+            longest[key] = max(longest[key], ways[p.id])
+    packs.sort(key=lambda item: (-ways[item[1].id], item[0], item[1].id))
     return [p for _, p in packs]
 
 

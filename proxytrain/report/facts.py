@@ -14,7 +14,7 @@ from proxytrain import accounting, sweep
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import Fit, Prediction
 from proxytrain.plan import freeze
-from proxytrain.store import Store, read_json
+from proxytrain.store import Store
 
 POINTS = 40_000  # of all curves together, so that a page of 500 runs stays light
 RATIO = 1.02  # neighbouring points of a thinned curve lie at least so far apart in tokens
@@ -218,7 +218,7 @@ def _seconds(store: Store, rows: Iterable[Row]) -> float:
         key = (result["lineage"], result["end"]) if result else None
         while key and key not in seen:
             seen.add(key)
-            meta = read_json(store.segment(key) / "segment.json")
+            meta = store.meta(key)
             total += meta["seconds"] if meta else 0.0
             key = tuple(meta["parent"]) if meta and meta["parent"] else None
     return total

@@ -23,7 +23,7 @@ def plan_lines(plan: Plan) -> list[str]:
         f"{tokens(c['tokens_shared'])} tokens instead of {tokens(c['tokens_unshared'])} ({shared:.0%})",
         f"to train: {tokens(c['tokens_to_train'])} tokens, {c['flops_to_train']:.2g} FLOPs in {len(plan.packs)} packs; "
         f"about {duration(c['seconds'])} on {c['workers']} {c['device']} worker(s), {size(c['memory'])} each, "
-        f"{size(c['disk'])} on disk (estimates)",
+        f"{size(c['disk'])} on disk and {size(c.get('disk_meanwhile', 0))} of checkpoints meanwhile (estimates)",
     ]
     if plan.target:
         t = plan.target
@@ -104,6 +104,12 @@ def answer_lines(
         f"error {answer.loss / loss - 1:+.2%}, "
         f"{inside} the {answer.level:.0%} interval [{answer.low:.4f}, {answer.high:.4f}]",
     ]
+
+
+def disk_line(use: dict[str, int]) -> str:
+    """Bytes by kind, the largest first."""
+    parts = sorted(use.items(), key=lambda item: -item[1])
+    return f"{size(sum(use.values()))} (" + ", ".join(f"{kind} {size(n)}" for kind, n in parts) + ")"
 
 
 def describe(record: dict[str, Any]) -> str:

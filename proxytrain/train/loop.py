@@ -18,13 +18,13 @@ from proxytrain.config import Train
 from proxytrain.corpus import Corpus, Stream
 from proxytrain.model import cross_entropy, initial, logits
 from proxytrain.optimizer import adamw, rates
-from proxytrain.parametrization import rule
 from proxytrain.plan.pack import Pack
 from proxytrain.plan.share import Key
 from proxytrain.runs import Recipe
 from proxytrain.schedule import learning_rates
 from proxytrain.store import Store
 from proxytrain.train import checkpoint, evaluate
+from proxytrain.train.export import readout_scale
 from proxytrain.train.members import Active, Rows, sound
 from proxytrain.train.publish import Broken, Publisher
 
@@ -62,7 +62,7 @@ def train_pack(
     runs : id -> record of the plan, for `config.yaml` and `result.json`
     folders, attempt : where earlier attempts left checkpoints (the pack's own folder first), and where this one writes
     should_stop : asked after every update; when true the state is saved and `Interrupted` raised
-    report : called after every flush
+    report : called before the first update, and after every flush
 
     Raises
     ------
@@ -73,7 +73,7 @@ def train_pack(
     """
     how = {"members": len(pack.members), "micro_batches": micro_batches}
     how |= {"eval_every": train.eval_every, "eval_tokens": train.eval_tokens}
-    publisher = Publisher(store, corpus, runs, device, how)
+    publisher = Publisher(store, corpus, runs, device, how, train.keep_weights)
     rows = checkpoint.latest(folders, pack, device) or _start(pack, wanted, publisher, device)
     if rows is None:
         return
@@ -82,12 +82,6 @@ def train_pack(
         _train(rows, publisher, saver, train, micro_batches, should_stop, report)
     finally:
         saver.close()
-
-
-def readout_scale(recipe: Recipe) -> float:
-    """Multiplier of the logits, from the parametrization's table."""
-    m = recipe.model
-    return rule("readout", recipe.parametrization, width=m.width, fan_in=m.width, depth=m.depth).multiplier
 
 
 def _train(
@@ -103,6 +97,7 @@ def _train(
     step = Update(rows, recipe, corpus, micro_batches, publisher.device)
     slice_ = evaluate.sequences(corpus.val, recipe.model.context, train.eval_tokens)
     whole = evaluate.sequences(corpus.val, recipe.model.context)
+    report(rows)
     saved = time.monotonic()
     while True:
         leave = [_arrive(a, i, rows, step, publisher, whole) for i, a in enumerate(rows.active)]
@@ -169,7 +164,8 @@ def _arrive(a: Active, row: int, rows: Rows, step: Update, publisher: Publisher,
         final = None
         if a.goal.run_id:
             final = step.evaluate(rows.state.weights[row : row + 1], whole)[0]
-        publisher.segment_done(a, rows.snapshot(row) if a.goal.open else None, final)
+        kept = publisher.keeps(a.goal)
+        publisher.segment_done(a, rows.snapshot(row) if kept else None, final)
         if a.node + 1 == len(a.member.nodes):
             return True
         a.node += 1
@@ -207,7 +203,7 @@ class Update:
     def __init__(self, rows: Rows, recipe: Recipe, corpus: Corpus, micro_batches: int, device: torch.device):
         self.rows, self.recipe, self.device = rows, recipe, device
         self.corpus, self.micro_batches = corpus, micro_batches
-        self.scale = readout_scale(recipe)
+        self.scale = readout_scale(recipe.model, recipe.parametrization)
         self.multipliers = [t.to(device) for t in rates(rows.layout, recipe.model, recipe.parametrization)]
         self.streams: dict[int, Stream] = {}
 

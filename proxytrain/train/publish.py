@@ -13,11 +13,13 @@ import numpy as np
 import torch
 
 from proxytrain.corpus import Corpus, Stream
+from proxytrain.layout import layout
 from proxytrain.plan.pack import Member
 from proxytrain.plan.share import Key, Node
 from proxytrain.runs import NUMERICS_VERSION, canonical
-from proxytrain.store import Store, publishing, read_json, read_state, write_json, write_state
+from proxytrain.store import Store, publishing, read_state, write_json, write_state
 from proxytrain.train import evaluate
+from proxytrain.train.export import write_weights
 from proxytrain.train.members import Active, sound
 
 
@@ -28,12 +30,21 @@ class Broken(Exception):
 class Publisher:
     """Writes what a pack has trained; reads the states that it starts from."""
 
-    def __init__(self, store: Store, corpus: Corpus, runs: dict[str, dict], device: torch.device, how: dict[str, int]):
+    def __init__(
+        self,
+        store: Store,
+        corpus: Corpus,
+        runs: dict[str, dict],
+        device: torch.device,
+        how: dict[str, int],
+        keep_weights: str,
+    ):
         self.store, self.corpus, self.runs, self.device, self.how = store, corpus, runs, device, how
+        self.keep_weights = keep_weights
 
     def segment(self, key: Key) -> dict[str, Any]:
         """`segment.json` of a published segment."""
-        meta = read_json(self.store.segment(key) / "segment.json")
+        meta = self.store.meta(key)
         if meta is None:
             raise FileNotFoundError(f"{self.store.segment(key)}: not published")
         return meta
@@ -71,16 +82,21 @@ class Publisher:
                 return first
         return None
 
+    def keeps(self, node: Node) -> bool:
+        """Whether anything of the weights at a node is kept: to go on from there, or because a run ends there."""
+        return node.open or (node.run_id is not None and self.keep_weights != "none")
+
     def segment_done(self, a: Active, state: np.ndarray | None, losses: np.ndarray | None) -> None:
         """Publish the segment that ends where the member stands, and the run that ends there.
 
         Parameters
         ----------
-        state : weights and moments (3, P), where training can go on from here
+        state : weights and moments (3, P), where `keeps` asks for them
         losses : of every sequence of the validation set (S,) where a run ends, else None
         """
         if a.goal.parent != a.goal.key:  # else it was there, and only the run's result was missing
-            self._publish(a, a.rows(), state, {"status": "done"})
+            whole = a.goal.open or self.keep_weights == "all"
+            self._publish(a, a.rows(), state if whole else None, {"status": "done"})
         if losses is not None:
             loss, se = evaluate.summary(losses)
             if not sound(np.array(loss), np.array(0.0), a.member.recipe.vocab):
@@ -88,7 +104,8 @@ class Publisher:
                 return
             per_byte = self.corpus.manifest.bytes_per_token
             bits = loss / math.log(2) / per_byte if per_byte else None
-            self._result(a.goal, {"status": "done", "final_loss": loss, "val_se": se, "bits_per_byte": bits})
+            outcome = {"status": "done", "final_loss": loss, "val_se": se, "bits_per_byte": bits}
+            self._result(a.goal, outcome, state[0] if state is not None and self.keep_weights != "none" else None)
 
     def diverged(self, a: Active, at: int | None = None) -> None:
         """Publish what there is of a member that diverged (before it began: after `at` tokens), and all later nodes."""
@@ -114,7 +131,7 @@ class Publisher:
     def _publish(self, a: Active, rows: dict[str, np.ndarray], state: np.ndarray | None, status: dict) -> None:
         node = a.goal
         before = self.segment(node.parent)["path_seconds"] if node.parent else 0.0
-        with publishing(self.store.segment(node.key)) as folder:
+        with publishing(self.store.inside(self.store.segment(node.key))) as folder:
             np.savez(folder / "curve.npz", **rows)  # type: ignore[arg-type]
             if state is not None:
                 write_state(folder / "state.npy", state)
@@ -133,11 +150,11 @@ class Publisher:
             }
             write_json(folder / "segment.json", meta)
 
-    def _result(self, node: Node, outcome: dict[str, Any]) -> None:
+    def _result(self, node: Node, outcome: dict[str, Any], weights: np.ndarray | None = None) -> None:
         assert node.run_id
         record = self.runs[node.run_id]
         recipe = node.recipe
-        with publishing(self.store.run(node.run_id)) as folder:
+        with publishing(self.store.inside(self.store.run(node.run_id))) as folder:
             from omegaconf import OmegaConf
 
             (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(record["config"])))
@@ -157,6 +174,9 @@ class Publisher:
                 "recipe": canonical(recipe),
                 **self._environment,
             }
+            if weights is not None:
+                about = {"run": node.run_id, "recipe": canonical(recipe), "tokens": str(node.end)}
+                write_weights(folder / "weights.safetensors", weights, layout(recipe.model, recipe.vocab), about)
             write_json(folder / "result.json", result)
 
     @cached_property
