@@ -78,8 +78,8 @@ def main() -> int:
                 f"whole: {len(results(store))} runs, each published once and equal to the bit\n"
                 f"survived: {', '.join(f'{n} {what}' for what, n in storm.faults.items())}\n"
                 f"workers: {storm.started} started; {', '.join(f'{n} left with {c}' for c, n in storm.codes.items())}\n"
-                f"updates trained: {storm.trained() // 256} of {needed // 256} needed (with what both sweeps trained at "
-                f"once; an update lost within a second of its report is not seen)\n"
+                f"updates trained: {storm.trained() // 256} of {needed // 256} needed (what both sweeps trained "
+                f"at once counts twice; of the killed, as they last reported)\n"
                 f"seconds: {time.monotonic() - began:.0f}"
             )
     except Trouble as trouble:
@@ -108,9 +108,7 @@ class Disk:
 
     def __init__(self, mounted: bool, root: Path):
         self.mounted, self.filler = mounted, root / "filler"
-        self.what = (
-            f"a tmpfs of {DISK_MEGABYTES} MB" if mounted else "none can be mounted; files limited to 4 kB instead"
-        )
+        self.what = f"tmpfs of {DISK_MEGABYTES} MB" if mounted else "none can be mounted; files limited to 4 kB instead"
 
     def fill(self) -> None:
         with contextlib.suppress(OSError), open(self.filler, "wb", buffering=0) as file:
@@ -180,7 +178,7 @@ class Storm:
                 self.codes[f"exit code {code}" if code >= 0 else signal.Signals(-code).name] += 1
                 if code == 0:
                     self.done.add(name)
-                elif code not in (-signal.SIGKILL, 130, 2):
+                elif code not in (-signal.SIGKILL, -signal.SIGTERM, 130, 2):  # SIGTERM: while it starts
                     raise Trouble(f"a worker of {name} ended with {code}: see {self.home}/worker-*.log")
         while len(self.workers) < self.options.workers and (left := [n for n in SEEDS if n not in self.done]):
             count = Counter(n for n, _ in self.workers)
@@ -232,12 +230,9 @@ class Storm:
 
     def cut(self) -> bool:
         """Cut a checkpoint, a report, or a state that somebody may want to start from."""
-        where = [
-            "sweeps/*/packs/*/attempt-*/*.npz",
-            "sweeps/*/packs/*/attempt-*/progress.json",
-            "segments/*/*/state.npy",
-        ]
-        files = sorted(p for pattern in where[: self.random.randint(1, 3)] for p in self.store.glob(pattern))
+        attempts = "sweeps/*/packs/*/attempt-*"
+        where = self.random.choice([f"{attempts}/*.npz", f"{attempts}/progress.json", "segments/*/*/state.npy"])
+        files = sorted(self.store.glob(where))
         if not files:
             return False
         path = self.random.choice(files)

@@ -29,16 +29,7 @@ POLL_SECONDS = 0.5
 REPORT_SECONDS = 1.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 # trouble of the store, not of a run: nothing is counted as a failure, and the worker leaves
-STORE_TROUBLE = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EIO,
-    errno.ESTALE,
-)
+STORE_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 def work(plan: Plan, store: Store, device: str, launch: Launch) -> int:
