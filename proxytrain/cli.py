@@ -115,17 +115,93 @@ def train(options: argparse.Namespace) -> int:
     return _train_one(asked, job, console)
 
 
-@verb("take packs from a plan until none is left: what sweep starts, and what a cluster's tasks run")
-def work(options: argparse.Namespace) -> int:
+@verb("write the plan and a SLURM script (launch=slurm), submit it as an array of workers, print its job, leave")
+def submit(options: argparse.Namespace) -> int:
+    from proxytrain import sweep as job
+    from proxytrain.config import Slurm
+    from proxytrain.launch import script, slurm
     from proxytrain.launch.machine import machine
-    from proxytrain.launch.worker import work as worker
+    from proxytrain.launch.parts import unfinished
+    from proxytrain.track.text import plan_lines
+
+    launch = _config(options).launch
+    if not isinstance(launch, Slurm):
+        raise RequestError(f"launch={launch.name}: submit needs launch=slurm")
+    script.check(launch)
+    if not options.dry_run:
+        slurm.needs("sbatch")
+    asked, console = _request(options)
+    made = job.plan(asked)
+    folder, named = asked.folder.resolve(), f"{_where(asked)} sweep.name={asked.name}"
+    packs = unfinished(made, asked.store)
+    if not options.dry_run:
+        if not job.missing(asked.store, asked.ids):
+            print(
+                f"{asked.name}: all {len(asked.ids)} runs are done, nothing to submit; `proxytrain report` has the page"
+            )
+            return 0
+        if not packs:
+            print(f"{asked.name}: what is left has failed; `proxytrain retry{named}` clears that", file=sys.stderr)
+            return 1
+    console.say("\n".join(plan_lines(made)))
+    if launch.workers > len(packs):
+        console.say(f"note: {launch.workers} workers for {len(packs)} packs; those without one wait for the others")
+    scripts = script.scripts(launch, folder, machine(asked.config).device, options.overrides, options.config_dir)
+    if options.dry_run:
+        print("\n".join(scripts.values()), end="")
+        return 0
+    for what, id in slurm.submit(launch, folder, scripts).items():
+        print(f"job {id}: {folder}/slurm/{what}.sh")
+    print(f"`proxytrain status{named}` follows it, `proxytrain cancel{named}` stops it; all that is saved stays")
+    return 0
+
+
+@verb("take a sweep's jobs out of the SLURM queue; workers save, and another submit goes on")
+def cancel(options: argparse.Namespace) -> int:
+    from proxytrain.launch import slurm
+    from proxytrain.plan import freeze
+    from proxytrain.store import Store
+
+    config = _config(options)
+    folder = Store(config.store).sweep(config.sweep.name)
+    freeze.load(folder / "plan.json")
+    ids = slurm.cancel(folder)
+    print(f"{config.sweep.name}: " + (f"cancelled {', '.join(ids)}; submit goes on" if ids else "no job in the queue"))
+    return 0
+
+
+@verb("clear a sweep's failures: the next sweep, submit or work tries those runs again")
+def retry(options: argparse.Namespace) -> int:
+    from proxytrain.launch import parts
     from proxytrain.plan import freeze
     from proxytrain.store import Store
 
     config = _config(options)
     store = Store(config.store)
+    cleared = parts.retry(freeze.load(store.sweep(config.sweep.name) / "plan.json"), store)
+    print(f"{config.sweep.name}: {cleared} failures cleared")
+    return 0
+
+
+@verb("take packs from a plan until none is left: what sweep starts, and what a cluster's tasks run")
+def work(options: argparse.Namespace) -> int:
+    from proxytrain.config import Slurm
+    from proxytrain.launch import slurm
+    from proxytrain.launch.machine import device
+    from proxytrain.launch.worker import Stop
+    from proxytrain.launch.worker import work as worker
+    from proxytrain.plan import freeze
+    from proxytrain.store import Store
+
+    config = _config(options)
+    launch = config.launch
+    store = Store(config.store)
     made = freeze.load(store.sweep(config.sweep.name) / "plan.json")
-    return worker(made, store, machine(config).device, config.launch)
+    stop = Stop(None if isinstance(launch, Slurm) else launch.time_limit)
+    if isinstance(launch, Slurm):
+        slurm.begin(made.name)
+    code = worker(made, store, device(config), launch, stop)
+    return slurm.leave(code, stop.why, launch.requeue) if isinstance(launch, Slurm) else code
 
 
 @verb("what is done, running, waiting and failed, and why; without sweep.name, of all sweeps")
@@ -142,6 +218,7 @@ def status(options: argparse.Namespace) -> int:
     if not names:
         print(f"no sweep in {store.root}")
         return 0
+    queue = _queue(store, names)
     failed = False
     content = {}
     for name in names:
@@ -156,13 +233,16 @@ def status(options: argparse.Namespace) -> int:
         for run in state["runs"].values():
             counts[run["state"]] = counts.get(run["state"], 0) + 1
         failed = failed or "failed" in counts
-        content[name] = {"counts": counts, "runs": state["runs"]}
+        content[name] = {"counts": counts, "runs": state["runs"], "jobs": [vars(j) for j in queue.get(name, [])]}
         if options.check:
             wrong = list(housekeeping.problems(store, state["plan"]))
             content[name]["problems"] = wrong
             failed = failed or bool(wrong)
         if not options.json:
             print(f"{name}: " + ", ".join(f"{n} {what}" for what, n in sorted(counts.items())))
+            if name in queue and set(counts) != {"done"}:
+                idle = f"none in the queue (logs: {store.sweep(name)}/slurm); submit goes on"
+                print(f"  jobs: {'; '.join(map(str, queue[name])) or idle}")
             if named or "failed" in counts:
                 print("\n".join(run_lines(state, everything=named)))
             if options.check:
@@ -380,6 +460,21 @@ def _fit_file(options: argparse.Namespace, config: Any) -> Path:
     )
 
 
+def _queue(store: Any, names: list[str]) -> dict[str, list[Any]]:
+    """Jobs of the sweeps that were submitted, by name; {} where there are none, or no queue to ask."""
+    from proxytrain.launch import slurm
+
+    submitted = {name: store.sweep(name) for name in names if (store.sweep(name) / "slurm").is_dir()}
+    if not submitted:
+        return {}
+    try:
+        found = slurm.queue()
+    except RequestError as error:
+        print(error, file=sys.stderr)
+        return {}
+    return {name: found.get(str(folder.resolve()), []) for name, folder in submitted.items()}
+
+
 def _where(asked: Any) -> str:
     return "" if str(asked.store.root) == "runs" else f" store={asked.store.root}"
 
@@ -425,6 +520,8 @@ def _options(name: str, argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--cfg", choices=["job"], help="print the composed configuration and leave")
     parser.add_argument("--quiet", action="store_true", help="answers only, no progress")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    if name == "submit":
+        parser.add_argument("--dry-run", action="store_true", help="print the script; submit nothing")
     if name in ("status", "predict"):
         parser.add_argument("--json", action="store_true", help="print JSON")
     if name == "status":

@@ -13,7 +13,7 @@ from proxytrain.errors import RequestError
 
 Tree = dict[str, Any]
 # keys that hold mappings and lists of the user's own making, on which Hydra imposes no structure
-FREE = ("sweep.target", "sweep.grids", "fit.columns")
+FREE = ("sweep.target", "sweep.grids", "fit.columns", "launch.sbatch_args")
 
 
 def conf_dir() -> Path:

@@ -143,13 +143,38 @@ class Train:
 
 @dataclass(frozen=True)
 class Launch:
-    """Workers of this machine."""
+    """What workers have wherever they run."""
 
-    name: Literal["local"]
-    workers: Positive | None  # null: one a core, one a GPU
+    name: str
     threads: Positive  # torch threads a worker
-    time_limit: PositiveFloat | None = None  # seconds after which workers save and leave
-    stale_seconds: PositiveFloat = 60.0  # a worker that is silent for so long is taken for dead
+    stale_seconds: PositiveFloat  # a worker that is silent for so long is taken for dead
+
+
+@dataclass(frozen=True)
+class Local(Launch):
+    """`launch=local`: workers of this machine."""
+
+    workers: Positive | None  # null: one a core, one a GPU
+    time_limit: PositiveFloat | None  # seconds after which workers save and leave
+
+
+@dataclass(frozen=True)
+class Slurm(Launch):
+    """`launch=slurm`: workers as the tasks of a SLURM array; `proxytrain submit` starts them."""
+
+    workers: Positive  # tasks of the array
+    max_parallel: Positive | None  # tasks at once
+    gpus: str | None  # of a worker: 1 or TYPE:1
+    partition: str | None
+    time: str | None  # as sbatch reads it
+    warn_seconds: Positive  # before the limit
+    requeue: bool
+    finish: bool
+    setup: str  # shell text of the user's own
+    sbatch_args: dict[str, Any]
+
+
+LAUNCH = {"local": Local, "slurm": Slurm}
 
 
 @dataclass(frozen=True)
@@ -172,7 +197,7 @@ class Config:
     data: CodeData | ProseData | FilesData | HubData | TokensData
     sweep: Sweep
     train: Train
-    launch: Launch
+    launch: Local | Slurm
     fit: FitConfig
     store: str
     table: str | None
@@ -188,7 +213,7 @@ class Config:
     data_seed: Natural | None  # null: as init_seed
 
 
-UNIONS = {"schedule": SCHEDULES, "data": DATA}
+UNIONS = {"schedule": SCHEDULES, "data": DATA, "launch": LAUNCH}
 SUFFIXES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
 

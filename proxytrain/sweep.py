@@ -15,7 +15,7 @@ from typing import Any
 
 from proxytrain import accounting
 from proxytrain.compose import Tree, compose, group_loader
-from proxytrain.config import Config, build
+from proxytrain.config import Config, Slurm, build
 from proxytrain.corpus import Corpus, Stream, prepare
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import Fit, Prediction, fit_losses, load_fit
@@ -141,6 +141,8 @@ def train(asked: Request, made: Plan, console: Console) -> int:
     """Train what the plan holds; exit code as of `launch.local.run`."""
     if not missing(asked.store, made.runs):
         return 0
+    if isinstance(asked.config.launch, Slurm):
+        raise RequestError("launch=slurm: `proxytrain submit` trains on the cluster; here it is launch=local")
     code = local.run(made, asked.store, machine(asked.config), asked.config.launch, console)
     return code or int(bool(missing(asked.store, made.runs)))
 

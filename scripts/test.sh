@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# The tests on a fresh clone: sets up .venv, checks format and types, runs everything that is not slow.
+# The tests on a fresh clone: sets up .venv (and, as root, SLURM), checks format and types, runs what is not slow.
 # Arguments are passed on to pytest:  scripts/test.sh tests/fit -k chinchilla
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+tests/slurm/install.sh
 export OMP_NUM_THREADS=1
 if [ $# -eq 0 ]; then
   ruff check .

@@ -11,7 +11,7 @@ import sys
 import time
 
 from proxytrain.compose import quoted
-from proxytrain.config import Launch
+from proxytrain.config import Local
 from proxytrain.launch.machine import Machine
 from proxytrain.launch.parts import finished, retry, unfinished
 from proxytrain.launch.worker import progress
@@ -23,7 +23,7 @@ POLL_SECONDS = 0.25
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
-def run(plan: Plan, store: Store, here: Machine, launch: Launch, console: Console) -> int:
+def run(plan: Plan, store: Store, here: Machine, launch: Local, console: Console) -> int:
     """Train a plan's packs with workers of this machine; the exit code: 0, 1 if some are not done, 130 if interrupted.
 
     SIGINT, SIGTERM and SIGUSR1 are passed on: workers save and leave, and are waited for. A worker that dies is not
@@ -94,7 +94,7 @@ class _Watch:
         return Progress(tokens + sum(self.done.values()), speed, len(self.done), reports)
 
 
-def _start(plan: Plan, store: Store, here: Machine, launch: Launch, number: int) -> subprocess.Popen:
+def _start(plan: Plan, store: Store, here: Machine, launch: Local, number: int) -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": str(here.threads), "MKL_NUM_THREADS": str(here.threads)}
     if here.device == "cuda":
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")

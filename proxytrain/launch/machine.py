@@ -1,4 +1,4 @@
-"""What this machine offers: which device, how many workers, how much memory each."""
+"""What workers will have: which device, how many of them, how much memory each; here or on a cluster."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxytrain.config import Config
+from proxytrain.config import Config, Slurm, Train
 from proxytrain.errors import RequestError
 
 
@@ -20,8 +20,36 @@ class Machine:
     memory: int  # bytes a worker may use
 
 
+CLUSTER_MEMORY = {"cpu": 2_000_000_000, "cuda": 14_000_000_000}  # bytes a worker on a cluster may use, unless told
+
+
 def machine(config: Config) -> Machine:
-    """Device, workers and memory by the configuration and by what is here. Imports torch.
+    """Device, workers and memory by the configuration and by what is here, or is asked of the cluster.
+
+    Raises
+    ------
+    RequestError
+        If the device asked for is unknown or not there.
+    """
+    if isinstance(config.launch, Slurm):
+        return _cluster(config.train, config.launch)
+    import torch
+
+    kind = device(config)
+    threads = config.launch.threads
+    if kind == "cuda":
+        workers = config.launch.workers or torch.cuda.device_count()
+        memory = int(0.9 * torch.cuda.mem_get_info()[0])
+        each = memory // -(-workers // torch.cuda.device_count())
+    else:
+        workers = config.launch.workers or max(1, len(os.sched_getaffinity(0)) // threads)
+        memory = int(0.8 * min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), _container_memory()))
+        each = memory // workers
+    return Machine(kind, workers, threads, config.train.memory or each)
+
+
+def device(config: Config) -> str:
+    """cpu or cuda, by the configuration and by what is here. Imports torch.
 
     Raises
     ------
@@ -30,25 +58,30 @@ def machine(config: Config) -> Machine:
     """
     import torch
 
-    device = config.train.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device not in ("cpu", "cuda"):
-        raise RequestError(f"train.device={device}: allowed are auto, cpu, cuda")
-    if device == "cuda" and not torch.cuda.is_available():
+    asked = _known(config.train.device)
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if asked == "cuda" and not torch.cuda.is_available():
         raise RequestError(
             f"train.device=cuda: torch {torch.__version__} sees no GPU; set train.device=cpu, or install a CUDA build"
         )
-    threads = config.launch.threads
-    if device == "cuda":
-        workers = config.launch.workers or torch.cuda.device_count()
-        memory = int(0.9 * torch.cuda.mem_get_info()[0])
-        each = memory // -(-workers // torch.cuda.device_count())
-    else:
-        workers = config.launch.workers or max(1, len(os.sched_getaffinity(0)) // threads)
-        memory = int(0.8 * min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), _container_memory()))
-        each = memory // workers
-    return Machine(device, workers, threads, config.train.memory or each)
+    return asked
+
+
+def _cluster(train: Train, launch: Slurm) -> Machine:
+    """What the tasks of an array will have; nothing of that need be here."""
+    asked = _known(train.device)
+    if asked == "cuda" and launch.gpus is None:
+        raise RequestError("launch.gpus=null: train.device=cuda needs a GPU for each worker, launch.gpus=1 or TYPE:1")
+    kind = asked if asked != "auto" else "cuda" if launch.gpus else "cpu"
+    workers = min(launch.workers, launch.max_parallel or launch.workers)
+    return Machine(kind, workers, launch.threads, train.memory or CLUSTER_MEMORY[kind])
+
+
+def _known(device: str) -> str:
+    if device not in ("auto", "cpu", "cuda"):
+        raise RequestError(f"train.device={device}: allowed are auto, cpu, cuda")
+    return device
 
 
 def _container_memory() -> float:

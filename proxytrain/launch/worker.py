@@ -32,7 +32,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 STORE_TROUBLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
-def work(plan: Plan, store: Store, device: str, launch: Launch) -> int:
+def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> int:
     """Train packs until all are done or lost; waits for those that others hold, since they may have to be taken over.
 
     Returns
@@ -45,7 +45,6 @@ def work(plan: Plan, store: Store, device: str, launch: Launch) -> int:
     RequestError
         If the store cannot be written to: it is full, or read-only.
     """
-    stop = Stop(launch.time_limit)
     import torch
 
     from proxytrain.corpus import load
@@ -116,7 +115,7 @@ class Stop:
         self.why = ""
         self.deadline = time.monotonic() + time_limit if time_limit else float("inf")
         for number in SIGNALS:
-            if signal.getsignal(number) != signal.SIG_IGN or number in (signal.SIGINT, signal.SIGTERM):  # nohup
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
                 signal.signal(number, self._handle)
 
     def __call__(self) -> bool:

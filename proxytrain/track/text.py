@@ -59,7 +59,9 @@ def run_lines(state: dict[str, Any], everything: bool) -> Iterator[str]:
         if run["state"] == "failed":
             text += f"  {run['why']}" + (f" (traceback: {run['log']})" if run["log"] else "")
         if run["state"] == "running":
-            text += f"  on {run['on']['host']} (pid {run['on']['pid']}), attempt {run['attempts']}"
+            on = run["on"]
+            who = f"job {on['job']}" if "job" in on else f"pid {on['pid']}"
+            text += f"  on {on['host']} ({who}), attempt {run['attempts']}"
         yield text
 
 
