@@ -281,6 +281,8 @@ def fit(options: argparse.Namespace) -> int:
     path = Path(config.file or "fit.json")
     if path.is_dir() or not path.parent.is_dir():
         raise RequestError(f"file={path}: {'a folder' if path.is_dir() else 'its folder does not exist'}; name a file")
+    if config.compare:
+        return _compare(config)
     if config.table == "":
         raise RequestError("table=: empty; give the path of a CSV or Parquet file, or leave the key out")
     result: Any
@@ -438,6 +440,18 @@ def _conclude(asked: Any) -> int:
         else:
             print(f"report: {page}")
     return int(len(lost) == len(asked.runs))
+
+
+def _compare(config: Any) -> int:
+    """Two tables of two recipes: which is better at which compute."""
+    from proxytrain.fit import compare, fit_losses
+
+    if len(config.compare) != 2:
+        raise RequestError(f"compare={config.compare}: two tables are compared, such as compare=[a.csv,b.csv]")
+    a, b = (fit_losses(table, **vars(config.fit)) for table in config.compare)
+    result = compare(a, b, tokens_per_param=float(config.tokens_per_param or 20), level=config.fit.level)
+    print("\n".join(result.summary(*config.compare)))
+    return 0
 
 
 def _write_report(asked: Any) -> None:

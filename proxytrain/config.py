@@ -201,6 +201,7 @@ class Config:
     fit: FitConfig
     store: str
     table: str | None
+    compare: list[str]
     file: str | None
     params: PositiveFloat | None
     tokens: Positive | None  # the length of a run: one of tokens, tokens_per_param, flops

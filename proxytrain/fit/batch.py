@@ -319,7 +319,8 @@ def _hyperbolas(
         j = np.stack([share @ away, -(share * x) @ away], axis=-1)
         return (r**2).sum(1), np.einsum("sm,smp->sp", r, j), np.einsum("smp,smq->spq", j, j)
 
-    theta, damping = np.clip(theta, low, high), np.full(len(theta), 1e-3)
+    damping: np.ndarray = np.full(len(theta), 1e-3)
+    theta = np.clip(theta, low, high)
     value, slope, bend = look(theta)
     for _ in range(ITERATIONS):
         ridge = damping[:, None, None] * (np.einsum("spp->sp", bend)[:, :, None] + 1e-9) * np.eye(2)
