@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from proxytrain.errors import Refusal, RequestError
-    from proxytrain.fit import Fit, Prediction, compare, fit_losses, load_fit
+    from proxytrain.fit import Curve, CurveFit, Fit, Prediction, compare, fit_curves, fit_losses, load_fit
     from proxytrain.store import RunCurve, Store
     from proxytrain.train.export import load_model
 
 _ROOMS = {
+    "Curve": "fit",
+    "CurveFit": "fit",
     "Fit": "fit",
     "Prediction": "fit",
     "Refusal": "errors",
@@ -22,11 +24,14 @@ _ROOMS = {
     "RunCurve": "store",
     "Store": "store",
     "compare": "fit",
+    "fit_curves": "fit",
     "fit_losses": "fit",
     "load_fit": "fit",
     "load_model": "train.export",
 }
 __all__ = [
+    "Curve",
+    "CurveFit",
     "Fit",
     "Prediction",
     "Refusal",
@@ -34,6 +39,7 @@ __all__ = [
     "RunCurve",
     "Store",
     "compare",
+    "fit_curves",
     "fit_losses",
     "load_fit",
     "load_model",

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from proxytrain.fit.allocation import Allocation
     from proxytrain.fit.batch import CriticalBatch, fit_critical_batch
     from proxytrain.fit.crossover import Comparison, compare
+    from proxytrain.fit.curves.curve import Curve
+    from proxytrain.fit.curves.fit import fit_curves
+    from proxytrain.fit.curves.laws import CURVE_LAWS
+    from proxytrain.fit.curves.result import CurveFit, CurvePrediction
     from proxytrain.fit.laws import LAWS, Law, Term
     from proxytrain.fit.losses import fit_losses
     from proxytrain.fit.options import FitConfig
@@ -19,10 +23,14 @@ if TYPE_CHECKING:
     from proxytrain.fit.saving import load_fit
 
 _HOME = {
+    "CURVE_LAWS": "curves.laws",
     "LAWS": "laws",
     "Allocation": "allocation",
     "Comparison": "crossover",
     "CriticalBatch": "batch",
+    "Curve": "curves.curve",
+    "CurveFit": "curves.result",
+    "CurvePrediction": "curves.result",
     "Fit": "result",
     "FitConfig": "options",
     "Law": "laws",
@@ -30,15 +38,20 @@ _HOME = {
     "Term": "laws",
     "compare": "crossover",
     "fit_critical_batch": "batch",
+    "fit_curves": "curves.fit",
     "fit_losses": "losses",
     "load_fit": "saving",
 }
 
 __all__ = [
+    "CURVE_LAWS",
     "LAWS",
     "Allocation",
     "Comparison",
     "CriticalBatch",
+    "Curve",
+    "CurveFit",
+    "CurvePrediction",
     "Fit",
     "FitConfig",
     "Law",
@@ -46,6 +59,7 @@ __all__ = [
     "Term",
     "compare",
     "fit_critical_batch",
+    "fit_curves",
     "fit_losses",
     "load_fit",
 ]

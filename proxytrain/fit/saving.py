@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,22 +19,30 @@ from proxytrain.fit.options import FitConfig
 from proxytrain.fit.predictor import Held, Member, Predictor, Range
 from proxytrain.fit.result import Fit, Prediction, not_identified
 
+if TYPE_CHECKING:
+    from proxytrain.fit.curves.result import CurveFit
+
 FORMAT = "proxytrain fit 2"
+CURVE_FORMAT = "proxytrain curve fit 1"
 
 
 def save_fit(fit: Fit, path: str | os.PathLike[str]) -> None:
     """Write a fit: under a temporary name, synced, then renamed."""
-    path = Path(path)
+    write_whole(Path(path), _render(to_json(fit)) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """A file is whole or absent."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with open(temporary, "w", encoding="utf-8") as file:
-        file.write(_render(to_json(fit)) + "\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
 
 
-def load_fit(path: str | os.PathLike[str]) -> Fit:
-    """Read a fit that `Fit.save` wrote; its predictions are the same to the last bit.
+def load_fit(path: str | os.PathLike[str]) -> Fit | CurveFit:
+    """Read a fit that `Fit.save` or `CurveFit.save` wrote; its predictions are the same to the last bit.
 
     Raises a RequestError where the file is missing or is not such a fit.
     """
@@ -43,6 +51,10 @@ def load_fit(path: str | os.PathLike[str]) -> Fit:
         raise RequestError(f"{path}: no such file")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
+        if raw.get("format") == CURVE_FORMAT:
+            from proxytrain.fit.curves.saving import from_json
+
+            return from_json(raw, path)
         if raw.get("format") != FORMAT:
             raise RequestError(f"{path}: format is {raw.get('format')!r}, must be {FORMAT!r}")
         members = tuple(_member_from(m) for m in raw["laws"])

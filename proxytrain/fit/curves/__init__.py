@@ -1,0 +1,1 @@
+"""Laws of whole loss curves: how the learning-rate schedule moves the loss, over training and over model size."""

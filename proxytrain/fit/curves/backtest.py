@@ -1,0 +1,106 @@
+"""Hold out a schedule, the later part of training, or the largest size; predict it from the rest; remember the errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from proxytrain.fit.curves.curve import Curve
+from proxytrain.fit.curves.history import History
+
+ALIKE = 0.1  # schedules whose relative rates differ by no more anywhere are one
+CUTS = 4  # schedules held out, at most
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Curves to fit, and curves to predict from update `after[i]` on."""
+
+    name: str
+    fitted: tuple[Curve, ...]
+    held: tuple[Curve, ...]
+    after: tuple[int, ...]
+
+
+def schedules(curves: Sequence[Curve]) -> list[list[int]]:
+    """Groups of curves (by index) whose schedules are alike, the first of each group being its pattern."""
+    groups: list[list[int]] = []
+    shapes = [c.shape() for c in curves]
+    for i, shape in enumerate(shapes):
+        for group in groups:
+            if np.abs(shape - shapes[group[0]]).max() <= ALIKE:
+                group.append(i)
+                break
+        else:
+            groups.append([i])
+    return groups
+
+
+def cuts(curves: Sequence[Curve]) -> list[Cut]:
+    """By schedule, by length and by size; each leaves two schedules at least."""
+    out = []
+    groups = schedules(curves)
+    if len(groups) >= 3:
+        chosen = sorted({round(i) for i in np.linspace(0, len(groups) - 1, min(CUTS, len(groups)))})
+        for g in chosen:
+            held = [curves[i] for i in groups[g]]
+            rest = [c for i, c in enumerate(curves) if i not in groups[g]]
+            out.append(
+                Cut(f"schedule of {held[0].name}", tuple(rest), tuple(held), tuple(parting(c, rest) for c in held))
+            )
+    longest = max(c.updates for c in curves)
+    begun = [shortened(c, longest // 2) if c.updates > longest // 2 else c for c in curves]
+    later = [c for c, b in zip(curves, begun) if b is not c]
+    if len(schedules(begun)) >= 2 and all(len(b.step) >= 20 for b in begun):
+        out.append(Cut(f"first {longest // 2} updates", tuple(begun), tuple(later), (longest // 2,) * len(later)))
+    sizes = sorted({c.params for c in curves if c.params})
+    if len(sizes) >= 3:
+        rest = [c for c in curves if c.params != sizes[-1]]
+        held = [c for c in curves if c.params == sizes[-1]]
+        if len(schedules(rest)) >= 2:
+            out.append(Cut(f"params < {sizes[-1]:.3g}", tuple(rest), tuple(held), tuple(c.warmup for c in held)))
+    return out
+
+
+def shortened(curve: Curve, updates: int) -> Curve:
+    """The first `updates` of a curve."""
+    keep = curve.step <= updates
+    val = {}
+    if curve.val_step is not None and curve.val_loss is not None:
+        early = curve.val_step <= updates
+        val = {"val_step": curve.val_step[early], "val_loss": curve.val_loss[early]} if early.any() else {}
+    cut = {
+        "lr": curve.lr[:updates],
+        "step": curve.step[keep],
+        "loss": curve.loss[keep],
+        "val_step": None,
+        "val_loss": None,
+    }
+    return replace(curve, **{**cut, **val})  # type: ignore[arg-type]
+
+
+def parting(curve: Curve, others: Sequence[Curve]) -> int:
+    """The update until which some other curve had the same rates: only what comes later is predicted."""
+    last = curve.warmup
+    for other in others:
+        n = min(curve.updates, other.updates)
+        if other.params == curve.params:
+            differs = np.abs(curve.lr[:n] - other.lr[:n]) > 1e-3 * curve.lr.max()
+            last = max(last, int(np.argmax(differs)) if differs.any() else n)
+    return min(last, curve.updates - 1)
+
+
+def observed_after(curve: Curve, after: int, points: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and mean losses (m,) of a held-out curve's later part."""
+    keep = np.flatnonzero(curve.step > after)
+    if not len(keep):
+        keep = np.array([len(curve.step) - 1])
+    blocks = np.array_split(keep, min(points, len(keep)))
+    step = np.array([round(float(curve.step[b].mean())) for b in blocks])
+    return np.maximum(step, 1), np.array([curve.loss[b].mean() for b in blocks])
+
+
+def history_of(curve: Curve, step: np.ndarray, scale: float) -> History:
+    return History.of(curve.lr, step, scale)

@@ -1,0 +1,267 @@
+"""One law of curves estimated on some curves: shapes from a grid, amplitudes by non-negative least squares, then a polish.
+
+Residuals are of log loss, under Huber's loss. Neighbouring rows of a curve err alike, so a row counts for less than one:
+its weight is the noise of a row and the number of rows that err together. Weak priors on the shapes decide only where
+the curves do not (`Estimate.prior_share`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from proxytrain.fit.curves.curve import Curve, Observed
+from proxytrain.fit.curves.history import History
+from proxytrain.fit.curves.laws import ALPHA, SIZES, CurveLaw, Q, Shape
+
+NOISE = 0.006  # of log loss, of a piece of curve that errs together: before the residuals tell
+LEAST = 5e-4
+HUBER = 1.345
+FEW_RUNS = 8  # with as many runs the covariance is taken from how they differ, else from the residuals
+POLISHED = 2  # starts
+
+
+@dataclass(frozen=True)
+class Data:
+    """What an estimate reads: of each curve its observations, its history, and its size as log(params / reference)."""
+
+    histories: tuple[History, ...]
+    loss: tuple[np.ndarray, ...]
+    rows: tuple[np.ndarray, ...]
+    size: tuple[float, ...]
+    sizes: int
+    reference: float  # params; 1 where curves have none
+    progress: float  # typical T
+
+    @classmethod
+    def of(cls, curves: Sequence[Curve], r: float, peak: float, observed: Sequence[Observed]) -> Data:
+        """Of curves whose rates count as (rate / own peak) x (own peak / `peak`)^r."""
+        histories = tuple(o.history(c, scale_of(c, r, peak)) for c, o in zip(curves, observed))
+        params = np.array([c.params or 1.0 for c in curves])
+        reference = float(np.exp(np.log(params).mean()))
+        return cls(
+            histories,
+            tuple(o.loss for o in observed),
+            tuple(o.rows for o in observed),
+            tuple(np.log(params / reference).tolist()),
+            len(np.unique(params)),
+            reference,
+            float(np.exp(np.mean([np.log(h.sum.max()) for h in histories]))),
+        )
+
+
+def scale_of(curve: Curve, r: float, peak: float) -> float:
+    """The factor that makes a curve's relative rates comparable with those of other peaks."""
+    return float((curve.lr.max() / peak) ** r)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A law with its parameters: theta (p,) in the order of `names`, and their covariance (p, p).
+
+    `noise` is the SD of log loss of a row, `together` the rows that err alike, `luck` the SD between whole runs.
+    """
+
+    law: CurveLaw
+    names: tuple[str, ...]
+    theta: np.ndarray
+    covariance: np.ndarray
+    objective: float
+    noise: float
+    together: float
+    luck: float
+    prior_share: dict[str, float]
+    at_bound: tuple[str, ...]
+    reference: float
+    progress: float
+    residuals: tuple[np.ndarray, ...] = ()
+
+    def log_loss(self, history: History, size: float) -> tuple[np.ndarray, np.ndarray]:
+        """Log loss (M,) of a curve of log(params / reference) `size`, and its gradient (M, p)."""
+        value, gradient = evaluate(self.law, self.names, self.theta, history, size, self.progress)
+        return np.log(value), gradient / value[:, None]
+
+
+def shapes_of(law: CurveLaw, sizes: int) -> dict[str, Shape]:
+    """The shape parameters of a law, those that tie several sizes last."""
+    own = {"alpha": ALPHA, **({"q": Q} if law.q else {}), **law.shapes}
+    return {**own, **SIZES} if sizes > 1 else own
+
+
+def evaluate(
+    law: CurveLaw, names: Sequence[str], theta: np.ndarray, history: History, size: float, progress: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Loss (M,) and its gradient (M, p) by theta: shapes, then amplitudes (L0 or E and a; A; B)."""
+    t = dict(zip(names, theta))
+    basis, slopes = features(law, t, history, size, progress)
+    amplitudes = theta[-basis.shape[1] :]
+    value = np.maximum(basis @ amplitudes, 1e-3)
+    columns = [slopes[n] @ amplitudes if n in slopes else np.zeros(len(value)) for n in names[: -len(amplitudes)]]
+    return value, np.column_stack([*columns, basis])
+
+
+def features(
+    law: CurveLaw, t: dict[str, float], history: History, size: float, progress: float
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """What the amplitudes multiply, (M, k), and its derivative by each shape parameter, (M, k) each."""
+    joint = "a1" in t
+    done, done_q = history.progress(t.get("q", 1.0))
+    ratio = done / progress ** t.get("q", 1.0)
+    power = ratio ** -t["alpha"]
+    own = list(law.shapes)
+    v, v_own = law.feature(history, np.array([t[n] for n in own]))
+    sign = -1.0 if law.gain else 1.0
+    by_a, by_b = (np.exp(-t["a2"] * size), np.exp(-t["a3"] * size)) if joint else (1.0, 1.0)
+    one = np.ones(len(v))
+    left = [one, np.exp(-t["a1"] * size) * one] if joint else [one]
+    basis = np.column_stack([*left, by_a * power, sign * by_b * v])
+    k = basis.shape[1]
+
+    def column(at: int, values: np.ndarray) -> np.ndarray:
+        out = np.zeros_like(basis)
+        out[:, at] = values
+        return out
+
+    slopes = {"alpha": column(k - 2, -by_a * power * np.log(ratio))}
+    if law.q:
+        slopes["q"] = column(k - 2, -by_a * power * t["alpha"] * (done_q / done - np.log(progress)))
+    slopes.update({n: column(k - 1, sign * by_b * v_own[:, i]) for i, n in enumerate(own)})
+    if joint:
+        slopes["a1"] = column(1, -size * basis[:, 1])
+        slopes["a2"] = column(2, -size * basis[:, 2])
+        slopes["a3"] = column(3, -size * basis[:, 3])
+    return basis, slopes
+
+
+def estimate(law: CurveLaw, data: Data) -> Estimate:
+    """The law's parameters on these curves: two passes, the second with the noise that the first one found."""
+    shapes = shapes_of(law, data.sizes)
+    amplitudes = ("E", "a", "A", "B") if data.sizes > 1 else ("L0", "A", "B")
+    names = (*shapes, *amplitudes)
+    y = np.log(np.concatenate(data.loss))
+    starts = _starts(law, shapes, data)
+    noise, together = NOISE, 1.0
+    best = min((_polish(law, names, shapes, data, y, start, noise, 2e-3) for start in starts), key=lambda o: o.cost)
+    for _ in range(2):
+        residuals = _split(_residuals(law, names, best.x, data, y), data)
+        noise, together = _row_noise(residuals)
+        best = _polish(law, names, shapes, data, y, best.x, noise * np.sqrt(together), max(HUBER * noise, LEAST))
+    residuals = _split(_residuals(law, names, best.x, data, y), data)
+    covariance, share = _covariance(best, shapes, data)
+    low, high = _bounds(shapes, len(amplitudes))
+    stuck = tuple(n for n, x, a, b in zip(names, best.x, low, high) if n in shapes and min(x - a, b - x) < 1e-6)
+    return Estimate(
+        law, names, best.x, covariance, float(best.cost), noise, together, _luck(residuals, noise, together),
+        share, stuck, data.reference, data.progress, tuple(residuals),
+    )  # fmt: skip
+
+
+def _starts(law: CurveLaw, shapes: dict[str, Shape], data: Data) -> list[np.ndarray]:
+    """The best points of a grid of shapes, with amplitudes by non-negative least squares."""
+    from scipy.optimize import nnls
+
+    y = np.concatenate(data.loss)
+    found = []
+    for values in product(*(s.starts for s in shapes.values())):
+        t = dict(zip(shapes, values))
+        basis = np.concatenate([features(law, t, h, s, data.progress)[0] for h, s in zip(data.histories, data.size)])
+        scaled = basis / y[:, None]
+        length = np.linalg.norm(scaled, axis=0) + 1e-300
+        amplitudes, miss = nnls(scaled / length, np.ones(len(y)))
+        amplitudes = np.maximum(amplitudes / length, 0.02 / length * np.sqrt(len(y)))  # a zero never leaves zero
+        found.append((miss, np.r_[values, amplitudes]))
+    found.sort(key=lambda f: f[0])
+    return [x for _, x in found[:POLISHED]]
+
+
+def _bounds(shapes: dict[str, Shape], amplitudes: int) -> tuple[np.ndarray, np.ndarray]:
+    low = np.r_[[s.low for s in shapes.values()], np.zeros(amplitudes)]
+    high = np.r_[[s.high for s in shapes.values()], np.full(amplitudes, np.inf)]
+    return low, high
+
+
+def _polish(law, names, shapes, data, y, start, sigma, delta):  # type: ignore[no-untyped-def]
+    from scipy.optimize import least_squares
+
+    k = len(shapes)
+    centre = np.array([s.prior[0] for s in shapes.values()])
+    width = np.array([s.prior[1] for s in shapes.values()])
+    kept: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
+
+    def both(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        key = x.tobytes()
+        if key not in kept:
+            kept.clear()
+            parts = [evaluate(law, names, x, h, s, data.progress) for h, s in zip(data.histories, data.size)]
+            value = np.concatenate([v for v, _ in parts])
+            gradient = np.concatenate([g for _, g in parts]) / value[:, None]
+            rows = np.r_[(np.log(value) - y) / sigma, (x[:k] - centre) / width]
+            kept[key] = rows, np.r_[gradient / sigma, np.eye(k, len(x)) / width[:, None]]
+        return kept[key]
+
+    def huber(z: np.ndarray) -> np.ndarray:
+        """Huber's loss for the data, squares for the priors: value and two derivatives by z = (residual / delta)^2."""
+        far = z > 1.0
+        far[-k:] = False
+        root = np.sqrt(np.where(far, z, 1.0))
+        return np.array([np.where(far, 2 * root - 1, z), 1 / root, np.where(far, -0.5 / root**3, 0.0)])
+
+    low, high = _bounds(shapes, len(start) - k)
+    inside = np.clip(start, low + 1e-9, high - 1e-9)
+    return least_squares(
+        lambda x: both(x)[0], inside, lambda x: both(x)[1], (low, high), x_scale="jac", loss=huber,
+        f_scale=max(delta / sigma, 0.1), max_nfev=60, ftol=1e-7, xtol=1e-7,
+    )  # fmt: skip
+
+
+def _residuals(law: CurveLaw, names: Sequence[str], x: np.ndarray, data: Data, y: np.ndarray) -> np.ndarray:
+    fitted = [evaluate(law, names, x, h, s, data.progress)[0] for h, s in zip(data.histories, data.size)]
+    return y - np.log(np.concatenate(fitted))
+
+
+def _split(rows: np.ndarray, data: Data) -> list[np.ndarray]:
+    return np.split(rows, np.cumsum([len(x) for x in data.loss])[:-1])
+
+
+def _row_noise(residuals: Sequence[np.ndarray]) -> tuple[float, float]:
+    """SD of a row's residual, robust, and how many rows err together (integrated autocorrelation, pooled)."""
+    pooled = np.concatenate(residuals)
+    noise = max(1.4826 * float(np.median(np.abs(pooled))), LEAST)
+    tamed = [np.clip(r, -4 * noise, 4 * noise) for r in residuals]
+    together, square = 1.0, sum(float(r @ r) for r in tamed) + 1e-300
+    for lag in range(1, max(len(r) for r in residuals) // 2):
+        shared = sum(float(r[lag:] @ r[:-lag]) for r in tamed if len(r) > lag) / square
+        if shared <= 0.05:
+            break
+        together += 2.0 * shared
+    return noise, together
+
+
+def _luck(residuals: Sequence[np.ndarray], noise: float, together: float) -> float:
+    """SD between runs of the last third's mean residual, beyond what rows that err together explain; .1% at least."""
+    ends = np.array([r[-max(len(r) // 3, 1) :].mean() for r in residuals])
+    own = noise**2 * np.mean([min(together / max(len(r) // 3, 1), 1.0) for r in residuals])
+    runs = len(ends)
+    spread = float((ends**2).sum() / max(runs - 2, 1)) if runs > 2 else 0.0
+    return float(np.sqrt(max(spread - own, 1e-3**2)))
+
+
+def _covariance(best, shapes: dict[str, Shape], data: Data) -> tuple[np.ndarray, dict[str, float]]:  # type: ignore[no-untyped-def]
+    """Covariance (p, p) of theta, and of each shape parameter the share of its precision that its prior gives."""
+    k, jacobian = len(shapes), best.jac  # rows already weighed by Huber's loss
+    precision = jacobian.T @ jacobian
+    scale = 1.0 / np.sqrt(np.diag(precision) + 1e-300)
+    inverse = np.linalg.pinv(precision * scale[:, None] * scale, rcond=1e-10, hermitian=True) * scale[:, None] * scale
+    share = {n: min(float(inverse[i, i] / s.prior[1] ** 2), 1.0) for i, (n, s) in enumerate(shapes.items())}
+    if len(data.loss) < FEW_RUNS:
+        return inverse, share
+    runs = len(data.loss)
+    bounds = np.r_[0, np.cumsum([len(x) for x in data.loss])]
+    pulls = np.array([jacobian[a:b].T @ best.fun[a:b] for a, b in zip(bounds[:-1], bounds[1:])])
+    middle = pulls.T @ pulls * runs / (runs - 1) + jacobian[-k:].T @ jacobian[-k:]
+    robust = inverse @ middle @ inverse
+    wider = np.sqrt(np.maximum(np.diag(robust) / np.maximum(np.diag(inverse), 1e-300), 1.0))
+    return robust if (wider > 1.0).all() else inverse * np.outer(wider, wider), share

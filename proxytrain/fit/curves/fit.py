@@ -1,0 +1,208 @@
+"""`fit_curves`: loss curves in, laws of curves with backtest and bands out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from proxytrain.errors import Refusal, RequestError
+from proxytrain.fit.combine import combine
+from proxytrain.fit.curves.backtest import Cut, cuts, observed_after, schedules
+from proxytrain.fit.curves.curve import Curve, Observed, own_from
+from proxytrain.fit.curves.estimate import Data, Estimate, estimate
+from proxytrain.fit.curves.laws import AUTO, CURVE_LAWS, CurveLaw, get_curve_law
+from proxytrain.fit.curves.ratio import fit_ratio
+from proxytrain.fit.curves.result import Covered, CurveFit, Held
+from proxytrain.fit.losses import versions
+
+SCALINGS = (0.0, 0.5, 1.0)  # r that is tried where one size was trained at several peaks under one schedule
+
+
+def fit_curves(
+    curves: Sequence[Curve] | str | os.PathLike[str],
+    law: str = "auto",
+    *,
+    level: float = 0.9,
+    allow_extrapolation: bool = False,
+) -> CurveFit:
+    """Fit laws of whole loss curves: what a schedule does to the loss, over training and over size.
+
+    Parameters
+    ----------
+    curves : sequence of Curve, or path
+        Curves under at least two schedules that part after warm-up; of one size, or of several with `params`. A path
+        is a folder with one CSV a run (`step`, `lr`, `loss`) and an `index.csv` (`file`, `params`, `tokens_per_step`).
+    law : str
+        "progress", "kernel", "multi_power", "annealing", or "auto": the first three, weighed by their backtests.
+    level : float
+        Of bands and intervals.
+    allow_extrapolation : bool
+        Predict beyond what the backtest supports too, and say so, instead of refusing.
+
+    Returns
+    -------
+    CurveFit
+        `predict(lr=..., params=...)` gives the curve of another schedule or size with its band.
+
+    Raises
+    ------
+    RequestError
+        A curve or an option cannot be: the line names it.
+    Refusal
+        The curves do not identify a law: which ones are missing.
+
+    Sources: arXiv 2408.11029 (annealing), 2503.12811 (multi-power), 2509.19189 (kernel).
+    """
+    warnings: list[str] = []
+    if isinstance(curves, (str, os.PathLike)):
+        from proxytrain.fit.curves.reading import read_curves
+
+        curves, warnings = read_curves(curves)
+    curves = list(curves)
+    laws = [CURVE_LAWS[n] for n in AUTO] if law == "auto" else [get_curve_law(law)]
+    if not (isinstance(level, float) and 0 < level < 1):
+        raise RequestError(f"level={level!r}: must be a number between 0 and 1")
+    refuse_unfit(curves)
+    peaks = [float(c.lr.max()) for c in curves]
+    peak = float(np.exp(np.mean(np.log(peaks))))
+    scaling = 0.0
+    members: list[Estimate] | None = None
+    if several_peaks(curves):
+        tried = {r: [estimate(item, data_of(curves, r, peak)) for item in laws] for r in SCALINGS}
+        scaling = min(tried, key=lambda r: min(m.objective for m in tried[r]))
+        members = tried[scaling]
+    elif max(peaks) > 1.01 * min(peaks):
+        warnings.append(
+            f"peak learning rates from {min(peaks):.3g} to {max(peaks):.3g} go with size or schedule: rates count in units "
+            "of each run's peak, taken to be equally well tuned"
+        )
+    if members is None:
+        members = [estimate(item, data_of(curves, 0.0, peak)) for item in laws]
+    sizes = tuple(sorted({float(c.params) for c in curves if c.params}))
+    covered = Covered(max(int(c.step[-1]) for c in curves), sizes, tuple(sorted(set(peaks))), peak, scaling)
+    held, weights = _backtest(curves, laws, covered, level)
+    ratio = fit_ratio(curves)
+    if len(sizes) == 2:
+        warnings.append("two sizes: the exponent of params rests on its prior; other sizes are refused")
+    for member in members:
+        if member.at_bound:
+            warnings.append(f"{member.law.name}: {', '.join(member.at_bound)} ended at a bound")
+    data = {
+        "curves": len(curves),
+        "names": [c.name for c in curves],
+        "hash": _hash(curves),
+        "schedules": len(schedules(curves)),
+    }
+    return CurveFit(
+        law,
+        tuple(members),
+        weights,
+        covered,
+        held,
+        ratio,
+        warnings,
+        data,
+        versions(),
+        level,
+        allow_extrapolation,
+        tuple(curves),
+    )
+
+
+def data_of(curves: Sequence[Curve], r: float, peak: float) -> Data:
+    return Data.of(curves, r, peak, [Observed.of(c, own) for c, own in zip(curves, own_from(curves))])
+
+
+def refuse_unfit(curves: Sequence[Curve]) -> None:
+    """Curves that contradict each other are wrong requests; curves that cannot tell are refused."""
+    if not curves:
+        raise RequestError("curves: none given")
+    for i, c in enumerate(curves):
+        if not isinstance(c, Curve):
+            raise RequestError(f"curves[{i}]: must be a Curve, not {type(c).__name__}")
+        if len(c.step) < 10 or c.step[-1] <= c.warmup:
+            raise Refusal(
+                f"{c.name}: {len(c.step)} losses, the last after update {c.step[-1]}, where warm-up ends at {c.warmup}; a "
+                "curve needs at least 10 losses and some after warm-up"
+            )
+    sized = [c for c in curves if c.params]
+    if sized and len(sized) < len(curves):
+        missing = next(c.name for c in curves if not c.params)
+        raise RequestError(f"{missing}: no params, and other curves have them; give all or none")
+    batches = sorted({float(c.tokens_per_step) for c in curves if c.tokens_per_step})
+    if len(batches) > 1:
+        raise RequestError(
+            f"tokens_per_step: {', '.join(f'{b:g}' for b in batches)} in one fit; progress is counted in updates, so fit curves "
+            "of one batch size together"
+        )
+    if len(schedules(curves)) < 2:
+        raise Refusal(
+            f"{len(curves)} curve{'s' * (len(curves) > 1)} under one schedule: what annealing does cannot be told from "
+            "progress; add a run whose learning rate parts from it after warm-up, such as a constant rate beside a decay"
+        )
+
+
+def several_peaks(curves: Sequence[Curve]) -> bool:
+    """Whether some size was trained under one schedule at several peaks, so that their effect can be told."""
+    for group in schedules(curves):
+        by_size: dict[float | None, list[float]] = {}
+        for i in group:
+            by_size.setdefault(curves[i].params, []).append(float(curves[i].lr.max()))
+        if any(max(p) > 1.2 * min(p) for p in by_size.values()):
+            return True
+    return False
+
+
+def _backtest(
+    curves: Sequence[Curve], laws: Sequence[CurveLaw], covered: Covered, level: float
+) -> tuple[tuple[Held, ...], tuple[float, ...]]:
+    """Errors on what was held out, by the equal mixture of the laws, and the weights that the errors of each give."""
+    rows: list[Held] = []
+    outcomes = []
+    for cut in cuts(curves):
+        members = tuple(estimate(item, data_of(cut.fitted, covered.scaling, covered.peak)) for item in laws)
+        seen = replace(
+            covered,
+            updates=max(int(c.step[-1]) for c in cut.fitted),
+            params=tuple(sorted({float(c.params) for c in cut.fitted if c.params})),
+        )
+        equal = (1.0 / len(laws),) * len(laws)
+        view = CurveFit("", members, equal, seen, (), None, [], {"curves": len(cut.fitted)}, {})
+        errors: dict[str, list[np.ndarray]] = {}
+        for curve, after in zip(cut.held, cut.after):
+            rows.append(_held(view, cut, curve, after, level))
+            step, loss = observed_after(curve, after, 8)
+            for i, member in enumerate(members):
+                alone = tuple(float(i == j) for j in range(len(laws)))
+                only = replace(view, weights=alone).outlook(curve.lr, step, curve.params)[0]
+                errors.setdefault(member.law.name, []).append(only - np.log(loss))
+        cells = sum(len(e) for e in errors[laws[0].name])
+        at = np.arange(cells) + 1000 * len(outcomes)
+        outcomes.append(({n: np.concatenate(e) for n, e in errors.items()}, at, np.ones(cells, dtype=bool)))
+    return tuple(rows), combine([item.name for item in laws], outcomes)
+
+
+def _held(view: CurveFit, cut: Cut, curve: Curve, after: int, level: float) -> Held:
+    from scipy.stats import t as student
+
+    step, loss = observed_after(curve, after)
+    centre, variance = view.outlook(curve.lr, step, curve.params)
+    error = centre - np.log(loss)
+    half = float(student.ppf(0.5 + level / 2, view.freedom)) * float(np.sqrt(variance[-1]))
+    reach = float(view.reach(step[-1:], curve.params)[0])
+    end = float(centre[-1])
+    return Held(
+        cut.name, curve.name, curve.updates, curve.params, float(loss[-1]), float(np.exp(end)), float(np.exp(end - half)),
+        float(np.exp(end + half)), float(error.mean()), float(np.sqrt((error**2).mean())), float(np.sqrt(variance.mean())), reach,
+    )  # fmt: skip
+
+
+def _hash(curves: Sequence[Curve]) -> str:
+    digest = hashlib.sha256()
+    for c in curves:
+        for values in (c.lr, c.step.astype(float), c.loss, np.array([c.params or 0.0])):
+            digest.update(np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()

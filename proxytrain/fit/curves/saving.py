@@ -1,0 +1,105 @@
+"""A fit of curves as JSON that people read, and back to a fit whose predictions are the same to the last bit."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from proxytrain.errors import RequestError
+from proxytrain.fit.curves.estimate import Estimate
+from proxytrain.fit.curves.laws import get_curve_law
+from proxytrain.fit.curves.ratio import Ratio
+from proxytrain.fit.curves.result import Covered, CurveFit, Held
+from proxytrain.fit.saving import CURVE_FORMAT, write_whole
+
+
+def save_curve_fit(fit: CurveFit, path: str | os.PathLike[str]) -> None:
+    """Write a fit: under a temporary name, synced, then renamed."""
+    write_whole(Path(path), json.dumps(to_json(fit), indent=1, allow_nan=False) + "\n")
+
+
+def to_json(fit: CurveFit) -> dict[str, Any]:
+    return {
+        "format": CURVE_FORMAT,
+        "law": fit.law,
+        "predicts": fit.predicts,
+        "params": fit.params,
+        "stderr": fit.stderr,
+        "not_identified": fit.not_identified,
+        "laws": [_member(m, w) for m, w in zip(fit.members, fit.weights)],
+        "covered": asdict(fit.covered),
+        "backtest": [asdict(h) for h in fit.backtest],
+        "ratio": asdict(fit.ratio) if fit.ratio else None,
+        "warnings": fit.warnings,
+        "data": fit.data,
+        "level": fit.level,
+        "allow_extrapolation": fit.allow_extrapolation,
+        "versions": fit.versions,
+    }
+
+
+def from_json(raw: dict[str, Any], path: Path) -> CurveFit:
+    """The fit of a parsed file. Raises a RequestError where a part is missing or is not what it should be."""
+    try:
+        members = tuple(_member_from(m) for m in raw["laws"])
+        covered = raw["covered"]
+        ratio = raw["ratio"]
+        return CurveFit(
+            raw["law"],
+            members,
+            tuple(float(m["weight"]) for m in raw["laws"]),
+            Covered(**{**covered, "params": tuple(covered["params"]), "peaks": tuple(covered["peaks"])}),
+            tuple(Held(**h) for h in raw["backtest"]),
+            Ratio(**{**ratio, "covariance": tuple(tuple(r) for r in ratio["covariance"])}) if ratio else None,
+            list(raw["warnings"]),
+            raw["data"],
+            raw["versions"],
+            raw["level"],
+            raw["allow_extrapolation"],
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, RequestError):
+            raise
+        raise RequestError(f"{path}: not a whole fit of curves ({type(error).__name__}: {error}); fit again") from None
+
+
+def _member(m: Estimate, weight: float) -> dict[str, Any]:
+    return {
+        "law": m.law.name,
+        "formula": m.law.formula,
+        "source": m.law.source,
+        "weight": weight,
+        "theta": dict(zip(m.names, m.theta.tolist())),
+        "covariance": m.covariance.tolist(),
+        "objective": m.objective,
+        "noise": m.noise,
+        "together": m.together,
+        "luck": m.luck,
+        "prior_share": m.prior_share,
+        "at_bound": list(m.at_bound),
+        "reference": m.reference,
+        "progress": m.progress,
+    }
+
+
+def _member_from(raw: dict[str, Any]) -> Estimate:
+    names = tuple(raw["theta"])
+    return Estimate(
+        get_curve_law(raw["law"]),
+        names,
+        np.array([raw["theta"][n] for n in names], dtype=float),
+        np.array(raw["covariance"], dtype=float).reshape(len(names), len(names)),
+        raw["objective"],
+        raw["noise"],
+        raw["together"],
+        raw["luck"],
+        raw["prior_share"],
+        tuple(raw["at_bound"]),
+        raw["reference"],
+        raw["progress"],
+    )
