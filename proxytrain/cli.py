@@ -272,7 +272,7 @@ def gc(options: argparse.Namespace) -> int:
     return 0
 
 
-@verb("fit laws to a sweep's runs, or to any table (table=losses.csv); writes fit.json")
+@verb("fit laws to a sweep's runs, any table (table=losses.csv) or loss curves (curves=DIR); writes fit.json")
 def fit(options: argparse.Namespace) -> int:
     from proxytrain import sweep as job
     from proxytrain.fit import fit_critical_batch, fit_losses
@@ -285,6 +285,10 @@ def fit(options: argparse.Namespace) -> int:
         return _compare(config)
     if config.table == "":
         raise RequestError("table=: empty; give the path of a CSV or Parquet file, or leave the key out")
+    if config.table is not None and config.curves is not None:
+        raise RequestError(f"table={config.table}, curves={config.curves}: a fit reads one of them")
+    if config.curves is not None:
+        return _fit_curves(options, config, path)
     result: Any
     if config.fit.law == "critical_batch":
         result = fit_critical_batch(config.table, level=config.fit.level, seed=config.fit.seed)
@@ -306,12 +310,14 @@ def fit(options: argparse.Namespace) -> int:
 
 @verb("loss with interval from a fit.json: params=7e9 tokens=2e12, or the sweep's target")
 def predict(options: argparse.Namespace) -> int:
-    from proxytrain.fit import load_fit
+    from proxytrain.fit import CurveFit, Fit, load_fit
     from proxytrain.track.text import sentence
 
     config = _config(options)
     given = {o.partition("=")[0].lstrip("+") for o in options.overrides}
     place = {c: getattr(config, c) for c in ("params", "tokens", "flops") if c in given}
+    if config.file and isinstance(load_fit(config.file), CurveFit):
+        return _predict_curve(options, config, load_fit(config.file))
     if not place and config.file:
         raise RequestError("params=null: give params=... with file=..., such as params=7e9")
     if not place or ("params" not in place and not config.file and _named(options)):
@@ -322,6 +328,8 @@ def predict(options: argparse.Namespace) -> int:
         return 0
     path = _fit_file(options, config)
     fitted = load_fit(path)
+    if not isinstance(fitted, Fit):
+        return _predict_curve(options, config, fitted)
     anyway = fitted.config.allow_extrapolation or config.fit.allow_extrapolation
     fitted = replace(fitted, config=replace(fitted.config, allow_extrapolation=anyway))
     level = config.fit.level if "fit.level" in given else None
@@ -364,6 +372,86 @@ def report(options: argparse.Namespace) -> int:
     asked, _ = _request(options)
     _write_report(asked)
     return 0
+
+
+def _fit_curves(options: argparse.Namespace, config: Any, path: Path) -> int:
+    """Laws of whole loss curves: of a folder, or (`curves=sweep`) of a sweep's own runs, and then of its target."""
+    from proxytrain import sweep as job
+    from proxytrain.fit import fit_curves
+    from proxytrain.report.curves import draw_curves
+
+    wanted = {"law": config.fit.law, "level": config.fit.level, "allow_extrapolation": config.fit.allow_extrapolation}
+    asked = None
+    if config.curves == "sweep":
+        asked, _ = _request(options)
+        result = fit_curves(job.curves(asked), **wanted)
+        path = path if config.file else asked.folder / "curve_fit.json"
+    else:
+        result = fit_curves(config.curves, **wanted)
+    result.save(path)
+    picture = draw_curves(result, path.with_name(f"{path.stem}_curves"))
+    print("\n".join(result.summary()))
+    if asked and asked.target:
+        n = float(job.target_params(asked.target_record, None))
+        answer = result.predict(job.target_rates(asked.target), params=n)
+        print(_curve_sentence(result, answer, f"{n:,.0f} parameters, {asked.target.tokens:,} tokens"))
+        truth = job.truth(asked)
+        if truth and truth["status"] == "done":
+            print(f"truth: {truth['final_loss']:.4f}; error {answer.final[0] / truth['final_loss'] - 1:+.2%}")
+    print(f"written to {path}; pictures: {', '.join(map(str, picture))}")
+    return 0
+
+
+def _predict_curve(options: argparse.Namespace, config: Any, fitted: Any) -> int:
+    """The whole curve of a run under the composed schedule, as CSV, and its end."""
+    import numpy as np
+
+    from proxytrain.schedule import learning_rates, phases
+    from proxytrain.store import write_text
+
+    if config.tokens is None:
+        raise RequestError("tokens=null: a curve has a length; give tokens, batch_tokens, lr, warmup and schedule")
+    batch = config.batch_tokens
+    if config.tokens < batch:
+        raise RequestError(f"tokens={config.tokens}: shorter than one update of batch_tokens={batch}")
+    known = fitted.data.get("tokens_per_step")
+    if known and known != batch:
+        raise RequestError(f"batch_tokens={batch}: the curves were trained with {known:g} tokens an update")
+    plan = phases(config.schedule, lr=config.lr, warmup=config.warmup, tokens=config.tokens, batch_tokens=batch)
+    position = np.arange(batch, config.tokens + 1, batch)
+    rates = learning_rates(plan, position)
+    level = config.fit.level if any(o.startswith("fit.level=") for o in options.overrides) else None
+    fitted = replace(fitted, allow_extrapolation=fitted.allow_extrapolation or config.fit.allow_extrapolation)
+    answer = fitted.predict(rates, params=config.params, level=level)
+    columns = (np.arange(1, len(rates) + 1), position, rates, answer.loss, answer.low, answer.high)
+    rows = (f"{s},{t},{r:.6g},{a:.6g},{b:.6g},{c:.6g}" for s, t, r, a, b, c in zip(*columns))
+    path = Path(config.file).with_name("predicted_curve.csv") if config.file else Path("predicted_curve.csv")
+    write_text(path, "\n".join(["step,tokens,lr,loss,low,high", *rows]) + "\n")
+    loss, low, high = answer.final
+    if options.json:
+        print(
+            json.dumps({"loss": loss, "low": low, "high": high, "level": answer.level, "note": answer.note}, indent=1)
+        )
+        return 0
+    size = f"{config.params:,.0f} parameters, " if config.params else ""
+    print(_curve_sentence(fitted, answer, f"{size}{config.tokens:,} tokens, {config.schedule.name}"))
+    decay = fitted.best_decay(len(rates), config.params, warmup=config.warmup // batch)
+    print(
+        f"best linear decay for this length: the last {decay.best:.0%} "
+        f"({decay.as_good[0]:.0%} to {decay.as_good[1]:.0%} may be as good), loss {decay.loss.min():.4f}"
+    )
+    print(f"the whole curve: {path}")
+    return 0
+
+
+def _curve_sentence(fitted: Any, answer: Any, what: str) -> str:
+    loss, low, high = answer.final
+    of = "validation loss" if fitted.predicts == "validation" else "loss"
+    text = (
+        f"predicted {of} at the end of one run with {what}: {loss:.4f}, {answer.level:.0%} interval "
+        f"[{low:.4f}, {high:.4f}] ({low / loss - 1:+.1%}, {high / loss - 1:+.1%})"
+    )
+    return f"{answer.note}: {text}" if answer.note else text
 
 
 def _train_one(asked: Any, job: Any, console: Any) -> int:

@@ -202,6 +202,7 @@ class Config:
     store: str
     table: str | None
     compare: list[str]
+    curves: str | None  # a folder, or `sweep`
     file: str | None
     params: PositiveFloat | None
     tokens: Positive | None  # the length of a run: one of tokens, tokens_per_param, flops

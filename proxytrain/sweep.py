@@ -13,12 +13,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from proxytrain import accounting
 from proxytrain.compose import Tree, compose, group_loader
 from proxytrain.config import Config, Slurm, build
 from proxytrain.corpus import Corpus, Stream, prepare
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.fit import Fit, Prediction, fit_losses, load_fit
+from proxytrain.fit import Curve, Fit, Prediction, fit_losses, load_fit
 from proxytrain.fit.laws import get_law
 from proxytrain.launch import local
 from proxytrain.launch.claims import holder
@@ -29,6 +31,7 @@ from proxytrain.plan import freeze
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.grid import expand, point
 from proxytrain.runs import Run, run_of
+from proxytrain.schedule import learning_rates
 from proxytrain.store import Store, remove, write_text
 from proxytrain.track.console import Console
 
@@ -205,12 +208,44 @@ def fit(asked: Request) -> Fit:
     if path.exists() and losses.exists() and losses.read_text() == text:
         with suppress(RequestError):  # broken, or of another version: fitted again
             kept = load_fit(path)
-            if kept.config == options and kept.versions["proxytrain"] == version("proxytrain"):
+            if isinstance(kept, Fit) and (kept.config, kept.versions["proxytrain"]) == (options, version("proxytrain")):
                 return kept
     write_text(losses, text)
     result = fit_losses(losses, **vars(options))
     result.save(path)
     return result
+
+
+def curves(asked: Request) -> list[Curve]:
+    """The finished runs' loss curves: training losses of every update, and the validation loss at the end."""
+    out = []
+    for record in asked.records:
+        result = asked.store.result(record["id"])
+        if result is None or result["status"] != "done":
+            continue
+        c = asked.store.curve(record["id"])
+        updates = len(c.step)
+        out.append(
+            Curve(
+                lr=c.lr,
+                step=c.step,
+                loss=c.loss,
+                params=float(accounting.non_embedding(result["params"])),
+                tokens_per_step=float(result["recipe"]["batch_tokens"]),
+                val_step=np.array([updates]),
+                val_loss=np.array([result["final_loss"]]),
+                name=record["id"],
+            )
+        )
+    if not out:
+        raise Refusal("no finished run to fit: train the sweep first (`proxytrain sweep`), or see `proxytrain status`")
+    return out
+
+
+def target_rates(run: Run) -> np.ndarray:
+    """Learning rate of each update of a run."""
+    batch = run.recipe.batch_tokens
+    return learning_rates(run.phases, np.arange(batch, run.tokens + 1, batch))
 
 
 def predict(asked: Request, fitted: Fit) -> Prediction:

@@ -1,4 +1,4 @@
-"""Hold out a schedule, the later part of training, or the largest size; predict it from the rest; remember the errors."""
+"""Hold out a schedule, the later part of training, or the largest size, predict it from the rest, keep the errors."""
 
 from __future__ import annotations
 

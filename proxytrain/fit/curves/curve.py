@@ -121,7 +121,7 @@ class Observed:
 
 
 def own_from(curves: Sequence[Curve]) -> list[int]:
-    """Of each curve the update from which its rows are its own: runs that branch from one trunk share what is before."""
+    """Of each curve the update from which its rows are its own: runs of one trunk share what is before."""
     out = [0] * len(curves)
     order = sorted(range(len(curves)), key=lambda i: -curves[i].step[-1])
     for rank, i in enumerate(order):

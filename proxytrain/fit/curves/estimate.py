@@ -1,15 +1,15 @@
-"""One law of curves estimated on some curves: shapes from a grid, amplitudes by non-negative least squares, then a polish.
+"""One law of curves on some curves: shapes from a grid, amplitudes by non-negative least squares, then a polish.
 
-Residuals are of log loss, under Huber's loss. Neighbouring rows of a curve err alike, so a row counts for less than one:
-its weight is the noise of a row and the number of rows that err together. Weak priors on the shapes decide only where
-the curves do not (`Estimate.prior_share`).
+Residuals are of log loss, under Huber's loss. Neighbouring rows of a curve err alike, so a row counts for less than
+one: by the noise of a row and the number of rows that err together. Weak priors on the shapes decide only where the
+curves do not (`Estimate.prior_share`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 
@@ -260,7 +260,7 @@ def _covariance(best, shapes: dict[str, Shape], data: Data) -> tuple[np.ndarray,
         return inverse, share
     runs = len(data.loss)
     bounds = np.r_[0, np.cumsum([len(x) for x in data.loss])]
-    pulls = np.array([jacobian[a:b].T @ best.fun[a:b] for a, b in zip(bounds[:-1], bounds[1:])])
+    pulls = np.array([jacobian[a:b].T @ best.fun[a:b] for a, b in pairwise(bounds)])
     middle = pulls.T @ pulls * runs / (runs - 1) + jacobian[-k:].T @ jacobian[-k:]
     robust = inverse @ middle @ inverse
     wider = np.sqrt(np.maximum(np.diag(robust) / np.maximum(np.diag(inverse), 1e-300), 1.0))

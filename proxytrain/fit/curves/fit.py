@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -76,8 +77,8 @@ def fit_curves(
         members = tried[scaling]
     elif max(peaks) > 1.01 * min(peaks):
         warnings.append(
-            f"peak learning rates from {min(peaks):.3g} to {max(peaks):.3g} go with size or schedule: rates count in units "
-            "of each run's peak, taken to be equally well tuned"
+            f"peak learning rates from {min(peaks):.3g} to {max(peaks):.3g} go with size or schedule: rates count in "
+            "units of each run's peak, taken to be equally well tuned"
         )
     if members is None:
         members = [estimate(item, data_of(curves, 0.0, peak)) for item in laws]
@@ -90,7 +91,9 @@ def fit_curves(
     for member in members:
         if member.at_bound:
             warnings.append(f"{member.law.name}: {', '.join(member.at_bound)} ended at a bound")
+    batches = {c.tokens_per_step for c in curves if c.tokens_per_step}
     data = {
+        "tokens_per_step": batches.pop() if batches else None,
         "curves": len(curves),
         "names": [c.name for c in curves],
         "hash": _hash(curves),
@@ -125,8 +128,8 @@ def refuse_unfit(curves: Sequence[Curve]) -> None:
             raise RequestError(f"curves[{i}]: must be a Curve, not {type(c).__name__}")
         if len(c.step) < 10 or c.step[-1] <= c.warmup:
             raise Refusal(
-                f"{c.name}: {len(c.step)} losses, the last after update {c.step[-1]}, where warm-up ends at {c.warmup}; a "
-                "curve needs at least 10 losses and some after warm-up"
+                f"{c.name}: {len(c.step)} losses, the last after update {c.step[-1]}; warm-up ends at {c.warmup}; "
+                "a curve needs at least 10 losses and some after warm-up"
             )
     sized = [c for c in curves if c.params]
     if sized and len(sized) < len(curves):
@@ -135,13 +138,14 @@ def refuse_unfit(curves: Sequence[Curve]) -> None:
     batches = sorted({float(c.tokens_per_step) for c in curves if c.tokens_per_step})
     if len(batches) > 1:
         raise RequestError(
-            f"tokens_per_step: {', '.join(f'{b:g}' for b in batches)} in one fit; progress is counted in updates, so fit curves "
-            "of one batch size together"
+            f"tokens_per_step: {', '.join(f'{b:g}' for b in batches)} in one fit; progress is counted in updates, so "
+            "fit curves of one batch size together"
         )
     if len(schedules(curves)) < 2:
         raise Refusal(
             f"{len(curves)} curve{'s' * (len(curves) > 1)} under one schedule: what annealing does cannot be told from "
-            "progress; add a run whose learning rate parts from it after warm-up, such as a constant rate beside a decay"
+            "progress; add a run whose learning rate parts from it after warm-up, such as a constant rate beside a "
+            "decay"
         )
 
 
@@ -161,7 +165,7 @@ def _backtest(
 ) -> tuple[tuple[Held, ...], tuple[float, ...]]:
     """Errors on what was held out, by the equal mixture of the laws, and the weights that the errors of each give."""
     rows: list[Held] = []
-    outcomes = []
+    outcomes: list[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]] = []
     for cut in cuts(curves):
         members = tuple(estimate(item, data_of(cut.fitted, covered.scaling, covered.peak)) for item in laws)
         seen = replace(
@@ -195,9 +199,19 @@ def _held(view: CurveFit, cut: Cut, curve: Curve, after: int, level: float) -> H
     reach = float(view.reach(step[-1:], curve.params)[0])
     end = float(centre[-1])
     return Held(
-        cut.name, curve.name, curve.updates, curve.params, float(loss[-1]), float(np.exp(end)), float(np.exp(end - half)),
-        float(np.exp(end + half)), float(error.mean()), float(np.sqrt((error**2).mean())), float(np.sqrt(variance.mean())), reach,
-    )  # fmt: skip
+        cut=cut.name,
+        curve=curve.name,
+        updates=curve.updates,
+        params=curve.params,
+        loss=float(loss[-1]),
+        prediction=float(np.exp(end)),
+        low=float(np.exp(end - half)),
+        high=float(np.exp(end + half)),
+        error=float(error.mean()),
+        rms=float(np.sqrt((error**2).mean())),
+        spread=float(np.sqrt(variance.mean())),
+        reach=reach,
+    )
 
 
 def _hash(curves: Sequence[Curve]) -> str:

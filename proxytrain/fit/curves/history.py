@@ -87,7 +87,7 @@ class History:
             end=end[moves],
             warm=start[moves] <= top,
             _count=end - start,
-            _rate=scale * (total[end] - total[start]) / (end - start),
+            _rate=scale * np.maximum((total[end] - total[start]) / (end - start), TINY),
             _at=at,
         )
 

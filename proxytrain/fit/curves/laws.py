@@ -49,7 +49,7 @@ class CurveLaw:
 
 
 ALPHA = Shape(0.05, 2.0, (0.3, 0.5, 0.8), (0.5, 0.25), "exponent of progress")
-Q = Shape(0.05, 1.3, (0.7,), (0.7, 0.15), "exponent of the rate in progress; 1: the plain sum of rates")
+Q = Shape(0.05, 1.3, (0.65,), (0.65, 0.15), "exponent of the rate in progress; 1: the plain sum of rates")
 SIZES = {
     "a1": Shape(0.02, 1.5, (0.35,), (0.35, 0.3), "exponent of params in the loss that is left at the end"),
     "a2": Shape(-1.0, 1.0, (0.0,), (0.0, 0.2), "exponent of params in A"),
@@ -58,7 +58,7 @@ SIZES = {
 
 
 def annealing(history: History, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """S2: momentum of past decays. m_i = lambda m_(i-1) + (rate_(i-1) - rate_i), summed over i; theta = log(1-lambda)."""
+    """S2, momentum of decays: m_i = lambda m_(i-1) + (rate_(i-1) - rate_i), summed over i; theta = log(1 - lambda)."""
     forget = np.exp(theta[0])
     value, slope = np.zeros(len(history.step)), np.zeros((len(history.step), 1))
     drop = np.where(history.warm, 0.0, history.before - history.after)
@@ -72,7 +72,7 @@ def annealing(history: History, theta: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def multi_power(history: History, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sum of drops x (1 - (1 + C rate^-gamma S)^-beta), S the rates summed since the drop; theta = log C, beta, gamma."""
+    """Sum of drops x (1 - (1 + C rate^-gamma S)^-beta), S the rates since the drop; theta = log C, beta, gamma."""
     log_c, beta, gamma = theta
     size = len(history.step)
     value, slope = np.zeros(size), np.zeros((size, 3))
@@ -94,8 +94,8 @@ def multi_power(history: History, theta: np.ndarray) -> tuple[np.ndarray, np.nda
 def kernel(history: History, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Noise that each update adds and later updates wash out: rate sum_k rate_k^(1+p) (1 + s rate (S - S_k))^(-1/s).
 
-    theta = log rate, s, p; C = s rate and beta = 1/s in the usual notation, and s -> 0 is exponential forgetting. The sum
-    over updates at constant rate is the integral of the kernel and the first Euler-Maclaurin term.
+    theta = log rate, s, p; C = s rate and beta = 1/s in the usual notation, and s -> 0 is exponential forgetting. The
+    sum over updates at constant rate is the integral of the kernel and the first Euler-Maclaurin term.
     """
     log_rate, s, p = theta
     rate = np.exp(log_rate)

@@ -1,4 +1,4 @@
-"""What `fit_curves` returns: laws with weights, the curve of any schedule with a band, and the best length of a decay."""
+"""What `fit_curves` returns: laws with weights, the curve of any schedule with its band, the best length of a decay."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PRIOR_ERROR = 0.004  # error of log loss for each e-fold beyond what was fitted,
 
 @dataclass(frozen=True)
 class CurvePrediction:
-    """Loss of one new run after each update, arrays (S,), with pointwise bands; `note` is a label that must be shown."""
+    """Loss of one new run after each update, (S,), with pointwise bands; `note` is a label that must be shown."""
 
     loss: np.ndarray
     low: np.ndarray
@@ -274,8 +274,8 @@ class CurveFit:
                 f"updates={updates}"
                 + (f", params={params:.4g}" if params else "")
                 + f": {np.exp(far):.3g} times beyond the "
-                f"curves in length and size; the backtest supports {np.exp(allowed):.3g} times. Fit longer or larger runs, "
-                "or allow extrapolation"
+                f"curves in length and size; the backtest supports {np.exp(allowed):.3g} times. Fit longer or larger "
+                "runs, or allow extrapolation"
             )
         if far > allowed:
             notes.append(
@@ -283,8 +283,8 @@ class CurveFit:
             )
         if self.covered.scaling == 0 and not min(self.covered.peaks) / 1.3 <= peak <= max(self.covered.peaks) * 1.3:
             notes.append(
-                f"peak learning rate {peak:.3g} is not among those fitted ({_span(self.covered.peaks)}); it is taken to be "
-                "as well tuned as they were"
+                f"peak learning rate {peak:.3g} is not among those fitted ({_span(self.covered.peaks)}); it is taken "
+                "to be as well tuned as they were"
             )
         return "; ".join(notes)
 

@@ -13,7 +13,8 @@ def summary(fit: CurveFit) -> list[str]:
     sizes = fit.covered.params
     of = f", {len(sizes)} sizes from {sizes[0]:.3g} to {sizes[-1]:.3g} parameters" if len(sizes) > 1 else ""
     lines = [
-        f"{fit.data['curves']} curves under {fit.data['schedules']} schedules, up to {fit.covered.updates:,} updates{of}"
+        f"{fit.data['curves']} curves under {fit.data['schedules']} schedules, "
+        f"up to {fit.covered.updates:,} updates{of}"
     ]
     if len(fit.members) > 1:
         shares = ", ".join(f"{m.law.name} {w:.2f}" for m, w in zip(fit.members, fit.weights))
@@ -33,15 +34,15 @@ def summary(fit: CurveFit) -> list[str]:
         for h in fit.backtest:
             inside = "inside" if h.low <= h.loss <= h.high else "OUTSIDE"
             lines.append(
-                f"  {h.cut:{width}}  {h.curve}: end {h.loss:.4f}, predicted {h.prediction:.4f} [{h.low:.4f}, {h.high:.4f}] "
-                f"{inside}; mean error {100 * h.error:+.2f}%"
+                f"  {h.cut:{width}}  {h.curve}: end {h.loss:.4f}, predicted {h.prediction:.4f} "
+                f"[{h.low:.4f}, {h.high:.4f}] {inside}; mean error {100 * h.error:+.2f}%"
             )
     else:
         lines.append("nothing could be held out: three schedules, longer runs or more sizes are needed for a backtest")
     if fit.ratio:
         lines.append(
             f"validation / training loss {100 * fit.ratio.level:+.2f}% (log) from {fit.ratio.runs} curves, drift "
-            f"{100 * fit.ratio.drift:+.2f}% for each e-fold of params, scatter {100 * fit.ratio.scatter:.2f}%: predictions are "
-            "of validation loss"
+            f"{100 * fit.ratio.drift:+.2f}% for each e-fold of params, scatter {100 * fit.ratio.scatter:.2f}%: "
+            "predictions are of validation loss"
         )
     return lines + [f"note: {w}" for w in fit.warnings]
