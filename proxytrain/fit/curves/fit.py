@@ -14,6 +14,7 @@ from proxytrain.fit.combine import combine
 from proxytrain.fit.curves.backtest import Cut, cuts, observed_after, schedules
 from proxytrain.fit.curves.curve import Curve, Observed, own_from
 from proxytrain.fit.curves.estimate import Data, Estimate, estimate
+from proxytrain.fit.curves.jumps import jump
 from proxytrain.fit.curves.laws import AUTO, CURVE_LAWS, CurveLaw, get_curve_law
 from proxytrain.fit.curves.ratio import fit_ratio
 from proxytrain.fit.curves.result import Covered, CurveFit, Held
@@ -140,6 +141,15 @@ def refuse_unfit(curves: Sequence[Curve]) -> None:
         raise RequestError(
             f"tokens_per_step: {', '.join(f'{b:g}' for b in batches)} in one fit; progress is counted in updates, so "
             "fit curves of one batch size together"
+        )
+    found = [j for j in map(jump, curves) if j]
+    if found:
+        worst = max(found, key=lambda j: j.excess)
+        raise Refusal(
+            f"{len(found)} of {len(curves)} curves have a jump that no law describes, the largest {worst.curve}: its loss "
+            f"falls {100 * worst.excess:.1f}% faster between updates {worst.start} and {worst.end} than before at the same "
+            "learning rate (a capability that appears); larger or longer runs may have more of them. Use a model or text "
+            "without it (token shift, shuffled lines), or fit only the runs and the stretch after it"
         )
     if len(schedules(curves)) < 2:
         raise Refusal(

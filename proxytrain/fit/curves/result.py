@@ -206,6 +206,25 @@ class CurveFit:
         """Degrees of freedom of the band: whole runs are what varies."""
         return float(max(self.data["curves"], 4))
 
+    def profile(self, name: str, points: int = 11) -> dict[str, np.ndarray]:
+        """The main law's objective along one of its parameters, the others estimated anew at each value.
+
+        Returns arrays `value` (points,) over three standard errors to each side, and `rise` (points,), twice the rise of
+        the objective: below 2.7 lies the 90% interval. `name` is a key of `main.names`; a loaded fit has no curves to ask.
+        """
+        from proxytrain.fit.curves.estimate import profile
+        from proxytrain.fit.curves.fit import data_of
+
+        if name not in self.main.names:
+            raise RequestError(f"name={name!r}: allowed are {', '.join(self.main.names)}")
+        if not self.curves:
+            raise RequestError("profile: this fit was loaded from a file and has no curves; fit them again")
+        at = self.main.names.index(name)
+        error = float(np.sqrt(self.main.covariance[at, at]))
+        value = self.main.theta[at] + error * np.linspace(-3, 3, points)
+        data = data_of(self.curves, self.covered.scaling, self.covered.peak)
+        return {"value": value, "rise": profile(self.main, data, name, value)}
+
     def best_decay(
         self, updates: int, params: float | None = None, *, warmup: int = 0, shape: str = "linear", end: float = 0.0
     ) -> Decay:
