@@ -51,10 +51,11 @@ def cuts(curves: Sequence[Curve]) -> list[Cut]:
                 Cut(f"schedule of {held[0].name}", tuple(rest), tuple(held), tuple(parting(c, rest) for c in held))
             )
     longest = max(c.updates for c in curves)
-    begun = [shortened(c, longest // 2) if c.updates > longest // 2 else c for c in curves]
-    later = [c for c, b in zip(curves, begun) if b is not c]
-    if len(schedules(begun)) >= 2 and all(len(b.step) >= 20 for b in begun):
-        out.append(Cut(f"first {longest // 2} updates", tuple(begun), tuple(later), (longest // 2,) * len(later)))
+    half = longest // 2
+    begun = [shortened(c, half) if c.updates > half else c for c in curves if (c.step <= half).sum() >= 20]
+    later = [c for c in curves if c.updates > half]
+    if len(begun) >= 2 and len(schedules(begun)) >= 2:
+        out.append(Cut(f"first {half} updates", tuple(begun), tuple(later), (half,) * len(later)))
     sizes = sorted({c.params for c in curves if c.params})
     if len(sizes) >= 3:
         rest = [c for c in curves if c.params != sizes[-1]]

@@ -144,11 +144,13 @@ def estimate(law: CurveLaw, data: Data) -> Estimate:
     y = np.log(np.concatenate(data.loss))
     starts = _starts(law, shapes, data)
     noise, together = NOISE, 1.0
-    best = min((_polish(law, names, shapes, data, y, start, noise, 2e-3) for start in starts), key=lambda o: o.cost)
+    best = min((_polish(law, names, shapes, data, y, start, noise, 2e-3, 15) for start in starts), key=lambda o: o.cost)
     for _ in range(2):
-        residuals = _split(_residuals(law, names, best.x, data, y), data)
-        noise, together = _row_noise(residuals)
-        best = _polish(law, names, shapes, data, y, best.x, noise * np.sqrt(together), max(HUBER * noise, LEAST))
+        before = noise * np.sqrt(together)
+        noise, together = _row_noise(_split(_residuals(law, names, best.x, data, y), data))
+        if abs(np.log(noise * np.sqrt(together) / before)) < 0.1:
+            break
+        best = _polish(law, names, shapes, data, y, best.x, noise * np.sqrt(together), max(HUBER * noise, LEAST), 60)
     residuals = _split(_residuals(law, names, best.x, data, y), data)
     covariance, share = _covariance(best, shapes, data)
     low, high = _bounds(shapes, len(amplitudes))
@@ -160,7 +162,7 @@ def estimate(law: CurveLaw, data: Data) -> Estimate:
 
 
 def profile(member: Estimate, data: Data, name: str, values: np.ndarray) -> np.ndarray:
-    """Twice the rise of the objective (n,) where a parameter is held at `values` (n,) and the others are estimated again.
+    """Twice the rise of the objective (n,) with a parameter held at `values` (n,) and the others estimated again.
 
     It is chi-squared with one degree of freedom where the law is right, and follows bent valleys (L0 against alpha,
     lambda against C), which standard errors do not.
@@ -175,7 +177,7 @@ def profile(member: Estimate, data: Data, name: str, values: np.ndarray) -> np.n
         for i in way:
             if (values[i] - member.theta[at]) * (values[way[-1]] - values[way[0]]) < 0:
                 continue
-            found = _polish(member.law, member.names, shapes, data, y, start, sigma, delta, (at, float(values[i])))
+            found = _polish(member.law, member.names, shapes, data, y, start, sigma, delta, 30, (at, float(values[i])))
             rise[i], start = 2.0 * (found.cost - member.objective), found.x
     return np.maximum(rise, 0.0)
 
@@ -204,7 +206,7 @@ def _bounds(shapes: dict[str, Shape], amplitudes: int) -> tuple[np.ndarray, np.n
     return low, high
 
 
-def _polish(law, names, shapes, data, y, start, sigma, delta, held=None):  # type: ignore[no-untyped-def]
+def _polish(law, names, shapes, data, y, start, sigma, delta, most, held=None):  # type: ignore[no-untyped-def]
     from scipy.optimize import least_squares
 
     k = len(shapes)
@@ -236,7 +238,7 @@ def _polish(law, names, shapes, data, y, start, sigma, delta, held=None):  # typ
     inside = np.clip(start, low + 1e-9, high - 1e-9)
     return least_squares(
         lambda x: both(x)[0], inside, lambda x: both(x)[1], (low, high), x_scale="jac", loss=huber,
-        f_scale=max(delta / sigma, 0.1), max_nfev=60, ftol=1e-7, xtol=1e-7,
+        f_scale=max(delta / sigma, 0.1), max_nfev=most, ftol=1e-7, xtol=1e-7,
     )  # fmt: skip
 
 

@@ -74,7 +74,7 @@ def fit_curves(
     members: list[Estimate] | None = None
     if several_peaks(curves):
         tried = {r: [estimate(item, data_of(curves, r, peak)) for item in laws] for r in SCALINGS}
-        scaling = min(tried, key=lambda r: min(m.objective for m in tried[r]))
+        scaling = min(tried, key=lambda r: min(m.noise for m in tried[r]))
         members = tried[scaling]
     elif max(peaks) > 1.01 * min(peaks):
         warnings.append(
@@ -146,10 +146,10 @@ def refuse_unfit(curves: Sequence[Curve]) -> None:
     if found:
         worst = max(found, key=lambda j: j.excess)
         raise Refusal(
-            f"{len(found)} of {len(curves)} curves have a jump that no law describes, the largest {worst.curve}: its loss "
-            f"falls {100 * worst.excess:.1f}% faster between updates {worst.start} and {worst.end} than before at the same "
-            "learning rate (a capability that appears); larger or longer runs may have more of them. Use a model or text "
-            "without it (token shift, shuffled lines), or fit only the runs and the stretch after it"
+            f"{len(found)} of {len(curves)} curves have a jump that no law describes, the largest {worst.curve}: its "
+            f"loss falls {100 * worst.excess:.1f}% more between updates {worst.start} and {worst.end} than before at the "
+            "same learning rate (a capability that appears); larger or longer runs may have more of them. Use a model or "
+            "text without it (token shift, shuffled lines), or fit only the runs and the stretch after it"
         )
     if len(schedules(curves)) < 2:
         raise Refusal(

@@ -7,6 +7,7 @@ one stretch than its earlier slope allows has learnt something new, such as copy
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -40,7 +41,7 @@ def jump(curve: Curve) -> Jump | None:
     at = np.searchsorted(curve.step, edges)
     if (np.diff(at) < 2).any():
         return None
-    pieces = [np.log(curve.loss[a:b]) for a, b in zip(at[:-1], at[1:])]
+    pieces = [np.log(curve.loss[a:b]) for a, b in pairwise(at)]
     mean = np.array([p.mean() for p in pieces])
     error = np.array([p.std(ddof=1) / np.sqrt(len(p)) for p in pieces])
     fall = -np.diff(mean)  # over one stretch each

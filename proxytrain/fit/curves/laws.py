@@ -102,22 +102,23 @@ def kernel(history: History, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     c = 1.0 - s
     size = len(history.step)
     value, slope = np.zeros(size), np.zeros((size, 3))
-    with np.errstate(divide="ignore"):
-        logs = [np.where(r > 0, np.log(np.maximum(r, 1e-300)), 0.0) for r in (history.before, history.after)]
-    powers = [np.where(r > 0, r**p, 0.0) for r in (history.before, history.after)]
+    logs = [np.where(r > 0, np.log(np.maximum(r, 1e-300)), 0.0) for r in (history.before, history.after)]
+    powers = [np.where(r > 0, np.maximum(r, 1e-300) ** p, 0.0) for r in (history.before, history.after)]
     weight, weight_p = powers[1] - powers[0], powers[1] * logs[1] - powers[0] * logs[0]
     half = (powers[1] * history.after - powers[0] * history.before) / 2
     half_p = (powers[1] * history.after * logs[1] - powers[0] * history.before * logs[0]) / 2
     for part, age, made in history.ages(history.sum, history.place):
         u = rate * s * age
+        more = 1.0 / (1.0 + u)
         log_u = np.log1p(u) / s
         tail = np.exp(-c * log_u)
-        done = -np.expm1(-c * log_u) / c if abs(c) > 1e-6 else log_u
-        now = made * (rate * tail / (1.0 + u))  # the kernel itself, where a change was made
+        done = (1.0 - tail) / c if abs(c) > 1e-6 else log_u
+        now = rate * tail * more * made  # the kernel itself, where a change was made
         by_c = (log_u * tail - done) / c if abs(c) > 1e-6 else -(log_u**2) / 2
-        log_u_s = (u / ((1.0 + u) * s) - log_u) / s
+        grown = u * more / s  # d log_u / d log rate
+        log_u_s = (grown - log_u) / s
         value[part] = done @ weight - now @ half
-        slope[part, 0] = (now * age) @ weight - (now * (1.0 - u / (s * (1.0 + u)))) @ half
+        slope[part, 0] = (now * age) @ weight - (now * (1.0 - grown)) @ half
         slope[part, 1] = (tail * log_u_s - by_c) @ weight + (now * log_u_s) @ half
         slope[part, 2] = done @ weight_p - now @ half_p
     # the last update's own share

@@ -209,8 +209,8 @@ class CurveFit:
     def profile(self, name: str, points: int = 11) -> dict[str, np.ndarray]:
         """The main law's objective along one of its parameters, the others estimated anew at each value.
 
-        Returns arrays `value` (points,) over three standard errors to each side, and `rise` (points,), twice the rise of
-        the objective: below 2.7 lies the 90% interval. `name` is a key of `main.names`; a loaded fit has no curves to ask.
+        Returns arrays `value` (points,) over three standard errors to each side, and `rise` (points,), twice the rise
+        of the objective: below 2.7 lies the 90% interval. `name` is one of `main.names`; a loaded fit has no curves.
         """
         from proxytrain.fit.curves.estimate import profile
         from proxytrain.fit.curves.fit import data_of
