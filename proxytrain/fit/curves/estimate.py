@@ -145,12 +145,13 @@ def estimate(law: CurveLaw, data: Data) -> Estimate:
     starts = _starts(law, shapes, data)
     noise, together = NOISE, 1.0
     best = min((_polish(law, names, shapes, data, y, start, noise, 2e-3, 15) for start in starts), key=lambda o: o.cost)
-    for _ in range(2):
-        before = noise * np.sqrt(together)
-        noise, together = _row_noise(_split(_residuals(law, names, best.x, data, y), data))
-        if abs(np.log(noise * np.sqrt(together) / before)) < 0.1:
+    for again in range(3):
+        found = _row_noise(_split(_residuals(law, names, best.x, data, y), data))
+        if again and abs(np.log(found[0] / noise) + np.log(found[1] / together) / 2) < 0.1:
             break
-        best = _polish(law, names, shapes, data, y, best.x, noise * np.sqrt(together), max(HUBER * noise, LEAST), 60)
+        noise, together = found
+        sigma, delta = noise * np.sqrt(together), max(HUBER * noise, LEAST)
+        best = _polish(law, names, shapes, data, y, best.x, sigma, delta, 60)
     residuals = _split(_residuals(law, names, best.x, data, y), data)
     covariance, share = _covariance(best, shapes, data)
     low, high = _bounds(shapes, len(amplitudes))

@@ -20,6 +20,7 @@ from proxytrain.fit.curves.ratio import fit_ratio
 from proxytrain.fit.curves.result import Covered, CurveFit, Held
 from proxytrain.fit.losses import versions
 
+LEAST_ROWS = 5  # losses of a curve after warm-up
 SCALINGS = (0.0, 0.5, 1.0)  # r that is tried where one size was trained at several peaks under one schedule
 
 
@@ -127,10 +128,10 @@ def refuse_unfit(curves: Sequence[Curve]) -> None:
     for i, c in enumerate(curves):
         if not isinstance(c, Curve):
             raise RequestError(f"curves[{i}]: must be a Curve, not {type(c).__name__}")
-        if len(c.step) < 10 or c.step[-1] <= c.warmup:
+        if (c.step > c.warmup).sum() < LEAST_ROWS:
             raise Refusal(
                 f"{c.name}: {len(c.step)} losses, the last after update {c.step[-1]}; warm-up ends at {c.warmup}; "
-                "a curve needs at least 10 losses and some after warm-up"
+                f"a curve needs at least {LEAST_ROWS} losses after it"
             )
     sized = [c for c in curves if c.params]
     if sized and len(sized) < len(curves):
@@ -147,9 +148,9 @@ def refuse_unfit(curves: Sequence[Curve]) -> None:
         worst = max(found, key=lambda j: j.excess)
         raise Refusal(
             f"{len(found)} of {len(curves)} curves have a jump that no law describes, the largest {worst.curve}: its "
-            f"loss falls {100 * worst.excess:.1f}% more between updates {worst.start} and {worst.end} than before at the "
-            "same learning rate (a capability that appears); larger or longer runs may have more of them. Use a model or "
-            "text without it (token shift, shuffled lines), or fit only the runs and the stretch after it"
+            f"loss falls {100 * worst.excess:.1f}% more between updates {worst.start} and {worst.end} than before "
+            "at the same learning rate (a capability that appears); larger or longer runs may have more of them. Use a "
+            "model or text without it (token shift, shuffled lines), or fit only the runs and the stretch after it"
         )
     if len(schedules(curves)) < 2:
         raise Refusal(

@@ -30,13 +30,16 @@ def summary(fit: CurveFit) -> list[str]:
         lines.append(f"  not told by the curves, but by a weak prior (its share of the precision): {names}")
     if fit.backtest:
         lines.append("held out, and predicted from the rest:")
-        width = max(len(h.cut) for h in fit.backtest)
-        for h in fit.backtest:
-            inside = "inside" if h.low <= h.loss <= h.high else "OUTSIDE"
-            lines.append(
-                f"  {h.cut:{width}}  {h.curve}: end {h.loss:.4f}, predicted {h.prediction:.4f} "
-                f"[{h.low:.4f}, {h.high:.4f}] {inside}; mean error {100 * h.error:+.2f}%"
+        for cut in dict.fromkeys(h.cut for h in fit.backtest):
+            rows = [h for h in fit.backtest if h.cut == cut]
+            miss = 100 * sum(h.rms for h in rows) / len(rows)
+            inside = sum(h.low <= h.loss <= h.high for h in rows)
+            what = (
+                f"{len(rows)} curves"
+                if len(rows) > 1
+                else f"end {rows[0].loss:.4f}, predicted {rows[0].prediction:.4f}"
             )
+            lines.append(f"  {cut}: {what}; error {miss:.2f}%; {inside} of {len(rows)} ends inside their interval")
     else:
         lines.append("nothing could be held out: three schedules, longer runs or more sizes are needed for a backtest")
     if fit.ratio:
