@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import bench_curves
 import numpy as np
 import pandas as pd
 
@@ -220,6 +221,7 @@ def main() -> None:
     else:
         print(f"{options.data}: published tables are not at hand; simulation only")
     figures["simulation"] = simulate(["chinchilla", "params_at_tokens", "auto"], options.sweeps)
+    figures["curves"] = bench_curves.run(options.data, options.sweeps // 2)
     options.out.write_text(json.dumps(figures, indent=2) + "\n")
 
 
