@@ -15,8 +15,8 @@ from support import TINY, TINY_TEXT, proxytrain
 from proxytrain.launch import slurm
 
 SHORT = [*TINY_TEXT, *TINY, "sweep.name=s", "sweep.grids=[{tokens:[8192,16384],init_seed:[0,1]}]"]
-LONG = [*TINY_TEXT, *TINY, "sweep.name=s", "sweep.grids=[{tokens:600K,init_seed:[0,1]}]"]
-HALF = [*LONG, "sweep.grids=[{tokens:300K,init_seed:[0,1]}]"]
+LONG = [*TINY_TEXT, *TINY, "sweep.name=s", "sweep.grids=[{tokens:400K,init_seed:[0,1]}]"]
+HALF = [*LONG, "sweep.grids=[{tokens:200K,init_seed:[0,1]}]"]
 ONE = ["launch=slurm", "launch.workers=1"]
 Found = TypeVar("Found")
 

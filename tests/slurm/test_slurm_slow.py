@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
 
 import pytest
-from slurm_support import LONG, ONE, ask, empty, held, job_field, logs, saved, status, submit, until, workplace
+from slurm_support import LONG, ONE, SHORT, ask, empty, held, job_field, logs, saved, status, submit, until, workplace
 from support import proxytrain
+
+from proxytrain.plan import freeze
 
 pytestmark = pytest.mark.slow
 
@@ -56,3 +60,22 @@ def test_a_worker_s_death_costs_nothing_but_time(cluster, tmp_path, corpora, num
     until(empty(sweep), "the sweep")
     assert "s: 6 done" in status(tmp_path)
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_workers_come_and_go_and_every_run_is_trained_once(cluster, tmp_path, corpora):
+    sweep = workplace(tmp_path, corpora)
+    asked = [*SHORT, "sweep.grids=[{tokens:[40960,81920],lr:[0.004,0.008,0.016,0.032],init_seed:[0,1,2,3,4]}]"]
+    asked += ["launch=slurm", "launch.workers=3", "train.checkpoint_seconds=1"]
+    job = submit(*asked, cwd=tmp_path)
+    os.kill(until(lambda: held(sweep), "training")[0]["pid"], signal.SIGKILL)
+    second = submit(*asked, cwd=tmp_path)
+    for task in (f"{job}_0", f"{job}_1", f"{second}_0"):  # one of them is dead by now
+        subprocess.run(["scancel", "--signal=USR1", "--batch", task], capture_output=True)
+    ask("scancel", f"{second}_2")
+    until(empty(sweep), "the sweep", 900)
+    assert "s: 40 done" in proxytrain("status", "sweep.name=s", "--check", cwd=tmp_path).stdout
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert "is requeued" in logs(sweep)
+    plan = freeze.load(sweep / "plan.json")
+    trained = sum(int(b) - int(a) for a, b in re.findall(r": tokens (\d+) to (\d+) of ", logs(sweep)))
+    assert trained <= sum(m.tokens for p in plan.packs for m in p.members)  # the killed worker could not say
