@@ -24,7 +24,7 @@ import pandas as pd
 from proxytrain.errors import Refusal
 from proxytrain.fit import LAWS, fit_losses
 from proxytrain.fit.bound import bind
-from proxytrain.fit.estimate import ROUGH, Problem, grid_starts, polish, project
+from proxytrain.fit.estimate import ROUGH, Problem, grid_starts, polish, project, solve
 from proxytrain.fit.table import read_runs
 
 COLUMNS = ["params", "tokens", "loss"]
@@ -56,7 +56,7 @@ def chinchilla(path: Path) -> dict[str, Any]:
     """The published Huber optimum: objective, parameters, time, starts, bootstrap."""
     runs = read_runs(path)
     bound, ones = bind(LAWS["chinchilla"], runs), np.ones(len(runs))
-    problem = Problem(bound.form, bound.design(runs.numbers), np.log(runs.loss), 1e-3, *bound.bounds)
+    problem = Problem(bound.form, bound.design(runs.columns), np.log(runs.loss), 1e-3, *bound.bounds)
     seconds = []
     for _ in range(5):
         begin = time.perf_counter()
@@ -94,6 +94,97 @@ def gadre(path: Path) -> dict[str, float]:
     return out
 
 
+EVERY = [
+    "chinchilla",
+    "tied",
+    "interaction",
+    "kaplan",
+    "kaplan_no_floor",
+    "joined",
+    "farseer",
+    "params_at_tokens",
+    "auto",
+]
+
+
+def farseer(path: Path) -> dict[str, Any]:
+    """Nine parameters from 256 starts (ten Newton steps each, the 24 that lead to the end), in seconds of CPU."""
+    runs = read_runs(path)
+    bound, ones = bind(LAWS["farseer"], runs), np.ones(len(runs))
+    problem = Problem(bound.form, bound.design(runs.columns), np.log(runs.loss), 1e-3, *bound.bounds)
+    out: dict[str, Any] = {"rows": len(runs)}
+    for name, keep in (("seconds", 24), ("seconds, all 256 to the end", 256)):
+        spent = []
+        for _ in range(3):
+            begin = time.process_time()
+            _, values = solve(bound, problem, ones, 256, keep)
+            spent.append(time.process_time() - begin)
+        out[name] = min(spent)
+    out["objective"] = float(values.min())
+    out["starts_at_optimum"] = float((values <= values.min() * (1 + 1e-6)).mean())
+    return out
+
+
+def every_law(tables: dict[str, pd.DataFrame], gap: float) -> list[dict[str, Any]]:
+    """Each law on each table: mean |log residual| of all runs, and mean |log error| of those held out at a gap."""
+    rows = []
+    for name, table in tables.items():
+        for law in EVERY:
+            row: dict[str, Any] = {"table": name, "gap": gap, "law": law}
+            try:
+                row["inside"] = float(np.abs(fit_losses(table, law=law, bootstraps=20).residuals).mean())
+                row |= holdout({name: table}, [law], (gap,), 20)[0]
+            except (Refusal, IndexError) as refusal:
+                row["refused"] = str(refusal) or "too few runs"
+            rows.append(row)
+    return rows
+
+
+def splits(losses: Path) -> dict[str, dict[str, str]]:
+    """The best split by each approach: Chinchilla's budget on its digitised runs, and others at their largest."""
+    out = {}
+    fit = fit_losses(losses / "chinchilla_epoch.csv", law="chinchilla", bootstraps=200, allow_extrapolation=True)
+    out["chinchilla, 5.76e23"] = {by: str(fit.optimal(5.76e23, by=by)) for by in ("parametric", "isoflop", "envelope")}
+    for corpus, table in pd.read_csv(losses / "gadre.csv").groupby("corpus"):
+        found = fit_losses(table[COLUMNS], law="chinchilla", bootstraps=200).allocation
+        out[f"gadre {corpus}, largest run"] = {by: str(answer) for by, answer in found.items()}
+    table = pd.read_csv(losses / "datablations.csv")
+    found = fit_losses(table[table.epochs <= 1.01][COLUMNS], law="chinchilla", bootstraps=200).allocation
+    out["datablations, largest run"] = {by: str(answer) for by, answer in found.items()}
+    return out
+
+
+def offsets(data: Path) -> list[dict[str, Any]]:
+    """One schedule's largest runs predicted from its smaller ones, alone and with another schedule's at an offset."""
+    index = pd.read_csv(data / "curves" / "schedules" / "index.csv")
+    index["tokens"] = 1.0 * index.iters * index.bs * index.acc * index.ws * index.seq
+    index["loss"], index["schedule"] = index.final_val, index.sched
+    wsd = (index.sched == "wsd") & (index.frac == 0.2) & (index.decay.isna() | (index.decay == "linear"))
+    keep = (index.lr >= 0.001) & (((index.sched == "cos") & index.decay.isna()) | wsd) & np.isfinite(index.loss)
+    both = index.loc[index[keep].groupby(["schedule", "params", "tokens"]).loss.idxmin(), [*COLUMNS, "schedule"]]
+    rows = []
+    for target in ("wsd", "cos"):
+        own = both[both.schedule == target]
+        largest = (own.params * own.tokens).max()
+        test = own[own.params * own.tokens >= largest / 2]
+        for gap in (3, 6):
+            for name, table in (("alone", own), ("with the other", both)):
+                train = table[table.params * table.tokens <= largest / gap * 1.0001]
+                fit = fit_losses(train, schedule=target, bootstraps=200, allow_extrapolation=True)
+                p = fit.predict(test.params.to_numpy(), test.tokens.to_numpy())
+                row = {"table": f"{target} {name}", "gap": gap, "law": "auto", "trained_on": len(train)}
+                row |= score(p.loss, p.low, p.high, test.loss.to_numpy())
+                rows.append(row | {k: [v, fit.stderr[k]] for k, v in fit.params.items() if k.startswith("offset")})
+    return rows
+
+
+def groups(path: Path) -> dict[str, Any]:
+    """Do the three corpora of Gadre et al. share their exponents?"""
+    table = pd.read_csv(path).rename(columns={"corpus": "group"})[[*COLUMNS, "group"]]
+    fit = fit_losses(table, law="shared_exponents", bootstraps=200)
+    return {"params": fit.params, "stderr": fit.stderr, "test": fit.data["own_exponents"]}
+
+
 def score(loss: np.ndarray, low: np.ndarray, high: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """Mean |error|, coverage, half-width and Winkler score of predictions, in log loss."""
     outside = np.maximum(np.maximum(np.log(low / truth), np.log(truth / high)), 0.0)
@@ -106,7 +197,9 @@ def score(loss: np.ndarray, low: np.ndarray, high: np.ndarray, truth: np.ndarray
     }
 
 
-def holdout(tables: dict[str, pd.DataFrame], laws: list[str], gaps: tuple[float, ...]) -> list[dict[str, Any]]:
+def holdout(
+    tables: dict[str, pd.DataFrame], laws: list[str], gaps: tuple[float, ...], bootstraps: int = 200
+) -> list[dict[str, Any]]:
     """Train on runs at most 1/gap of the largest compute; score on those within 3x of the largest."""
     rows = []
     for name, table in tables.items():
@@ -118,7 +211,7 @@ def holdout(tables: dict[str, pd.DataFrame], laws: list[str], gaps: tuple[float,
             for law in laws:
                 row: dict[str, Any] = {"table": name, "gap": gap, "law": law, "trained_on": len(train)}
                 try:
-                    fit = fit_losses(train, law=law, bootstraps=200, level=LEVEL, allow_extrapolation=True)
+                    fit = fit_losses(train, law=law, bootstraps=bootstraps, level=LEVEL, allow_extrapolation=True)
                     p = fit.predict(test.params.to_numpy(), test.tokens.to_numpy())
                     row |= score(p.loss, p.low, p.high, test.loss.to_numpy())
                 except Refusal as refusal:
@@ -174,7 +267,7 @@ def simulate(laws: list[str], count: int) -> list[dict[str, Any]]:
 
 def show(rows: list[dict[str, Any]]) -> None:
     for row in rows:
-        figures = {k: f"{100 * row[k]:6.2f}%" for k in ("error", "half", "winkler") if k in row}
+        figures = {k: f"{100 * row[k]:6.2f}%" for k in ("inside", "error", "half", "winkler") if k in row}
         label = " ".join(str(row[k]) for k in ("table", "truth", "gap", "law") if k in row)
         inside = f"covered {100 * row['covered']:4.0f}%" if "covered" in row else f"refused: {row['refused'][:60]}"
         print(f"  {label:52s} {inside} " + " ".join(f"{k} {v}" for k, v in figures.items()), flush=True)
@@ -213,6 +306,19 @@ def main() -> None:
         print("chinchilla:", json.dumps(figures["chinchilla"], indent=2))
         figures["gadre"] = gadre(options.data / "losses" / "gadre.csv")
         print("gadre:", {k: f"{100 * v:.2f}%" for k, v in figures["gadre"].items()})
+        figures["farseer"] = farseer(options.data / "losses" / "chinchilla_epoch.csv")
+        print("farseer:", json.dumps(figures["farseer"], indent=2))
+        fit = fit_losses(options.data / "losses" / "datablations.csv", law="data_constrained", bootstraps=20)
+        figures["data_constrained"] = {"objective": fit.objective, "params": fit.params}
+        print("data-constrained (published objective .0158259):", json.dumps(figures["data_constrained"]))
+        figures["groups"] = groups(options.data / "losses" / "gadre.csv")
+        print("one shape for three corpora:", json.dumps(figures["groups"], indent=2))
+        figures["splits"] = splits(options.data / "losses")
+        print("best split:", json.dumps(figures["splits"], indent=2))
+        figures["offsets"] = offsets(options.data)
+        show(figures["offsets"])
+        figures["every_law"] = every_law(final_tables(options.data), 10)
+        show(figures["every_law"])
         laws = ["chinchilla", "auto"]
         figures["holdout"] = holdout(final_tables(options.data), laws, (3, 10, 30, 100))
         show(figures["holdout"])
