@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from proxytrain.errors import Refusal, RequestError
-    from proxytrain.fit import Curve, CurveFit, Fit, Prediction, compare, fit_curves, fit_losses, load_fit
+    from proxytrain.fit import (
+        Curve,
+        CurveFit,
+        Fit,
+        Prediction,
+        compare,
+        fit_critical_batch,
+        fit_curves,
+        fit_losses,
+        load_fit,
+    )
     from proxytrain.store import RunCurve, Store
     from proxytrain.train.export import load_model
 
@@ -24,6 +34,7 @@ _ROOMS = {
     "RunCurve": "store",
     "Store": "store",
     "compare": "fit",
+    "fit_critical_batch": "fit",
     "fit_curves": "fit",
     "fit_losses": "fit",
     "load_fit": "fit",
@@ -39,6 +50,7 @@ __all__ = [
     "RunCurve",
     "Store",
     "compare",
+    "fit_critical_batch",
     "fit_curves",
     "fit_losses",
     "load_fit",

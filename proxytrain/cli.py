@@ -275,7 +275,7 @@ def gc(options: argparse.Namespace) -> int:
 @verb("fit laws to a sweep's runs, any table (table=losses.csv) or loss curves (curves=DIR); writes fit.json")
 def fit(options: argparse.Namespace) -> int:
     from proxytrain import sweep as job
-    from proxytrain.fit import fit_critical_batch, fit_losses
+    from proxytrain.fit import fit_losses
 
     config = _config(options)
     path = Path(config.file or "fit.json")
@@ -287,13 +287,11 @@ def fit(options: argparse.Namespace) -> int:
         raise RequestError("table=: empty; give the path of a CSV or Parquet file, or leave the key out")
     if config.table is not None and config.curves is not None:
         raise RequestError(f"table={config.table}, curves={config.curves}: a fit reads one of them")
+    if config.fit.law == "critical_batch":
+        return _fit_critical_batch(options, config, path)
     if config.curves is not None:
         return _fit_curves(options, config, path)
-    result: Any
-    if config.fit.law == "critical_batch":
-        result = fit_critical_batch(config.table, level=config.fit.level, seed=config.fit.seed)
-        result.save(path)
-    elif config.table is not None:
+    if config.table is not None:
         result = fit_losses(config.table, **vars(config.fit))
         result.save(path)
     else:
@@ -528,6 +526,22 @@ def _conclude(asked: Any) -> int:
         else:
             print(f"report: {page}")
     return int(len(lost) == len(asked.runs))
+
+
+def _fit_critical_batch(options: argparse.Namespace, config: Any, path: Path) -> int:
+    """B_crit of a table or folder of curves at several batch sizes, or of a sweep's own runs."""
+    from proxytrain import sweep as job
+    from proxytrain.fit import fit_critical_batch
+
+    curves = config.table if config.table is not None else config.curves
+    if curves in (None, "sweep"):
+        asked, _ = _request(options)
+        curves, path = job.curves(asked), path if config.file else asked.folder / "critical_batch.json"
+    result = fit_critical_batch(curves, level=config.fit.level, seed=config.fit.seed)
+    result.save(path)
+    print("\n".join(result.summary()))
+    print(f"written to {path}")
+    return 0
 
 
 def _compare(config: Any) -> int:

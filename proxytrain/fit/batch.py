@@ -29,6 +29,7 @@ LEAST_BATCHES = 3
 LEVELS = 8  # losses at which updates are counted
 WINDOWS = 60  # of equal log updates, over which a curve is averaged before it crosses
 REACHED = 0.25  # of the log updates of a curve: a loss that it crosses sooner is still under warm-up
+STEADY = 0.98  # share of the peak below which a learning rate has begun to fall
 ITERATIONS = 60
 DRAWS = 200
 STEEPEST = 40.0  # 1 / alpha_B
@@ -169,10 +170,11 @@ def fit_critical_batch(
 
     Parameters
     ----------
-    curves : sequence of Curve, DataFrame, mapping of arrays, or path of CSV or Parquet
-        Curves with `tokens_per_step` (and `params`, where sizes differ); or a table with a row for each loss that was
-        measured: `batch_tokens`, `loss`, and `step` or `tokens`; optional `params`, and columns that tell runs of one
-        batch size apart (`run`, `init_seed`, `data_seed`).
+    curves : sequence of Curve, path of a folder of them, DataFrame, mapping of arrays, or path of CSV or Parquet
+        Curves with `tokens_per_step` (and `params`, where sizes differ; a folder's `index.csv` has both), read until
+        their learning rate falls; or a table with a row for each loss that was measured: `batch_tokens`, `loss`, and
+        `step` or `tokens`; optional `params`, and columns that tell runs of one batch size apart (`run`, `init_seed`,
+        `data_seed`).
     losses : sequence of float, optional
         Losses at which updates are counted; default: eight that at least three batch sizes reach, for each
         size of model.
@@ -367,6 +369,10 @@ def _read(curves: Any) -> tuple[list[_Run], str, list[str]]:
         and all(hasattr(c, "tokens_per_step") for c in curves)
     ):
         return _of_curves(curves)
+    if isinstance(curves, (str, os.PathLike)) and Path(curves).is_dir():
+        from proxytrain.fit.curves.reading import read_curves
+
+        return _of_curves(read_curves(curves)[0])
     from proxytrain.fit.table import load
 
     source, raw = load(curves)
@@ -405,10 +411,15 @@ def _of_curves(curves: Sequence[Any]) -> tuple[list[_Run], str, list[str]]:
     for curve in curves:
         if curve.tokens_per_step is None:
             raise RequestError(f"{curve.name}: tokens_per_step is not given; a critical batch needs it of every curve")
-        lr = np.asarray(curve.lr)
-        if lr[-1] < 0.9 * lr.max():
-            warnings.append(f"{curve.name}: its learning rate decays, which looks like a better batch size")
-        run = _run(curve.name, curve.params or 0.0, float(curve.tokens_per_step), curve.step, curve.loss)
+        peak = int(np.argmax(curve.lr >= 0.999 * curve.lr.max()))
+        falls = np.flatnonzero(curve.lr[peak:] < STEADY * curve.lr.max())
+        end = peak + int(falls[0]) if len(falls) else len(curve.lr)
+        if end < len(curve.lr) / 2:
+            warnings.append(f"{curve.name}: its learning rate falls early; of {len(curve.lr)} updates {end} are read")
+        steady = curve.step <= end
+        run = _run(
+            curve.name, curve.params or 0.0, float(curve.tokens_per_step), curve.step[steady], curve.loss[steady]
+        )
         runs += [run] if run else []
     return runs, f"{len(curves)} curves", warnings
 

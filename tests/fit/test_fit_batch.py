@@ -121,6 +121,21 @@ def test_a_column_that_is_missing_or_a_loss_that_cannot_be_is_named():
         fit_critical_batch(table)
 
 
+def test_curves_are_read_until_their_rate_falls(tmp_path):
+    """The same runs as a folder of curves, each with a decay at its end that lowers the loss."""
+    table, index = pd.DataFrame(curves(every=100)), []
+    for batch, rows in table.groupby("batch_tokens"):
+        steady = len(rows) * 4 // 5
+        lr = np.where(np.arange(len(rows)) < steady, 1e-3, 1e-4)
+        loss = rows.loss * np.where(np.arange(len(rows)) < steady, 1.0, 0.9)
+        pd.DataFrame({"step": rows.step, "lr": lr, "loss": loss}).to_csv(tmp_path / f"b{batch:.0f}.csv", index=False)
+        index.append((f"b{batch:.0f}", 1e6, batch))
+    pd.DataFrame(index, columns=["run", "params", "tokens_per_step"]).to_csv(tmp_path / "index.csv", index=False)
+    fit = fit_critical_batch(tmp_path)
+    assert fit.critical_batch(3.0)[0] == pytest.approx(critical(3.0), rel=0.1)
+    assert fit.warnings == []
+
+
 def test_the_command_line_writes_what_it_found(tmp_path):
     pd.DataFrame(curves(every=500)).to_csv(tmp_path / "curves.csv", index=False)
     command = [sys.executable, "-m", "proxytrain", "fit", "table=curves.csv", "fit.law=critical_batch", "file=b.json"]
