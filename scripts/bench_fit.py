@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from proxytrain.errors import Refusal
-from proxytrain.fit import LAWS, fit_losses
+from proxytrain.fit import LAWS, fit_critical_batch, fit_losses
 from proxytrain.fit.bound import bind
 from proxytrain.fit.estimate import ROUGH, Problem, grid_starts, polish, project, solve
 from proxytrain.fit.table import read_runs
@@ -265,6 +265,41 @@ def simulate(laws: list[str], count: int) -> list[dict[str, Any]]:
     return rows
 
 
+def batch_curves(seed: int, batches: tuple[float, ...], sd: float, shift: float) -> dict[str, np.ndarray]:
+    """Loss curves on L = 1.6 + (3000 / S_min)^.6 with B_crit = 1.7e8 / L^(1/.205), with noise of rows and of runs."""
+    rng, rows = np.random.default_rng(seed), []
+    for batch in batches:
+        steps = np.arange(50.0, 60001 if batch < 2e6 else 30001, 50)
+        low, high = np.full(len(steps), 1.6), np.full(len(steps), 19.0)
+        for _ in range(60):
+            middle = (low + high) / 2
+            with np.errstate(divide="ignore"):
+                late = 3e3 * (middle - 1.6) ** (-1 / 0.6) * (1 + 1.7e8 * middle ** (-1 / 0.205) / batch) > steps
+            low, high = np.where(late, middle, low), np.where(late, high, middle)
+        luck = sd * rng.standard_normal(len(steps)) + shift * rng.standard_normal()
+        rows.append(np.c_[np.full(len(steps), batch), steps, high * np.exp(luck)])
+    return dict(zip(("batch_tokens", "step", "loss"), np.concatenate(rows).T))
+
+
+def critical(count: int) -> list[dict[str, Any]]:
+    """Coverage of the 90% intervals of B*, alpha_B and B_crit at a loss of 3, and how wide the last is."""
+    out, truth = [], {"b_star": 1.7e8, "alpha_b": 0.205}
+    for batches in ((1e5, 3e5, 1e6, 3e6, 1e7), (2e5, 1e6, 5e6)):
+        for sd, shift in ((0.003, 0.0), (0.003, 0.002), (0.01, 0.0)):
+            inside, wide, begin = [], [], time.process_time()
+            for seed in range(count):
+                fit = fit_critical_batch(batch_curves(seed, batches, sd, shift), level=LEVEL)
+                _, low, high = fit.critical_batch(3.0)
+                hits = [fit.intervals[k][0] < v < fit.intervals[k][1] for k, v in truth.items()]
+                inside.append([*hits, low < 1.7e8 * 3.0 ** (-1 / 0.205) < high])
+                wide.append(high / low)
+            row = {"batches": len(batches), "row_noise": sd, "run_noise": shift, "fits": count}
+            row |= dict(zip(("b_star", "alpha_b", "b_crit"), np.mean(inside, axis=0).tolist()))
+            out.append(row | {"width": float(np.median(wide)), "seconds": (time.process_time() - begin) / count})
+            print("  critical batch:", json.dumps(out[-1]), flush=True)
+    return out
+
+
 def show(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         figures = {k: f"{100 * row[k]:6.2f}%" for k in ("inside", "error", "half", "winkler") if k in row}
@@ -326,6 +361,7 @@ def main() -> None:
         print(json.dumps(figures["holdout_summary"], indent=2))
     else:
         print(f"{options.data}: published tables are not at hand; simulation only")
+    figures["critical_batch"] = critical(options.sweeps)
     figures["simulation"] = simulate(["chinchilla", "params_at_tokens", "auto"], options.sweeps)
     figures["curves"] = bench_curves.run(options.data, options.sweeps // 2)
     options.out.write_text(json.dumps(figures, indent=2) + "\n")

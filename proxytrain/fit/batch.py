@@ -276,6 +276,8 @@ def _fit(
     draws, _ = _hyperbolas(np.tile(theta, (DRAWS, 1)), (y - residual) + moved, x, batch, away, edge)
     draws = theta + (draws - draws.mean(0)) * float(student.ppf(0.5 + level / 2, spare) / norm.ppf(0.5 + level / 2))
     s_min = np.array([np.exp((y - excess)[cell == c].mean()) for c in range(len(cells))])
+    if len(used) < 4:
+        warnings = [*warnings, "three runs leave little to tell their luck from the law: add another batch size"]
     slope = np.quantile(draws[:, 1], [0.5 - level / 2, 0.5 + level / 2])
     star = draws[:, 0] + draws[:, 1] * middle  # log B* is log B_crit at a loss of 1
     if slope[0] <= 0:
