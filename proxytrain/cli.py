@@ -275,7 +275,6 @@ def gc(options: argparse.Namespace) -> int:
 @verb("fit laws to a sweep's runs, any table (table=losses.csv) or loss curves (curves=DIR); writes fit.json")
 def fit(options: argparse.Namespace) -> int:
     from proxytrain import sweep as job
-    from proxytrain.fit import fit_losses
 
     config = _config(options)
     path = Path(config.file or "fit.json")
@@ -292,17 +291,36 @@ def fit(options: argparse.Namespace) -> int:
     if config.curves is not None:
         return _fit_curves(options, config, path)
     if config.table is not None:
-        result = fit_losses(config.table, **vars(config.fit))
+        return _fit_table(config, path, options)
+    asked, _ = _request(options)
+    result = job.fit(asked)
+    if config.file:
         result.save(path)
     else:
-        asked, _ = _request(options)
-        result = job.fit(asked)
-        if config.file:
-            result.save(path)
-        else:
-            path = asked.folder / "fit.json"
+        path = asked.folder / "fit.json"
     print("\n".join(result.summary()))
     print(f"written to {path}")
+    return 0
+
+
+def _fit_table(config: Any, path: Path, options: argparse.Namespace) -> int:
+    """Fit a table, predict the run that was named beside it, and leave all that a reader needs beside the fit."""
+    from proxytrain.fit import fit_losses
+    from proxytrain.report import write_table
+
+    result = fit_losses(config.table, **vars(config.fit))
+    place, refused = _place(options, config), None
+    if place:
+        try:
+            result = result.aimed(**place)
+        except Refusal as refusal:
+            refused = refusal
+    result.save(path)
+    print("\n".join(result.summary()))
+    for what, file in zip(("fit", "report", "predictions"), (path, *write_table(result, path))):
+        print(f"{what}: {file}")
+    if refused:
+        raise refused
     return 0
 
 
@@ -313,7 +331,7 @@ def predict(options: argparse.Namespace) -> int:
 
     config = _config(options)
     given = {o.partition("=")[0].lstrip("+") for o in options.overrides}
-    place = {c: getattr(config, c) for c in ("params", "tokens", "flops") if c in given}
+    place = _place(options, config)
     if config.file and isinstance(load_fit(config.file), CurveFit):
         return _predict_curve(options, config, load_fit(config.file))
     if not place and config.file:
@@ -589,6 +607,12 @@ def _queue(store: Any, names: list[str]) -> dict[str, list[Any]]:
         print(error, file=sys.stderr)
         return {}
     return {name: found.get(str(folder.resolve()), []) for name, folder in submitted.items()}
+
+
+def _place(options: argparse.Namespace, config: Any) -> dict[str, float]:
+    """The run that was named on the command line: two of params, tokens and flops, or one."""
+    given = {o.partition("=")[0].lstrip("+") for o in options.overrides}
+    return {c: getattr(config, c) for c in ("params", "tokens", "flops") if c in given}
 
 
 def _where(asked: Any) -> str:

@@ -16,6 +16,21 @@ from proxytrain.fit.table import Runs, to_levels
 TURN = 0.01  # a loss that rises by more than this (relative) and four seed SDs has turned
 
 
+def once(runs: Runs) -> tuple[Runs, list[str]]:
+    """Each run once: rows that agree in every column are copies, and no repeat under another seed."""
+    columns = [*runs.numbers.values(), *runs.labels.values()]
+    number = np.stack([np.unique(c, return_inverse=True)[1].reshape(-1) for c in columns])
+    first = np.unique(number, axis=1, return_index=True)[1]
+    copy = ~np.isin(np.arange(len(runs)), first)
+    if not copy.any():
+        return runs, []
+    rows = ", ".join(map(str, np.sort(runs.row[copy])[:5])) + (", ..." if copy.sum() > 5 else "")
+    return runs.take(~copy), [
+        f"left out {int(copy.sum())} rows that repeat others in every column (rows {rows}): copies say nothing "
+        "about luck; runs under other seeds need a column init_seed or data_seed"
+    ]
+
+
 def asked_for(runs: Runs, schedule: str | None, group: str | None) -> tuple[Runs, list[str]]:
     """Mark the schedule and the group that are to be predicted (default: the most common), and say which they are.
 

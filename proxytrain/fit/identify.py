@@ -94,12 +94,26 @@ def what_is_missing(law: Law, runs: Runs) -> str | None:
     cells = len(np.unique(np.stack(places), axis=1).T)
     offsets = len(np.unique(runs.labels["schedule"])) - 1 if "schedule" in runs.asked else 0
     free = sum(levels if t.per else 1 for t in law.terms) + len(law.exponents) + offsets
+    together = _together(law, runs)
+    if together:
+        return together
     if cells < free + 1:
         return (
             f"{law.name} has {free} parameters and needs at least {free + 1} different (params, tokens), "
-            f"the table has {cells}; add {free + 1 - cells} more"
+            f"the table has {cells}; add {free + 1 - cells} more{_cells_to_add(law, runs, free + 1 - cells)}"
         )
-    return _together(law, runs)
+    return None
+
+
+def _cells_to_add(law: Law, runs: Runs, count: int) -> str:
+    """The cheapest runs that sizes and lengths of the table (and twice the longest) make, and that it does not have."""
+    if runs.only or not {"params", "tokens"} <= {*law.columns, law.per}:
+        return ""
+    n, d = to_levels(runs.params), to_levels(runs.tokens)
+    have = set(zip(n.tolist(), d.tolist()))
+    lengths = [*np.unique(d).tolist(), 2 * d.max()]
+    free = sorted((a * b, a, b) for a in np.unique(n).tolist() for b in lengths if (a, b) not in have)
+    return ", for example " + " and ".join(f"params={a:.4g} tokens={b:.4g}" for _, a, b in free[: min(count, 3)])
 
 
 def _too_few_values(law: Law, runs: Runs) -> str | None:
@@ -114,8 +128,18 @@ def _too_few_values(law: Law, runs: Runs) -> str | None:
             return (
                 f"{law.name} needs at least three values of {column}{where}, the table has {got}; "
                 f"add runs at {3 - len(have)} more value{'s' if len(have) < 2 else ''} of {column}"
+                + _values_to_add(column, have)
             )
     return None
+
+
+def _values_to_add(column: str, have: np.ndarray) -> str:
+    """Up to two values that continue the few there are, by a factor of four or their own."""
+    if not len(have):
+        return ""
+    step = max(2.0, have[-1] / have[0]) if len(have) > 1 else 4.0
+    more = [have[-1] * step] if len(have) > 1 else [have[0] / step, have[0] * step]
+    return f", for example {' and '.join(f'{column}={v:.3g}' for v in more)}"
 
 
 def _together(law: Law, runs: Runs) -> str | None:
@@ -128,8 +152,10 @@ def _together(law: Law, runs: Runs) -> str | None:
         x[groups == group] -= x[groups == group].mean(0)
     if np.linalg.svd(x, compute_uv=False)[-1] / np.sqrt(len(runs)) >= TOGETHER:
         return None
+    smallest = int(runs.compute.argmin())
+    n, d = runs.params[smallest], runs.tokens[smallest]
     return (
         f"{law.name} needs params and tokens to vary apart, and here one follows from the other "
-        f"({np.median(runs.tokens / runs.params):.3g} tokens a parameter); add runs at another ratio, or fit "
-        "law=power_in_flops along this one"
+        f"({np.median(runs.tokens / runs.params):.3g} tokens a parameter); add runs at another ratio, "
+        f"for example params={n:.4g} tokens={4 * d:.4g}, or fit law=power_in_flops along this one"
     )

@@ -254,7 +254,7 @@ LAWS: dict[str, Law] = {
 
 
 # what "auto" combines: laws that differ in structure, so that their errors differ; the others are there by name
-AUTO = ("chinchilla", "tied", "interaction", "kaplan", "params_at_tokens")
+AUTO = ("chinchilla", "tied", "interaction", "kaplan", "joined", "params_at_tokens")
 
 
 def get_law(name: str) -> Law:

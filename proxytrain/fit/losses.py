@@ -11,7 +11,7 @@ import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.backtest import assemble, fit_cuts, replay
-from proxytrain.fit.checks import asked_for, best_settings, left_out, refuse_unfit
+from proxytrain.fit.checks import asked_for, best_settings, left_out, once, refuse_unfit
 from proxytrain.fit.frontier import one_variable
 from proxytrain.fit.identify import usable, what_is_missing
 from proxytrain.fit.laws import AUTO, LAWS, get_law
@@ -74,7 +74,9 @@ def fit_losses(
         get_law(law)
     read = read_runs(table, columns)
     names = [law] if law != "auto" else [f"power_in_{read.only}"] if read.only else list(AUTO)
-    runs, warnings = asked_for(read, schedule, group)
+    runs, warnings = once(read)
+    runs, more = asked_for(runs, schedule, group)
+    warnings += more
     runs, more = best_settings(runs)
     warnings += more
     if LAWS[names[0]].single:
@@ -115,7 +117,7 @@ def fit_losses(
     if target is not None:
         if not isinstance(target, Mapping) or not set(target) <= set(SCALE):
             raise RequestError(f"target={target!r}: must be a mapping of params and tokens")
-        fit = replace(fit, prediction=fit.predict(**target))
+        fit = fit.aimed(**target)
     return fit
 
 
@@ -136,7 +138,9 @@ def _identified(names: list[str], runs: Runs) -> list[Any]:
     missing = {name: what_is_missing(LAWS[name], runs) for name in names}
     laws = [LAWS[name] for name in names if missing[name] is None]
     if not laws:
-        raise Refusal("; ".join(f"{runs.source}: {m}" for m in missing.values() if m))
+        first = next(iter(missing.values()))
+        others = f"; nor do these runs identify {', '.join(names[1:])}" if len(names) > 1 else ""
+        raise Refusal(f"{runs.source}: {first}{others}")
     return laws
 
 
@@ -147,7 +151,8 @@ def _used(fit: Fit, runs: Runs) -> dict[str, list[float]]:
     fitted = np.exp(member.bound.form.value(member.theta, member.bound.design(used.columns)))
     table: dict[str, Any] = {
         "row": used.row,
-        **({runs.only: used.columns[runs.only]} if runs.only else {"params": used.params, "tokens": used.tokens}),
+        **{c: used.columns[c] for c in ([runs.only] if runs.only else ["params", "tokens"])},
+        **{c: used.numbers[c] for c in ("unique_tokens",) if c in used.numbers},
         "loss": used.loss,
         "fitted": fitted,
         "residual": np.log(used.loss / fitted),

@@ -21,8 +21,10 @@ from proxytrain.fit.noise import ASSUMED, Noise, estimate_noise, from_repeats, m
 from proxytrain.fit.options import FitConfig
 from proxytrain.fit.table import Runs
 
-# error of an extrapolated loss for each e-fold of gap, in published tables; counts until the backtest speaks
-PRIOR_ERROR = 0.006
+# Constants of the interval; `scripts/choose_laws.py` scores others on simulated tables. None is chosen on a real one.
+PRIOR_ERROR = 0.006  # error of an extrapolated log loss for each e-fold of gap; counts until the backtest speaks
+OWN_CUTS = 2.0  # cuts that the spread as it is counts for, where held-out errors scale it
+TIGHTEST, WIDEST = 0.7, 2.0  # how far they may scale it
 STEPS = 8  # points of the way to a new run at which a law must not rise
 SAME = 1e-6  # starts that end within this relative distance of the best objective have reached it
 
@@ -204,14 +206,20 @@ class Predictor:
         with np.errstate(over="ignore"):  # of a law that explodes; the caller refuses
             return np.exp(view.centre), np.exp(view.centre - down), np.exp(view.centre + up), view.spread
 
-    def outlook(self, columns: Mapping[str, np.ndarray]) -> Outlook:
-        """Centre and kinds of uncertainty at new runs, before the backtest is asked."""
-        centres = np.array([m.log_loss(columns) for m in self.members])  # (members, n)
+    def centre(self, columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Expected log loss (n,), NaN where no law knows; that of each law (members, n); their weights."""
+        centres = np.array([m.log_loss(columns) for m in self.members])
         sound = np.isfinite(centres)
         weight = np.array(self.weights)[:, None] * sound
         with np.errstate(invalid="ignore", divide="ignore"):
             weight = weight / weight.sum(0)
         centre = np.where(sound, weight * centres, 0.0).sum(0) + np.where(sound.any(0), 0.0, np.nan)
+        return centre, centres, weight
+
+    def outlook(self, columns: Mapping[str, np.ndarray]) -> Outlook:
+        """Centre and kinds of uncertainty at new runs, before the backtest is asked."""
+        centre, centres, weight = self.centre(columns)
+        sound = np.isfinite(centres)
         draws = sum(
             np.where(s, w * m.log_loss_draws(columns), 0.0) for s, w, m in zip(sound, weight, self.members)
         )  # (B, n)
@@ -231,13 +239,13 @@ class Predictor:
     def calibration(self) -> float:
         """By how much the spread was too small (or large) for the errors held out.
 
-        Each cut counts alike, and the spread as it is for two more: errors within a cut are one piece of luck.
+        Each cut counts alike, and the spread as it is for `OWN_CUTS` more: errors within a cut are one piece of luck.
         """
         cuts: dict[str, list[float]] = {}
         for held in self.evidence:
             cuts.setdefault(held.cut, []).append(min((held.error / held.spread) ** 2, 25.0))
-        ratio = (2.0 + sum(np.mean(v) for v in cuts.values())) / (2.0 + len(cuts))
-        return float(np.clip(np.sqrt(ratio), 0.7, 2.0))
+        ratio = (OWN_CUTS + sum(np.mean(v) for v in cuts.values())) / (OWN_CUTS + len(cuts))
+        return float(np.clip(np.sqrt(ratio), TIGHTEST, WIDEST))
 
     def floor(self, reach: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Half-width (n,) in log loss at 90% below which the backtest forbids to go.

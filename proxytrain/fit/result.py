@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -209,6 +209,10 @@ class Fit:
             raise RequestError(f"{missing}: give params and tokens, or one of them and flops")
         return size_and_length(given)
 
+    def aimed(self, **target: float) -> Fit:
+        """This fit with the prediction of one run, as `predict` takes it: `prediction`, and `data["target"]`."""
+        return replace(self, prediction=self.predict(**target), data={**self.data, "target": target})
+
     @property
     def farthest(self) -> float:
         """Log of the largest gap that is predicted: three times the largest log-gap of the backtest."""
@@ -287,20 +291,29 @@ class Fit:
             if values.max() > 1.5 * most and all(_vanished(m, column) for m in self.members):
                 raise Refusal(
                     f"the fit shows no fall of the loss with {column}, so it cannot predict "
-                    f"{column}={values.max():.4g}; add runs at more values of {column}"
+                    f"{column}={values.max():.4g}; add runs at more values of {column}, such as {column}={4 * most:.3g}"
                 )
         if reach[far] <= self.farthest or reach[far] < 0.05:
             return ""
         gap = float(np.exp(reach[far]))
         tested = f"the backtest reached a gap of {np.exp(seen):.3g}x" if seen else "nothing could be backtested"
         if not self.config.allow_extrapolation:
-            need = float(np.exp(reach[far] / LIMIT))
             raise Refusal(
                 f"{where} is a gap of {gap:.3g}x beyond the runs, but {tested}: up to {np.exp(self.farthest):.3g}x "
-                f"is predicted; add runs, so that the largest {need:.3g}x can be held out and predicted from the rest, "
-                "or set allow_extrapolation=true (fit.allow_extrapolation=true on the command line)"
+                f"is predicted; add a run as large as {self._towards(params[far], tokens[far], reach[far])}, which the "
+                "backtest then predicts from the rest, or set allow_extrapolation=true "
+                "(fit.allow_extrapolation=true on the command line)"
             )
         return f"EXTRAPOLATION: a gap of {gap:.3g}x, and {tested}; the interval is a guess"
+
+    def _towards(self, params: float, tokens: float, reach: float) -> str:
+        """The smallest run on the way to a target that brings it within the limit, held out or not."""
+        seen, most = self.farthest / LIMIT, self.predictor.range
+        share = min(reach - LIMIT * seen, reach / (1 + LIMIT)) / reach * 1.02
+        n, d = (m * max(v / m, 1.0) ** share for m, v in ((most.params, params), (most.tokens, tokens)))
+        if self.data["only"] == "flops":
+            n = most.compute / 6 * (6 * params / most.compute) ** share
+        return self._name(n, d)
 
     def summary(self) -> list[str]:
         """Short lines for people: laws with numbers, what is not identified, noise, backtest, warnings."""

@@ -208,7 +208,10 @@ def _load_file(path: Path) -> dict[str, Any]:
         raise RequestError(f"{path}: is empty") from None
     except (OSError, ValueError, UnicodeDecodeError) as error:  # pandas' and pyarrow's own errors are ValueErrors
         raise RequestError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
-    return {str(c): frame[c].to_numpy() for c in frame.columns}
+    names = [str(c) for c in frame.columns]
+    if len(names) == 1 and any(mark in names[0] for mark in ";\t"):
+        raise RequestError(f"{path}: its first line is {names[0]!r}: columns must be separated by commas")
+    return {name: frame[c].to_numpy() for name, c in zip(names, frame.columns)}
 
 
 def _numbers(values: Any, column: str, source: str) -> np.ndarray:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from proxytrain.fit import Fit
     from proxytrain.sweep import Request
 
-__all__ = ["write"]
+__all__ = ["write", "write_table"]
 
 
 def write(asked: Request, path: Path) -> Path:
@@ -30,3 +31,10 @@ def write(asked: Request, path: Path) -> Path:
 
     write_text(path, render(collect(asked)))
     return path
+
+
+def write_table(fit: Fit, path: Path) -> list[Path]:
+    """Write the page of a table's fit and its predictions as CSV beside the fit.json at `path`; returns both paths."""
+    from proxytrain.report.table import write_table as write
+
+    return write(fit, path)

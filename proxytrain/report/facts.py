@@ -68,10 +68,9 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """All that the page and its figures read."""
+class Shown:
+    """What the figures of the answer read: runs, their fit, and the target."""
 
-    asked: sweep.Request
     rows: list[Row]
     lines: list[Line]
     target: Row | None
@@ -79,9 +78,6 @@ class Facts:
     prediction: Prediction | None
     used: list[Row]  # the runs that were fitted, in the order of `fit.runs`
     truth: Row | None  # the target, once trained
-    costs: dict[str, Any]
-    seconds: float  # of one worker, all segments of the sweep
-    missing: list[tuple[str, str]] = field(default_factory=list)  # what, why
 
     @property
     def done(self) -> list[Row]:
@@ -96,6 +92,34 @@ class Facts:
             return self.target.schedule
         names = [r.schedule for r in self.rows]
         return max(dict.fromkeys(names), key=names.count)
+
+    @property
+    def counted(self) -> str:
+        """What N counts, after the word "parameters"."""
+        return ", as the table counts them"
+
+    @property
+    def total(self) -> bool:
+        """Whether N counts the embedding and the readout too."""
+        return False
+
+
+@dataclass(frozen=True)
+class Facts(Shown):
+    """All that the page of a sweep and its figures read."""
+
+    asked: sweep.Request
+    costs: dict[str, Any]
+    seconds: float  # of one worker, all segments of the sweep
+    missing: list[tuple[str, str]] = field(default_factory=list)  # what, why
+
+    @property
+    def counted(self) -> str:
+        return "" if self.total else " without embedding and readout"
+
+    @property
+    def total(self) -> bool:
+        return dict(self.asked.config.fit.columns or {}).get("params") == "params_total"
 
 
 def collect(asked: sweep.Request) -> Facts:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxytrain.report import ink
-from proxytrain.report.facts import Facts, Row
+from proxytrain.report.facts import Facts, Row, Shown
 
 MOST_COLOURS = 12
 
@@ -31,12 +31,12 @@ class Picture:
 class View:
     """The facts, and the colours and names of model sizes."""
 
-    facts: Facts
+    facts: Shown
     sizes: tuple[int, ...]  # N of the grid, ascending
     palette: ink.Palette
 
     @classmethod
-    def of(cls, facts: Facts) -> View:
+    def of(cls, facts: Shown) -> View:
         sizes = tuple(sorted({r.params for r in facts.rows}))
         return cls(facts, sizes, ink.palette(min(len(sizes), MOST_COLOURS)))
 
@@ -46,7 +46,7 @@ class View:
 
     def label(self, row: Row) -> str:
         """The size of a model in a word or two: what differs in the grid."""
-        if len({r.width for r in self.facts.rows if r.params == row.params}) > 1:
+        if not row.width or len({r.width for r in self.facts.rows if r.params == row.params}) > 1:
             return f"{ink.count(row.params)} params"
         if len({r.depth for r in self.facts.rows}) == 1:
             return f"width {row.width}"
@@ -66,11 +66,11 @@ class View:
 
 
 def pictures(facts: Facts) -> tuple[list[Picture], ink.Palette]:
-    """All figures that there is something to draw for, and the colours they use."""
+    """All figures of a sweep that there is something to draw for, and the colours they use."""
     from proxytrain.report import figures_fit, figures_training
 
-    view = View.of(facts)
-    makers = (
+    return _drawn(
+        facts,
         figures_training.curves,
         figures_fit.fit,
         figures_training.schedules,
@@ -80,4 +80,22 @@ def pictures(facts: Facts) -> tuple[list[Picture], ink.Palette]:
         figures_fit.backtest,
         figures_fit.seeds,
     )
+
+
+def pictures_of_table(shown: Shown) -> tuple[list[Picture], ink.Palette]:
+    """The same for the fit of a table, of whose runs only the ends are known."""
+    from proxytrain.report import figures_fit
+
+    single = shown.fit is not None and shown.fit.data["only"]
+    return _drawn(
+        shown,
+        *([figures_fit.line] if single else [figures_fit.fit, figures_fit.compute]),
+        figures_fit.residuals,
+        figures_fit.backtest,
+        figures_fit.coverage,
+    )
+
+
+def _drawn(facts: Shown, *makers: Callable[[View], Picture | None]) -> tuple[list[Picture], ink.Palette]:
+    view = View.of(facts)
     return [p for p in (make(view) for make in makers) if p], view.palette

@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 
 from proxytrain.errors import Refusal
+from proxytrain.fit import Fit
 from proxytrain.report import ink
 from proxytrain.report.facts import Row
-from proxytrain.report.figures import Picture, View
+from proxytrain.report.figures import MOST_COLOURS, Picture, View
 from proxytrain.report.figures_training import _top_label
 
 LENGTHS = 8  # lines of the law at most
 HELD = 300  # bars of the backtest at most
+FEW_HELD = 8  # with fewer there is no curve of coverage
 MUTED, INK, ACCENT, MISS = (ink.COLOURS[n][0] for n in ("muted", "ink", "accent", "miss"))
 
 
@@ -51,26 +53,25 @@ def fit(view: View) -> Picture | None:
             elif here:
                 tip = max(here, key=lambda r: r.params)
                 ends.append((n_of[tip.id], tip.final, f"{ink.count(length)} tokens"))
-        for row in main:
-            filled = row.id in used or not facts.fit
-            ax.plot(
-                n_of[row.id],
-                row.loss,
-                "o",
-                ms=5.2,
-                color=view.colour(row) if filled else "none",
-                mec=view.colour(row),
-                mew=0 if filled else 1,
-                alpha=0.9,
-                zorder=4,
-            )
+        filled = [row.id in used or not facts.fit for row in main]
+        colours = [view.colour(row) for row in main]
+        ax.scatter(
+            [n_of[row.id] for row in main],
+            [row.final for row in main],
+            s=27,
+            c=[c if full else "none" for c, full in zip(colours, filled)],
+            edgecolors=colours,
+            linewidths=[0 if full else 1 for full in filled],
+            alpha=0.9,
+            zorder=4,
+        )
         if facts.target and target_n:
             seen += _target(view, ax, target_n, left=True)
         ink.log_axis(ax.xaxis, low_n / np.exp(0.04 * span), right, ink.count, 7 if size == "wide" else 5)
         seen = ink.sane(seen)
         height = np.log(max(seen) / min(seen)) or 0.1
         ink.log_axis(ax.yaxis, min(seen) / np.exp(0.09 * height), max(seen) * np.exp(0.03 * height), ink.plain)
-        ax.set_xlabel("parameters" + ("" if _total(view) else " without embedding and readout"))
+        ax.set_xlabel("parameters" + facts.counted)
         _top_label(ax, "final loss, nats a token")
         _at_ends(ax, ends)
 
@@ -96,6 +97,56 @@ def fit(view: View) -> Picture | None:
     return Picture("fit", heading, read, caption.strip(), alt, view.draw("fit", alt, ("wide", "phone"), paint))
 
 
+def line(view: View) -> Picture | None:
+    """Loss against the one variable of a table, with the law, its interval, and the target."""
+    facts = view.facts
+    if not facts.fit:
+        return None
+    fit, only = facts.fit, str(facts.fit.data["only"])
+    seen, loss = np.array(fit.runs[only]), np.array(fit.runs["loss"])
+    goal = fit.data.get("target", {}).get(only)
+
+    def place(x: np.ndarray) -> dict[str, Any]:
+        return {only: x}
+
+    most = max(float(goal or 0), float(seen.max()) * min(float(np.exp(fit.farthest)), 30.0))
+
+    def paint(axes: list[Any], size: str) -> None:
+        (ax,) = axes
+        ax.figure.subplots_adjust(left=0.06 if size == "wide" else 0.11, right=0.985, top=0.93, bottom=0.115)
+        losses = [loss.min(), loss.max()]
+        for stop in (most, float(seen.max())):
+            x = np.geomspace(seen.min(), stop, 80)
+            try:
+                p = fit.predict(**place(x))
+            except Refusal:
+                continue
+            ax.fill_between(x, p.low, p.high, color=MUTED, alpha=0.13, lw=0, zorder=1)
+            ax.plot(x, p.loss, color=MUTED, lw=1.2, zorder=2)
+            losses += [p.low.min(), p.high.max()]
+            break
+        ax.scatter(seen, loss, s=27, color=INK, linewidths=0, alpha=0.9, zorder=4)
+        if goal:
+            losses += _target(view, ax, goal, left=True)
+        form = ink.power_of_ten if only == "flops" else ink.count
+        ink.log_axis(ax.xaxis, seen.min() / 1.1, most * 1.1, form, 7 if size == "wide" else 5)
+        span = np.log(max(losses) / min(losses)) or 0.1
+        ink.log_axis(ax.yaxis, min(losses) / np.exp(0.09 * span), max(losses) * np.exp(0.03 * span), ink.plain)
+        ax.set_xlabel(only)
+        _top_label(ax, "final loss, nats a token")
+
+    alt = f"Final loss against {only} of {len(seen)} runs, with the fitted law."
+    return Picture(
+        "fit",
+        f"Final loss against {only}",
+        "Dots on their line mean that the law holds inside the table.",
+        f"Dots: runs. Line: what the fit expects; band: {fit.config.level:.0%} intervals of one new run."
+        + (" Diamond with bar: the prediction." if facts.prediction else ""),
+        alt,
+        view.draw("fit", alt, ("wide", "phone"), paint),
+    )
+
+
 def compute(view: View) -> Picture | None:
     """Loss against training FLOPs: the way of each run, its end, and the target."""
     facts = view.facts
@@ -117,12 +168,17 @@ def compute(view: View) -> Picture | None:
         cells: dict[int, dict[float, list[float]]] = {}
         for r in main:
             cells.setdefault(r.params, {}).setdefault(r.flops, []).append(r.final)
-            ax.plot(r.flops, r.loss, "o", ms=4.2, color=view.colour(r), mec="none", zorder=4)
-        for params, cell in cells.items():
+        dots = [r.flops for r in main], [r.final for r in main]
+        ax.scatter(*dots, s=18, c=[view.colour(r) for r in main], linewidths=0, zorder=4)
+        for params, cell in cells.items() if len(cells) <= MOST_COLOURS else ():
             colour = view.colour(next(r for r in main if r.params == params))
             ends = sorted(cell)
             ax.plot(ends, [float(np.mean(cell[f])) for f in ends], color=colour, lw=1.2, zorder=3)
         right = max(r.flops for r in main)
+        best = frontier(facts.fit, low * 2.5, max(right, facts.target.flops if facts.target else right))
+        if best is not None:
+            ax.plot(best[0], best[1], color=INK, lw=1.4, ls=(0, (4, 2)), zorder=3.5)
+            seen += [best[1].min()]
         if facts.target:
             seen += _target(view, ax, facts.target.flops, left=True, short=True)
             if facts.prediction or facts.truth:
@@ -140,8 +196,11 @@ def compute(view: View) -> Picture | None:
         "compute",
         "Loss against compute",
         "The lower left edge of all lines is the best that this grid buys with a given compute.",
-        "Pale: training loss on the way. Strong: final losses of one size at all its lengths, mean over seeds. "
-        "Colours as above" + (", the target in red." if facts.target else "."),
+        ("Pale: training loss on the way. Strong: final" if facts.lines else "Final")
+        + " losses of one size at all its lengths, mean over seeds. "
+        + ("Dashed: the best that the fit expects of any size at this compute (6 N D). " if facts.fit else "")
+        + "Colours as above"
+        + (", the target in red." if facts.target else "."),
         alt,
         view.draw("compute", alt, ("half",), paint),
     )
@@ -154,24 +213,26 @@ def residuals(view: View) -> Picture | None:
         return None
     off = 100 * np.expm1(np.array(facts.fit.runs["residual"], dtype=float))
     luck = 100 * facts.fit.noise.run
-    n_of = _counted(view)
+    n_of, only = _counted(view), facts.fit.data["only"]
 
     def paint(axes: list[Any], size: str) -> None:
         axes[0].figure.subplots_adjust(left=0.115, right=0.97, top=0.9, bottom=0.155, wspace=0.1)
         top = max(float(np.abs(off).max()), luck) * 1.15
         xs = [[n_of[r.id] for r in facts.used], [float(r.tokens) for r in facts.used]]
-        for ax, x, words in zip(axes, xs, ("parameters", "tokens")):
-            ticks = sorted(set(x)) if words == "tokens" else ()
+        if only:
+            xs = [list(facts.fit.runs[only])] if facts.fit else []
+        for ax, x, words in zip(axes, xs, (only,) if only else ("parameters", "tokens")):
+            ticks = sorted(set(x)) if words == "tokens" and len(set(x)) <= LENGTHS else ()
             ax.axhspan(-luck, luck, color=MUTED, alpha=0.14, lw=0)
             ax.axhline(0, color=MUTED, lw=0.8)
-            for row, value, y in zip(facts.used, x, off):
-                ax.plot(value, y, "o", ms=4.6, color=view.colour(row), mec="none", alpha=0.85)
+            ax.scatter(x, off, s=21, c=[view.colour(row) for row in facts.used], linewidths=0, alpha=0.85)
             room = (max(x) / min(x)) ** 0.08 * 1.02
             ink.log_axis(ax.xaxis, min(x) / room, max(x) * room, ink.count, 4, ticks)
             ax.set_ylim(-top, top)
             ax.set_xlabel(words)
         _percent(axes[0])
-        axes[1].tick_params(labelleft=False)
+        for ax in axes[1:]:
+            ax.tick_params(labelleft=False)
         _top_label(axes[0], "run minus law")
 
     rms = float(np.sqrt(np.mean(off**2)))
@@ -184,7 +245,7 @@ def residuals(view: View) -> Picture | None:
         f"Final loss over what {law} expects, minus one; root mean square {rms:.2g}%. "
         f"Band: the seed noise of one run, ±{luck:.2g}% (one standard deviation).",
         alt,
-        view.draw("residuals", alt, ("half",), paint, panels=2),
+        view.draw("residuals", alt, ("half",), paint, panels=1 if only else 2),
     )
 
 
@@ -270,6 +331,62 @@ def backtest(view: View) -> Picture | None:
     )
 
 
+def coverage(view: View) -> Picture | None:
+    """How many held-out runs lay inside intervals of each level."""
+    from scipy.stats import norm
+
+    fit = view.facts.fit
+    rows = fit.backtest if fit else []
+    if not fit or len(rows) < FEW_HELD:
+        return None
+    # a run at the edge of its interval of the fit's level lies at the normal quantile of that level
+    off = []
+    for r in rows:
+        edge = r["high"] if r["loss"] > r["prediction"] else r["low"]
+        off.append(np.log(r["loss"] / r["prediction"]) / np.log(edge / r["prediction"]))
+    level = np.linspace(0.02, 0.98, 49)
+    reach = norm.ppf(0.5 + level / 2) / norm.ppf(0.5 + fit.config.level / 2)
+    inside = (np.array(off)[:, None] <= reach).mean(0)
+    own = float((np.array(off) <= 1).mean())
+
+    def paint(axes: list[Any], size: str) -> None:
+        (ax,) = axes
+        ax.figure.subplots_adjust(left=0.115, right=0.97, top=0.9, bottom=0.155)
+        ax.plot([0, 100], [0, 100], color=MUTED, lw=0.9)
+        ax.plot(100 * level, 100 * inside, color=INK, lw=1.6)
+        ax.plot(100 * fit.config.level, 100 * own, "o", ms=6, color=ACCENT, mec="none", zorder=4)
+        ax.set_xlim(0, 100)
+        ax.set_ylim(0, 102)
+        ax.set_xlabel("level of the interval, %")
+        _top_label(ax, "held-out runs inside, %")
+
+    alt = f"{own:.0%} of {len(rows)} held-out runs lie inside their {fit.config.level:.0%} interval."
+    return Picture(
+        "coverage",
+        "Coverage",
+        "Above the grey line intervals were wider than needed, below it too narrow.",
+        f"{alt} Other levels by the normal distribution. Runs held out together share their luck, so few dozen runs "
+        "say little about the second digit.",
+        alt,
+        view.draw("coverage", alt, ("half",), paint),
+    )
+
+
+def frontier(fit: Fit | None, low: float, high: float) -> tuple[np.ndarray, np.ndarray] | None:
+    """FLOPs (n,) and the least loss (n,) that the fit expects of any size; None where it does not say."""
+    if fit is None:
+        return None
+    flops = np.geomspace(low, high, 40)
+    ratio = np.geomspace(0.1, 1e4, 120)
+    params = np.sqrt(flops[:, None] / 6 / ratio)
+    columns = {"params": params.ravel(), "tokens": (params * ratio).ravel(), "flops": np.repeat(flops, len(ratio))}
+    loss = np.exp(fit.predictor.centre(columns | {"unique_tokens": columns["tokens"]})[0])
+    loss = np.where(np.isfinite(loss), loss, np.inf).reshape(params.shape)
+    best = loss.argmin(1)
+    known = np.isfinite(loss.min(1)) & (best > 0) & (best < len(ratio) - 1)
+    return (flops[known], loss.min(1)[known]) if known.sum() > 1 else None
+
+
 def seeds(view: View) -> Picture | None:
     """Runs that differ in their seeds only: how far they lie from their mean."""
     cells: dict[tuple, list[Row]] = {}
@@ -322,16 +439,12 @@ def seeds(view: View) -> Picture | None:
 
 def _counted(view: View) -> dict[str, float]:
     """N of each run as the fit counts it; the target's under "target"."""
-    total = _total(view)
+    total = view.facts.total
     out = {r.id: float(r.params_total if total else r.params) for r in view.facts.rows}
     if view.facts.target:
         t = view.facts.target
         out["target"] = float(t.params_total if total else t.params)
     return out
-
-
-def _total(view: View) -> bool:
-    return dict(view.facts.asked.config.fit.columns or {}).get("params") == "params_total"
 
 
 def _lengths(main: list[Row], target: Row | None) -> list[int]:
@@ -340,6 +453,8 @@ def _lengths(main: list[Row], target: Row | None) -> list[int]:
     for r in main:
         sizes.setdefault(r.tokens, set()).add(r.params)
     found = sorted(t for t, n in sizes.items() if len(n) > 1)
+    if not found:  # a scatter: a few of its lengths
+        found = np.quantile(list(sizes), [0.05, 0.35, 0.65, 0.95], method="nearest").tolist()
     if len(found) > LENGTHS:
         found = [found[i] for i in np.unique(np.linspace(0, len(found) - 1, LENGTHS).astype(int))]
     return sorted({*found, *([target.tokens] if target else [])})

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from proxytrain.report import ink
-from proxytrain.report.facts import Line, Row
+from proxytrain.report.facts import Facts, Line, Row
 from proxytrain.report.figures import Picture, View
+from proxytrain.runs import Run
 from proxytrain.schedule import learning_rates
 
 SHOWN = 0.015  # curves start at this share of the longest run
@@ -135,7 +136,7 @@ def by_schedule(view: View) -> Picture | None:
 
 def schedules(view: View) -> Picture | None:
     """Learning rate against tokens, each schedule and length once."""
-    distinct = {(r.schedule, r.phases): r for r in view.facts.asked.runs}
+    distinct = {(r.schedule, r.phases): r for r in _asked(view)}
     runs = sorted(distinct.values(), key=lambda r: (r.schedule, r.tokens, r.lr))
     if not runs:
         return None
@@ -189,7 +190,7 @@ def schedules(view: View) -> Picture | None:
 
 def _hues(view: View) -> dict[str, str]:
     """Colour of each schedule: the main one in ink, the others by hue."""
-    found = {r.schedule for r in view.facts.rows} | {r.schedule for r in view.facts.asked.runs}
+    found = {r.schedule for r in view.facts.rows} | {r.schedule for r in _asked(view)}
     names = sorted(found - {view.facts.schedule})
     return {view.facts.schedule: INK} | {n: ink.HUES[i % len(ink.HUES)][0] for i, n in enumerate(names)}
 
@@ -233,3 +234,9 @@ def _top_label(ax: Any, text: str) -> None:
         fontsize=ink.SMALL,
         va="bottom",
     )
+
+
+def _asked(view: View) -> list[Run]:
+    """The runs of the sweep that the page is about."""
+    assert isinstance(view.facts, Facts)
+    return list(view.facts.asked.runs)

@@ -211,7 +211,8 @@ def log_ticks(low: float, high: float, most: int) -> list[float]:
     from matplotlib.ticker import MaxNLocator
 
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-    best: list[float] = []
+    powers = [t for t in (float(f"1e{d}") for d in decades) if low <= t <= high * 1.0001]
+    best: list[float] = powers[:: max(1, int(np.ceil(len(powers) / most)))]  # of many decades, every second or third
     for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
         ticks = [float(f"{s}e{d}") for d in decades for s in steps if low <= float(f"{s}e{d}") <= high * 1.0001]
         if len(ticks) <= most and len(ticks) > len(best):

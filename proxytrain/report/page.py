@@ -33,11 +33,17 @@ COLUMNS = (
 
 
 def render(facts: Facts) -> str:
-    """The whole page."""
+    """The whole page of a sweep."""
     drawn, palette = pictures(facts)
+    parts = [_answer(facts), _figures(facts, drawn), _table(facts), _missing(facts), _reproduce(facts)]
+    return document(facts.asked.name, "proxytrain report", palette, parts)
+
+
+def document(title: str, kind: str, palette: ink.Palette, parts: list[str]) -> str:
+    """One HTML file with its style inside."""
     light, dark = palette.css()
     style = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
-    name = escape(facts.asked.name)
+    name = escape(title)
     return "\n".join(
         [
             "<!DOCTYPE html>",
@@ -52,13 +58,9 @@ def render(facts: Facts) -> str:
             f"{style}</style>",
             "</head>",
             "<body>",
-            f'<header><p class="kind">proxytrain report</p><h1>{name}</h1></header>',
+            f'<header><p class="kind">{kind}</p><h1>{name}</h1></header>',
             "<main>",
-            _answer(facts),
-            _figures(facts, drawn),
-            _table(facts),
-            _missing(facts),
-            _reproduce(facts),
+            *parts,
             "</main>",
             "</body>",
             "</html>",
@@ -77,31 +79,31 @@ def _answer(facts: Facts) -> str:
         )
     unsafe = words.warnings(facts)
     if p and p.note:
-        parts.append(_boxes(unsafe[:1]))
+        parts.append(boxes(unsafe[:1]))
         unsafe = unsafe[1:]
     parts.append(f'<p class="lead">{escape(words.answer(facts))}</p>')
     after = words.after(facts)
     if after:
         parts.append(f'<p class="truth">{escape(after)}</p>')
-    parts.append(_boxes(unsafe))
-    parts.append(_boxes(words.notes(facts), "notes"))
+    parts.append(boxes(unsafe))
+    parts.append(boxes(words.notes(facts), "notes"))
     rows = "".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in words.grounds(facts))
     parts.append(f"<dl>{rows}</dl></section>")
     return "\n".join(part for part in parts if part)
 
 
-def _boxes(texts: Iterable[str], kind: str = "warnings") -> str:
+def boxes(texts: Iterable[str], kind: str = "warnings") -> str:
     items = "".join(f"<li>{escape(t)}</li>" for t in texts)
     return f'<ul class="{kind}" aria-label="{kind.capitalize()}">{items}</ul>' if items else ""
 
 
 def _figures(facts: Facts, drawn: list[Picture]) -> str:
-    body = "\n".join(_figure(p) for p in drawn)
+    body = "\n".join(figure(p) for p in drawn)
     empty = "" if facts.lines else "<p>No run is finished yet: the figures of losses come with the first.</p>\n"
     return f'{empty}<section id="figures" class="figures" aria-label="Figures">\n{body}\n</section>'
 
 
-def _figure(p: Picture) -> str:
+def figure(p: Picture) -> str:
     images = "".join(f'<div class="{size}">{image}</div>' for size, image in p.variants.items())
     kind = "half" if "half" in p.variants else "full"
     return (

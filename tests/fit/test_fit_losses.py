@@ -1,6 +1,7 @@
 """The public fit: predictions, files, refusals, honesty of the backtest."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -176,9 +177,14 @@ def test_intervals_hold_for_the_sweep_they_are_made_for_under_right_and_wrong_la
             ["three values of params"],
         ),
         (
+            {"params": [1e6, 2e6, 4e6] * 2, "tokens": [1e8] * 3 + [2e8] * 2 + [4e8]},
+            "interaction",
+            ["6 parameters", "at least 7", "add 1 more, for example params=1e+06 tokens=4e+08"],
+        ),
+        (
             {"params": [1e6, 2e6, 4e6], "tokens": [1e8, 2e8, 4e8]},
             "chinchilla",
-            ["5 parameters", "at least 6", "add 3 more"],
+            ["vary apart", "100", "for example params=1e+06 tokens=4e+08"],
         ),
         ({"params": [1e6], "tokens": [1e8]}, "auto", ["no trend to fit"]),
         (
@@ -194,6 +200,26 @@ def test_a_table_that_cannot_answer_is_refused_with_what_is_missing(table, law, 
         fit_losses({**table, "loss": chinchilla(table["params"], table["tokens"])}, law=law)
     for word in words:
         assert word in str(refusal.value)
+
+
+def test_copies_of_a_row_are_no_repeated_seeds(grid):
+    noisy = {**grid, "loss": grid["loss"] * np.exp(0.002 * np.random.default_rng(0).standard_normal(25))}
+    once = fit_losses(noisy, law="chinchilla", bootstraps=20)
+    twice = fit_losses({k: np.tile(v, 2) for k, v in noisy.items()}, law="chinchilla", bootstraps=20)
+    assert twice.params == once.params
+    assert twice.noise == once.noise
+    assert any("left out 25 rows that repeat others in every column" in w for w in twice.warnings)
+
+
+def test_the_run_that_a_refusal_asks_for_makes_the_target_predictable():
+    table = {c: v for c, v in sweep(2, truth)[0].items() if c in ("params", "tokens", "loss", "data_seed")}
+    fit = fit_losses(table, law="chinchilla", bootstraps=20)
+    target = {"params": fit.predictor.range.params * np.exp(fit.farthest) * 2, "tokens": fit.predictor.range.tokens}
+    with pytest.raises(Refusal, match="add a run as large as") as refusal:
+        fit.predict(**target)
+    n, d = (float(re.search(rf"as large as .*{c}=([0-9.e+]+)", str(refusal.value))[1]) for c in ("params", "tokens"))
+    more = {"params": n, "tokens": d, "loss": truth(n, d), "data_seed": 0}
+    fit_losses({k: np.append(v, more[k]) for k, v in table.items()}, law="chinchilla", bootstraps=20).predict(**target)
 
 
 def test_equal_losses_are_refused(grid):

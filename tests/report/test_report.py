@@ -250,5 +250,7 @@ def many(known: Facts, runs: int) -> Facts:
         lines.append(Line(row, *report_facts.thin(tokens, loss, most), evals, row.final + 60 * evals**-0.4, True))
         rows.append(row)
     assert known.fit
-    fitted = dataclasses.replace(known.fit, runs={"residual": (0.01 * rng.normal(size=runs)).tolist()})
+    columns = {c: [float(getattr(r, c)) for r in rows] for c in ("params", "tokens", "loss")}
+    residual = (0.01 * rng.normal(size=runs)).tolist()
+    fitted = dataclasses.replace(known.fit, runs={**columns, "residual": residual})
     return dataclasses.replace(known, rows=rows, lines=lines, fit=fitted, used=rows)
