@@ -234,6 +234,7 @@ def curves(asked: Request) -> list[Curve]:
                 tokens_per_step=float(result["recipe"]["batch_tokens"]),
                 val_step=np.array([updates]),
                 val_loss=np.array([result["final_loss"]]),
+                order=str(result["recipe"]["data_seed"]),
                 name=record["id"],
             )
         )

@@ -13,6 +13,7 @@ from curve_data import curve, losses, rates
 
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import Curve, CurveFit, fit_curves, load_fit
+from proxytrain.fit.curves.curve import quieted
 
 SIZES = (0.5, 1.0, 2.0)
 
@@ -234,3 +235,22 @@ def test_published_curves_of_two_sizes() -> None:
             c = runs[name]
             errors.append(np.abs(fit.predict(c.lr).loss[c.step - 1] - c.loss).mean())
     assert np.mean(errors) <= 0.0035
+
+
+def test_what_runs_of_one_order_share_is_taken_out() -> None:
+    """Batches of 5% luck, the same for all runs: with their order known, residuals are those of the runs' own noise."""
+    luck = np.exp(0.05 * np.random.default_rng(3).standard_normal(6001))
+
+    def shared(kind: str, order: str) -> Curve:
+        c = curve(kind, sd=0.002)
+        return dataclasses.replace(c, loss=c.loss * luck[c.step], order=order)
+
+    known, unknown = ([shared(k, order) for k in ("constant", "cosine", "two")] for order in ("seed 0", ""))
+    lr, truth = rates("wsd"), losses(rates("wsd"))
+    errors = [np.abs(fit_curves(c, law="progress").predict(lr).loss / truth - 1)[600:].mean() for c in (known, unknown)]
+    assert errors[0] < 2e-3
+    assert errors[0] < errors[1]
+    quiet = quieted(known)[0]
+    assert np.abs(np.log(quiet.loss / curve("constant", sd=0.002).loss)).std() < 0.02
+    alone = quieted([known[0]])[0]
+    assert (alone.loss == known[0].loss).all()

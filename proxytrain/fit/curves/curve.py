@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from proxytrain.errors import RequestError
 from proxytrain.fit.curves.history import History
 
 POINTS = 100  # observations a curve is reduced to
+WINDOW = 65  # rows of the moving average that a batch's luck is measured from
 BURN = 0.1  # share of a curve, by updates, that is not fitted at its start
 
 
@@ -33,6 +34,9 @@ class Curve:
         Tokens of an update; curves of a fit must agree where it is given.
     val_step, val_loss : (V,), optional
         Validation losses beside training losses: then the fit predicts validation, through their ratio.
+    order : str
+        Which order of the text the run read; runs of one order and batch size share the luck of each batch, and the
+        fit takes what they share out of their losses. Empty: not known.
     name : str
         Of the run, for messages.
 
@@ -49,6 +53,7 @@ class Curve:
     tokens_per_step: float | None = None
     val_step: np.ndarray | None = None
     val_loss: np.ndarray | None = None
+    order: str = ""
     name: str = "curve"
 
     def __post_init__(self) -> None:
@@ -92,12 +97,12 @@ class Curve:
 class Observed:
     """What a fit reads of a curve: block means of the loss, none of which spans a change of the rate.
 
-    `step`, `loss`, `rows` (losses behind each mean) are (m,).
+    `step`, `loss` and `error`, the standard error of log loss that the rows of a block show, are (m,).
     """
 
     step: np.ndarray
     loss: np.ndarray
-    rows: np.ndarray
+    error: np.ndarray
 
     @classmethod
     def of(cls, curve: Curve, own: int = 0, points: int = POINTS) -> Observed:
@@ -106,7 +111,7 @@ class Observed:
         keep = curve.step >= first
         step, loss = curve.step[keep], curve.loss[keep]
         if len(step) <= points:
-            return cls(step, loss, np.ones(len(step)))
+            return cls(step, loss, np.zeros(len(step)))
         share = curve.lr / curve.lr.max()
         way = np.cumsum(np.abs(np.diff(share, prepend=share[0])))
         block = np.floor((step - step[0]) / (step[-1] + 1 - step[0]) * points)
@@ -114,10 +119,46 @@ class Observed:
         start = np.flatnonzero(np.r_[True, np.diff(block) != 0])
         count = np.diff(np.r_[start, len(step)])
         mean = np.add.reduceat(step, start) / count
-        return cls(np.maximum(mean.round().astype(int), 1), np.add.reduceat(loss, start) / count, count.astype(float))
+        logs = np.log(loss)
+        turns = np.abs(np.diff(logs, 2))  # of three rows in a line: white noise has sqrt(6) of its SD
+        noise = float(np.sqrt(np.mean(np.minimum(turns, 4 * np.median(turns)) ** 2) / 6.0))
+        return cls(
+            np.maximum(mean.round().astype(int), 1), np.add.reduceat(loss, start) / count, noise / np.sqrt(count)
+        )
 
     def history(self, curve: Curve, scale: float) -> History:
         return History.of(curve.lr, self.step, scale)
+
+
+def quieted(curves: Sequence[Curve]) -> list[Curve]:
+    """Curves without the luck of single batches that runs of one order share; alone in its order, a curve is left.
+
+    That luck is the mean, over the runs, of how far a batch's log loss lies from the run's own moving average, and so
+    has no slow part: trends stay.
+    """
+    out = list(curves)
+    for key in {(c.order, c.tokens_per_step) for c in curves if c.order}:
+        group = [i for i, c in enumerate(curves) if (c.order, c.tokens_per_step) == key and len(c.step) > 2 * WINDOW]
+        longest = max((int(curves[i].step[-1]) for i in group), default=0)
+        total, count = np.zeros(longest + 1), np.zeros(longest + 1)
+        for i in group:
+            luck = _moves(curves[i].loss)
+            total[curves[i].step] += luck
+            count[curves[i].step] += 1
+        for i in group if len(group) > 1 else []:
+            c = curves[i]
+            mean = np.where(count[c.step] > 1, total[c.step] / np.maximum(count[c.step], 1), 0.0)
+            out[i] = replace(c, loss=c.loss * np.exp(-mean))
+    return out
+
+
+def _moves(loss: np.ndarray) -> np.ndarray:
+    """(M,) log loss less its centred moving average."""
+    logs = np.log(loss)
+    total = np.r_[0.0, np.cumsum(logs)]
+    at = np.arange(len(logs))
+    reach = np.minimum(np.minimum(at, len(logs) - 1 - at), WINDOW // 2)  # symmetric, so a slope is no move
+    return logs - (total[at + reach + 1] - total[at - reach]) / (2 * reach + 1)
 
 
 def own_from(curves: Sequence[Curve]) -> list[int]:

@@ -30,7 +30,7 @@ class Data:
 
     histories: tuple[History, ...]
     loss: tuple[np.ndarray, ...]
-    rows: tuple[np.ndarray, ...]
+    error: tuple[np.ndarray, ...]
     size: tuple[float, ...]
     sizes: int
     reference: float  # params; 1 where curves have none
@@ -45,7 +45,7 @@ class Data:
         return cls(
             histories,
             tuple(o.loss for o in observed),
-            tuple(o.rows for o in observed),
+            tuple(o.error for o in observed),
             tuple(np.log(params / reference).tolist()),
             len(np.unique(params)),
             reference,
@@ -144,13 +144,16 @@ def estimate(law: CurveLaw, data: Data) -> Estimate:
     y = np.log(np.concatenate(data.loss))
     starts = _starts(law, shapes, data)
     noise, together = NOISE, 1.0
-    best = min((_polish(law, names, shapes, data, y, start, noise, 2e-3, 15) for start in starts), key=lambda o: o.cost)
+    own = np.concatenate(data.error)
+    sigma = np.hypot(noise, own)
+    best = min((_polish(law, names, shapes, data, y, start, sigma, 2e-3, 15) for start in starts), key=lambda o: o.cost)
     for again in range(3):
-        found = _row_noise(_split(_residuals(law, names, best.x, data, y), data))
+        found = _row_noise(_split(_residuals(law, names, best.x, data, y), data), data.error)
         if again and abs(np.log(found[0] / noise) + np.log(found[1] / together) / 2) < 0.1:
             break
         noise, together = found
-        sigma, delta = noise * np.sqrt(together), max(HUBER * noise, LEAST)
+        sigma = np.hypot(noise * np.sqrt(together), own)
+        delta = max(HUBER * noise, LEAST)
         best = _polish(law, names, shapes, data, y, best.x, sigma, delta, 60)
     residuals = _split(_residuals(law, names, best.x, data, y), data)
     covariance, share = _covariance(best, shapes, data)
@@ -172,6 +175,7 @@ def profile(member: Estimate, data: Data, name: str, values: np.ndarray) -> np.n
     y = np.log(np.concatenate(data.loss))
     sigma, delta = member.noise * np.sqrt(member.together), max(HUBER * member.noise, LEAST)
     at = member.names.index(name)
+    sigma = np.sqrt(sigma**2 + np.concatenate(data.error) ** 2)
     rise = np.empty(len(values))
     for way in (np.argsort(values), np.argsort(-values)):  # outwards from the estimate, each from its neighbour
         start = member.theta
@@ -223,7 +227,7 @@ def _polish(law, names, shapes, data, y, start, sigma, delta, most, held=None): 
             value = np.concatenate([v for v, _ in parts])
             gradient = np.concatenate([g for _, g in parts]) / value[:, None]
             rows = np.r_[(np.log(value) - y) / sigma, (x[:k] - centre) / width]
-            kept[key] = rows, np.r_[gradient / sigma, np.eye(k, len(x)) / width[:, None]]
+            kept[key] = rows, np.r_[gradient / sigma[:, None], np.eye(k, len(x)) / width[:, None]]
         return kept[key]
 
     def huber(z: np.ndarray) -> np.ndarray:
@@ -239,7 +243,7 @@ def _polish(law, names, shapes, data, y, start, sigma, delta, most, held=None): 
     inside = np.clip(start, low + 1e-9, high - 1e-9)
     return least_squares(
         lambda x: both(x)[0], inside, lambda x: both(x)[1], (low, high), x_scale="jac", loss=huber,
-        f_scale=max(delta / sigma, 0.1), max_nfev=most, ftol=1e-7, xtol=1e-7,
+        f_scale=max(delta / float(np.median(sigma)), 0.1), max_nfev=most, ftol=1e-7, xtol=1e-7,
     )  # fmt: skip
 
 
@@ -252,14 +256,20 @@ def _split(rows: np.ndarray, data: Data) -> list[np.ndarray]:
     return np.split(rows, np.cumsum([len(x) for x in data.loss])[:-1])
 
 
-def _row_noise(residuals: Sequence[np.ndarray]) -> tuple[float, float]:
-    """SD of a row's residual, robust, and how many rows err together (integrated autocorrelation, pooled)."""
-    pooled = np.concatenate(residuals)
-    noise = max(1.4826 * float(np.median(np.abs(pooled))), LEAST)
-    tamed = [np.clip(r, -4 * noise, 4 * noise) for r in residuals]
-    together, square = 1.0, sum(float(r @ r) for r in tamed) + 1e-300
+def _row_noise(residuals: Sequence[np.ndarray], errors: Sequence[np.ndarray]) -> tuple[float, float]:
+    """SD of what the law misses in a row, robust, beyond its own error, and how many rows err together in that.
+
+    The latter is the integrated autocorrelation, pooled over curves, of residuals without their white part.
+    """
+    pooled, own = np.concatenate(residuals), np.concatenate(errors)
+    whole = 1.4826 * float(np.median(np.abs(pooled)))
+    noise = max(float(np.sqrt(max(whole**2 - np.median(own) ** 2, 0.0))), LEAST)
+    tamed = [np.clip(r, -4 * whole, 4 * whole) for r in residuals]
+    white = sum(float(e @ e) for e in errors)
+    square = max(sum(float(r @ r) for r in tamed) - white, len(pooled) * LEAST**2)
+    together = 1.0
     for lag in range(1, max(len(r) for r in residuals) // 2):
-        shared = sum(float(r[lag:] @ r[:-lag]) for r in tamed if len(r) > lag) / square
+        shared = min(sum(float(r[lag:] @ r[:-lag]) for r in tamed if len(r) > lag) / square, 1.0)
         if shared <= 0.05:
             break
         together += 2.0 * shared

@@ -12,7 +12,7 @@ import numpy as np
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.combine import combine
 from proxytrain.fit.curves.backtest import Cut, cuts, observed_after, schedules
-from proxytrain.fit.curves.curve import Curve, Observed, own_from
+from proxytrain.fit.curves.curve import Curve, Observed, own_from, quieted
 from proxytrain.fit.curves.estimate import Data, Estimate, estimate
 from proxytrain.fit.curves.jumps import jump
 from proxytrain.fit.curves.laws import AUTO, CURVE_LAWS, CurveLaw, get_curve_law
@@ -64,7 +64,7 @@ def fit_curves(
         from proxytrain.fit.curves.reading import read_curves
 
         curves, warnings = read_curves(curves)
-    curves = list(curves)
+    curves = quieted(list(curves))
     laws = [CURVE_LAWS[n] for n in AUTO] if law == "auto" else [get_curve_law(law)]
     if not (isinstance(level, float) and 0 < level < 1):
         raise RequestError(f"level={level!r}: must be a number between 0 and 1")

@@ -14,9 +14,9 @@ import numpy as np
 from proxytrain.fit.curves.curve import Curve
 
 RATIO = 1.25  # of one stretch: from update s to this many times s
-EXCESS = 0.025  # of log loss, beyond the earlier slope: less is no jump
+EXCESS = 0.05  # of log loss, beyond the earlier slope: less is no jump (copying learnt at once is .1 and more)
 SURE = 5.0  # standard errors
-FIRST = 2.0  # stretches start at so many warm-ups
+FIRST = 3.0  # stretches start at so many warm-ups
 
 
 @dataclass(frozen=True)
