@@ -114,7 +114,9 @@ def plan(asked: Request, *, runs: list[Run] | None = None, name: str | None = No
         if busy and not same:
             who = ", ".join(f"{host} pid {pid}" for pid, host in busy.items())
             raise RequestError(f"sweep.name={name}: other runs are being trained under it ({who}); choose another name")
-        fits = (old.train.memory, old.train.device) == (train.memory, train.device) or bool(busy)
+        device = machine(asked.config).device if isinstance(asked.config.launch, Slurm) else old.costs["device"]
+        made_for = (old.train.memory, old.train.device, old.costs["device"])
+        fits = made_for == (train.memory, train.device, device) or bool(busy)
         if same and (not missing(asked.store, [r.id for r in runs]) or (fits and _workable(old, asked.store))):
             if old.train != train:
                 old = dataclasses.replace(old, train=train)
@@ -145,7 +147,9 @@ def train(asked: Request, made: Plan, console: Console) -> int:
     if not missing(asked.store, made.runs):
         return 0
     if isinstance(asked.config.launch, Slurm):
-        raise RequestError("launch=slurm: `proxytrain submit` trains on the cluster; here it is launch=local")
+        raise RequestError(
+            "launch=slurm: `proxytrain submit` trains on the cluster; within a job, or here, it is launch=local"
+        )
     code = local.run(made, asked.store, machine(asked.config), asked.config.launch, console)
     return code or int(bool(missing(asked.store, made.runs)))
 

@@ -2,7 +2,7 @@
 # What is too slow for every change: the slow tests, and the quickstart from a fresh folder with its target trained.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-tests/slurm/install.sh
+tests/slurm/install.sh || echo "SLURM cannot be installed: its tests will say so" >&2
 OMP_NUM_THREADS=1 python -m pytest -m slow "$@"
 store=$(mktemp -d)
 trap 'rm -rf "$store"' EXIT

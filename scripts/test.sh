@@ -3,7 +3,7 @@
 # Arguments are passed on to pytest:  scripts/test.sh tests/fit -k chinchilla
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-tests/slurm/install.sh
+tests/slurm/install.sh || echo "SLURM cannot be installed: its tests will say so" >&2
 export OMP_NUM_THREADS=1
 if [ $# -eq 0 ]; then
   ruff check .

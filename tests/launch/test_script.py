@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +54,11 @@ def test_a_dry_run_prints_a_script_and_needs_no_slurm(say: Say, tmp_path: Path):
     assert subprocess.run(["/bin/bash", "-n"], input=script, text=True).returncode == 0
     assert not (tmp_path / "runs" / "sweeps" / "s" / "slurm").exists()
 
+    plan = tmp_path / "runs" / "sweeps" / "s" / "plan.json"
+    assert json.loads(plan.read_text())["costs"]["device"] == "cuda"
+
     script = say("submit", *SWEEP, "--dry-run", "launch.requeue=false", "launch.time=1")[1]
+    assert json.loads(plan.read_text())["costs"]["device"] == "cpu"
     assert "--no-requeue\n" in script
     assert "--signal=B:USR1@30\n" in script
 

@@ -33,8 +33,13 @@ HOSTILE = "a b'c\"d;$(touch pwned)`touch pwned`%j#&"
 def test_an_array_of_workers_trains_a_sweep_and_a_job_after_it_writes_the_page(cluster, tmp_path, corpora):
     home = tmp_path / HOSTILE
     sweep = workplace(home, corpora)
-    asked = [*SHORT, "launch=slurm", "launch.workers=2", "launch.max_parallel=2", "launch.time=5", "launch.finish=true"]
-    out = proxytrain("submit", *asked, 'launch.setup="export SEEN=setup; echo $SEEN"', cwd=home).stdout
+    mine = home / "my conf" / "experiment" / "mine.yaml"
+    mine.parent.mkdir(parents=True)
+    mine.write_text(
+        "# @package _global_\n# Mine.\nlaunch: {finish: true, time: 5, setup: 'export SEEN=setup; echo $SEEN'}\n"
+    )
+    asked = [*SHORT, "--config-dir", "my conf", "experiment=mine", "launch=slurm", "launch.workers=2"]
+    out = proxytrain("submit", *asked, cwd=home).stdout
     array = out.split("job ")[1].split(":")[0]
     assert (sweep / "plan.json").exists()
     until(empty(sweep), "the sweep")
