@@ -45,7 +45,7 @@ def compose(overrides: list[str], config_dir: str | None = None) -> Tree:
     if config_dir is not None:
         if not Path(config_dir).is_dir():
             raise RequestError(f"--config-dir {config_dir}: no such folder")
-        extra = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
+        extra = [f"hydra.searchpath=[{quoted(f'file://{Path(config_dir).resolve()}')}]"]
     outer = GlobalHydra.instance().hydra  # `train -m` composes within a job of Hydra's
     GlobalHydra.instance().clear()
     try:
