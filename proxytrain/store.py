@@ -109,10 +109,10 @@ class Store:
         return sorted(p.parent.name for p in folder.glob("*/plan.json")) if folder.is_dir() else []
 
     def segment(self, key: Key) -> Path:
-        return self.root / "segments" / _id(key[0]) / str(int(key[1]))
+        return self.root / "segments" / check_id(key[0]) / str(int(key[1]))
 
     def run(self, run_id: str) -> Path:
-        return self.root / "runs" / _id(run_id)
+        return self.root / "runs" / check_id(run_id)
 
     def stored(self, lineage: str) -> dict[int, bool]:
         """Positions published on a lineage, and whether training can go on from there (its state is kept)."""
@@ -167,23 +167,26 @@ class Store:
         result = self.result(run_id)
         if result is None:
             raise RequestError(f"{run_id}: no such run in {self.root}")
-        return self.curve_to((result["lineage"], result["end"]), result["recipe"]["batch_tokens"])
+        try:
+            return self.curve_to((result["lineage"], result["end"]), result["recipe"]["batch_tokens"])
+        except RequestError as error:
+            raise RequestError(f"{error}; delete {self.run(run_id)} as well, and run the sweep again") from None
 
     def curve_to(self, key: Key | None, batch_tokens: int) -> RunCurve:
         pieces = []
         while key is not None:
             meta = self.meta(key)
             if meta is None:
-                raise RequestError(f"{self.segment(key)}: the segment is missing; run the sweep again")
+                raise RequestError(f"{self.segment(key)}: the segment is missing")
             path = self.segment(key) / "curve.npz"
             try:
                 with np.load(path, allow_pickle=False) as file:
                     pieces.append({name: file[name] for name in CURVE})
             except Exception as error:  # a file that somebody else may have written: whatever is wrong with it
-                raise RequestError(f"{path}: not a whole curve ({error}); delete {path.parent} and run again") from None
+                raise RequestError(f"{path}: not a whole curve ({error}); delete {path.parent}") from None
             before = tuple(meta["parent"]) if meta["parent"] else None
             if before and not (len(before) == 2 and isinstance(before[1], int) and before[1] < key[1]):
-                raise RequestError(f"{path.parent}: its parent {before} is none; delete it and run again")
+                raise RequestError(f"{path.parent}: its parent {before} is none; delete it")
             key = before
         joined = {name: np.concatenate([p[name] for p in reversed(pieces)]) for name in CURVE}
         return RunCurve(step=joined["tokens"] // batch_tokens - 1, **joined)
@@ -320,16 +323,19 @@ def read_json(path: Path) -> Any:
 
 def _checked(path: Path, kinds: dict[str, Any], same: dict[str, Any]) -> dict[str, Any] | None:
     """A JSON object that has these keys, of these kinds."""
-    content = read_json(path)
+    try:
+        content = read_json(path)
+    except RequestError:
+        content = {}
     if content is None:
         return None
     whole = isinstance(content, dict) and all(isinstance(content.get(k, ...), kind) for k, kind in kinds.items())
     if not whole or any(content[k] != value for k, value in same.items()):
-        raise RequestError(f"{path}: not what proxytrain writes there; delete {path.parent} and run the sweep again")
+        raise RequestError(f"{path}: not what proxytrain writes there; delete {path.parent}, and it is made again")
     return content
 
 
-def _id(text: str) -> str:
+def check_id(text: str) -> str:
     """A name from a plan or a result, which must not lead out of the store."""
     if not ID.fullmatch(text):
         raise RequestError(f"{text!r}: no id of a run or a segment")

@@ -30,6 +30,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import load_file
 
 from proxytrain.store import Store
 
@@ -282,7 +283,8 @@ def verify(store: Path, calm: Path, options: argparse.Namespace) -> None:
         ours, theirs = a.result(run_id) or {}, b.result(run_id) or {}
         if (ours["final_loss"], ours["val_se"]) != (theirs["final_loss"], theirs["val_se"]):
             raise Trouble(f"run {run_id}: loss {ours['final_loss']}, undisturbed {theirs['final_loss']}")
-        if (a.run(run_id) / "weights.safetensors").read_bytes() != (b.run(run_id) / "weights.safetensors").read_bytes():
+        ours, theirs = (load_file(store.run(run_id) / "weights.safetensors") for store in (a, b))
+        if not all(np.array_equal(ours[name], values) for name, values in theirs.items()):
             raise Trouble(f"run {run_id}: its weights differ")
     for what, pattern in {"failures": "failed-*.json", "temporary files": "*.tmp", "claims": "claim"}.items():
         if left := list(store.rglob(pattern)):

@@ -147,7 +147,9 @@ def attempts(folder: Path) -> int:
 def _next(left: list[Part], packs: Path, store: Store, stale_seconds: float) -> tuple[Claim, Part] | None:
     """The first part that can start and that nobody holds."""
     for part in left:
-        if all(ready(key, store) for key in part.pack.needs) and (claim := take(packs / part.pack.id, stale_seconds)):
+        if not all(ready(key, store) for key in part.pack.needs):
+            continue
+        if claim := take(store.inside(packs / part.pack.id), stale_seconds):
             if not finished(part.pack, store, part.wanted):
                 return claim, part
             claim.release()

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from proxytrain.plan.pack import Member, Pack, pack, work
 from proxytrain.plan.share import Key, Node, forest, lineages
 from proxytrain.runs import NUMERICS_VERSION, Recipe, Run, canonical, digest
 from proxytrain.schedule import Phase
-from proxytrain.store import Store, read_json, write_json
+from proxytrain.store import Store, check_id, read_json, write_json
 
 FORMAT = 1
 LARGEST_PACK = {"cpu": 4, "cuda": 64}  # members; throughput levels off beyond (FINDINGS.md)
@@ -149,7 +151,7 @@ def save(plan: Plan, path: Path) -> None:
         "recipes": recipes,
         "packs": packs,
     }
-    write_json(path, content, indent=None)
+    write_json(path, {**content, "checksum": _checksum(content)}, indent=None)
 
 
 def load(path: Path) -> Plan:
@@ -167,22 +169,32 @@ def load(path: Path) -> Plan:
         raise RequestError(f"{path}: not a plan; delete it and plan again")
     if content.get("format") != FORMAT:
         raise RequestError(f"{path}: format {content.get('format')}, this version reads {FORMAT}; plan again")
+    written = content.pop("checksum", None)
+    if written is not None and written != _checksum(content):
+        raise RequestError(f"{path}: not as it was written (edited by hand?); delete it and plan again")
     try:
         recipes = {name: build(Recipe, tree) for name, tree in content["recipes"].items()}
         packs = [
             Pack(tuple(Member(tuple(_node(n, recipes) for n in m)) for m in p["members"])) for p in content["packs"]
         ]
         plan = Plan(
-            **{k: content[k] for k in ("name", "request", "corpus", "costs", "target", "micro_batches", "runs")},
+            name=path.parent.name,
+            **{k: content[k] for k in ("request", "corpus", "costs", "target", "micro_batches", "runs")},
             train=build(Train, content["train"], "train"),
             packs=packs,
         )
-    except (KeyError, TypeError, IndexError) as error:
+        for name in (plan.corpus, *plan.runs, *(n.lineage for p in packs for m in p.members for n in m.nodes)):
+            check_id(name)
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
         raise RequestError(f"{path}: not a whole plan ({error!r}); delete it and plan again") from None
     named = [*content["recipes"], *(p["id"] for p in content["packs"])]
     if named != [*(r.id for r in recipes.values()), *(p.id for p in packs)]:
         raise RequestError(f"{path}: its content does not match its ids (edited by hand?); delete it and plan again")
     return plan
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _node_json(node: Node) -> dict[str, Any]:

@@ -77,7 +77,9 @@ def train_pack(
     rows = checkpoint.latest(folders, pack, device) or _start(pack, wanted, publisher, device)
     if rows is None:
         return
-    saver = checkpoint.Saver(attempt, lambda: [p for p in folders[0].glob("attempt-*") if p != attempt])
+    saver = checkpoint.Saver(
+        attempt, lambda: [p for p in folders[0].glob("attempt-*") if p != attempt and not p.is_symlink()]
+    )
     try:
         _train(rows, publisher, saver, train, micro_batches, should_stop, report)
     finally:
