@@ -20,6 +20,7 @@ from typing import Any
 import bench_curves
 import numpy as np
 import pandas as pd
+import simulated_tables
 
 from proxytrain.errors import Refusal
 from proxytrain.fit import LAWS, fit_critical_batch, fit_losses
@@ -28,6 +29,7 @@ from proxytrain.fit.estimate import ROUGH, Problem, grid_starts, polish, project
 from proxytrain.fit.table import read_runs
 
 COLUMNS = ["params", "tokens", "loss"]
+FRESH = 100_000  # simulated tables from here on; `choose_laws.py` uses the first ones
 LEVEL = 0.9
 
 
@@ -249,6 +251,38 @@ def sweep(truth: Any, seed: int, sd: float = 0.002) -> tuple[dict[str, np.ndarra
     return {k: np.array(v) for k, v in zip(names, zip(*rows))}, n, d, float(truth(n, d) * np.exp(rng.normal(0, sd)))
 
 
+def population(laws: list[str], count: int) -> list[dict[str, Any]]:
+    """Tables of `simulated_tables` that no choice was made on: laws right and wrong, planted misfit, shared luck."""
+    rows = []
+    for seed in range(FRESH, FRESH + count):
+        s = simulated_tables.simulate(seed)
+        for law in laws:
+            row: dict[str, Any] = {"truth": s.kind, "layout": s.layout, "gap": s.gap, "law": law}
+            try:
+                fit = fit_losses(s.table, law=law, bootstraps=200, level=LEVEL, allow_extrapolation=True)
+                p = fit.predict(s.params, s.tokens)
+                row |= score(*(np.array([v]) for v in (p.loss, p.low, p.high, s.loss)))
+                row["scaled"] = row["winkler"] / s.scale
+            except Refusal as refusal:
+                row["refused"] = str(refusal)
+            rows.append(row)
+    return rows
+
+
+def by(rows: list[dict[str, Any]], key: str) -> dict[str, Any]:
+    """Means of the figures for each value of a key, and over all."""
+    out = {}
+    for law in dict.fromkeys(r["law"] for r in rows):
+        for value in [*sorted({r[key] for r in rows}), "all"]:
+            used = [r for r in rows if r["law"] == law and value in (r[key], "all") and "error" in r]
+            if used:
+                mean = {
+                    k: float(np.mean([r[k] for r in used])) for k in ("error", "covered", "half", "winkler", "scaled")
+                }
+                out[f"{law}, {value}"] = {"tables": len(used), **mean}
+    return out
+
+
 def simulate(laws: list[str], count: int) -> list[dict[str, Any]]:
     """Coverage of the target of a quickstart-like sweep, under right and wrong laws."""
     rows = []
@@ -309,10 +343,14 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 def summary(rows: list[dict[str, Any]], least: float = 10) -> dict[str, Any]:
-    """Over cases at gaps of 10x and more; coverage is averaged within a table first."""
+    """Over cases at gaps of 10x and more that every law answers; coverage is averaged within a table first."""
     out = {}
+    answered = [
+        {(r["table"], r["gap"]) for r in rows if r["law"] == law and "error" in r} for law in {r["law"] for r in rows}
+    ]
+    both = set.intersection(*answered)
     for law in dict.fromkeys(r["law"] for r in rows):
-        used = [r for r in rows if r["law"] == law and r["gap"] >= least and "error" in r]
+        used = [r for r in rows if r["law"] == law and r["gap"] >= least and (r["table"], r["gap"]) in both]
         tables = sorted({r["table"] for r in used})
         errors, winkler = [r["error"] for r in used], [r["winkler"] for r in used]
         out[law] = {
@@ -321,6 +359,7 @@ def summary(rows: list[dict[str, Any]], least: float = 10) -> dict[str, Any]:
             "error_p75": float(np.percentile(errors, 75)),
             "error_mean": float(np.mean(errors)),
             "winkler_median": float(np.median(winkler)),
+            "winkler_p75": float(np.percentile(winkler, 75)),
             "winkler_mean": float(np.mean(winkler)),
             "covered_by_table": float(
                 np.mean([np.mean([r["covered"] for r in used if r["table"] == t]) for t in tables])
@@ -334,6 +373,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("bench_fit.json"))
     parser.add_argument("--sweeps", type=int, default=40, help="simulated sweeps a law and truth")
+    parser.add_argument("--tables", type=int, default=90, help="simulated tables of the population")
     options = parser.parse_args()
     figures: dict[str, Any] = {}
     if (options.data / "losses").is_dir():
@@ -362,6 +402,11 @@ def main() -> None:
     else:
         print(f"{options.data}: published tables are not at hand; simulation only")
     figures["critical_batch"] = critical(options.sweeps)
+    figures["population"] = population(["chinchilla", "auto"], options.tables)
+    for key in ("truth", "layout"):
+        figures[f"population_by_{key}"] = by(figures["population"], key)
+        for name, mean in figures[f"population_by_{key}"].items():
+            print(f"  {name:40s}", " ".join(f"{k} {v:.4g}" for k, v in mean.items()))
     figures["simulation"] = simulate(["chinchilla", "params_at_tokens", "auto"], options.sweeps)
     figures["curves"] = bench_curves.run(options.data, options.sweeps // 2)
     options.out.write_text(json.dumps(figures, indent=2) + "\n")

@@ -80,8 +80,11 @@ def to_json(fit: Fit) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "law": fit.law,
+        "main_law": fit.main.bound.law.name,  # whose parameters come first; all laws follow under "laws"
         "params": fit.params,
         "stderr": fit.stderr,
+        "intervals": {"level": fit.config.level, **{k: list(v) for k, v in fit.intervals.items()}},
+        "correlations": _correlations(fit.main.bound.names, fit.correlations),
         "not_identified": fit.not_identified,
         "objective": fit.objective,
         "convergence": fit.convergence,
@@ -95,6 +98,15 @@ def to_json(fit: Fit) -> dict[str, Any]:
         "backtest": fit.backtest,
         "runs": fit.runs,
         "laws": [_member_json(m, w) for m, w in zip(fit.members, fit.predictor.weights)],
+    }
+
+
+def _correlations(names: Sequence[str], values: np.ndarray) -> dict[str, dict[str, float]]:
+    """Each pair of parameters once."""
+    return {
+        name: {other: round(float(values[i, j]), 4) for j, other in enumerate(names[:i])}
+        for i, name in enumerate(names)
+        if i
     }
 
 
