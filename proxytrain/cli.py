@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -308,7 +309,8 @@ def _fit_table(config: Any, path: Path, options: argparse.Namespace) -> int:
     from proxytrain.fit import fit_losses
     from proxytrain.report import write_table
 
-    result = fit_losses(config.table, **vars(config.fit))
+    with _at_work("fitting laws, holding out the largest runs", options):
+        result = fit_losses(config.table, **vars(config.fit))
     place, refused = _place(options, config), None
     if place:
         try:
@@ -607,6 +609,19 @@ def _queue(store: Any, names: list[str]) -> dict[str, list[Any]]:
         print(error, file=sys.stderr)
         return {}
     return {name: found.get(str(folder.resolve()), []) for name, folder in submitted.items()}
+
+
+@contextmanager
+def _at_work(text: str, options: argparse.Namespace) -> Iterator[None]:
+    """A line with a moving sign on a terminal, gone when the work is done."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if options.quiet or not console.is_terminal:
+        yield
+        return
+    with console.status(text):
+        yield
 
 
 def _place(options: argparse.Namespace, config: Any) -> dict[str, float]:

@@ -21,7 +21,8 @@ from proxytrain.fit.table import Runs, to_levels
 
 GAPS = (2.0, 3.0, 5.0, 10.0, 30.0, 100.0)
 LEAST_GAP = 1.4  # a run nearer than this to what was fitted is no extrapolation
-BOOTSTRAPS = 60
+BOOTSTRAPS, ROWS = 60, 15_000  # refits of a cut, fewer where they would handle more rows than this
+LEAST_BOOTSTRAPS = 20
 STARTS, FOLLOWED = 8, 2
 DROPPED = 4  # at most so many sizes (or lengths) are held out
 
@@ -63,11 +64,10 @@ def fit_cuts(runs: Runs, laws: Sequence[Law], config: FitConfig, seed: int) -> l
         if not len(held):
             continue
         members, errors = [], {}
+        refits = max(LEAST_BOOTSTRAPS, min(BOOTSTRAPS, ROWS // len(fitted)))
         for law in laws:
             try:
-                member = estimate(
-                    law, fitted, config, BOOTSTRAPS, np.random.default_rng([seed, number]), STARTS, FOLLOWED
-                )
+                member = estimate(law, fitted, config, refits, np.random.default_rng([seed, number]), STARTS, FOLLOWED)
             except Refusal:
                 continue
             error = member.log_loss(runs.take(held).columns) - np.log(runs.loss[held])
