@@ -83,6 +83,8 @@ def main() -> int:
                 f"at once counts twice; of the killed, as they last reported)\n"
                 f"seconds: {time.monotonic() - began:.0f}"
             )
+            if storm.faults["SIGKILL"] < options.kills:
+                raise Trouble(f"all was trained after {storm.faults['SIGKILL']} kills; give more --updates")
     except Trouble as trouble:
         print(f"TROUBLE: {trouble}\n(seed {options.seed}; worker logs and stores: {home})", file=sys.stderr)
         return 1
@@ -152,12 +154,17 @@ class Storm:
 
     def blow(self) -> None:
         """Until both sweeps are done."""
-        next_fault = time.monotonic() + 5
+        next_fault, anyone = time.monotonic() + 5, False
         try:
             while len(self.done) < len(SEEDS):
                 self.look()
-                if self.faults["SIGKILL"] < self.options.kills and time.monotonic() > next_fault and self.strike():
+                if (
+                    self.faults["SIGKILL"] < self.options.kills
+                    and time.monotonic() > next_fault
+                    and self.strike(anyone)
+                ):
                     next_fault = time.monotonic() + self.random.expovariate(1 / self.options.seconds)
+                    anyone = self.random.random() < 0.1
                 for entry in [e for e in self.later if e[0] < time.monotonic()]:
                     self.later.remove(entry)
                     entry[1].send_signal(signal.SIGCONT) if entry[1] else self.disk.empty()
@@ -168,8 +175,6 @@ class Storm:
             for _, worker in self.workers:
                 worker.kill()
                 worker.wait()
-        if self.faults["SIGKILL"] < self.options.kills:
-            raise Trouble(f"all was trained after {self.faults['SIGKILL']} kills; give more --updates")
 
     def look(self) -> None:
         """Note who has left, and start as many again."""
@@ -200,13 +205,11 @@ class Storm:
             )
         self.workers.append((name, worker))
 
-    def strike(self) -> bool:
-        """One fault; mostly for workers that are training, so that there is something to lose."""
+    def strike(self, anyone: bool) -> bool:
+        """One fault, for a worker that is training, so that there is something to lose, or for `anyone`."""
         busy = {json_of(p).get("pid") for p in self.store.glob("sweeps/*/packs/*/claim")}
-        training = [w for _, w in self.workers if w.pid in busy and w.poll() is None]
+        training = [w for _, w in self.workers if (anyone or w.pid in busy) and w.poll() is None]
         fault = self.random.choices(list(FAULTS), FAULTS.values())[0]
-        if self.random.random() < 0.1:
-            training = [w for _, w in self.workers if w.poll() is None]
         if not training:
             return False
         worker = self.random.choice(training)

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# What is too slow for every change: the slow tests, and the quickstart from a fresh folder with its target trained.
+# What is too slow for every change: the slow tests, 200 kills, and the quickstart from a fresh folder with its target trained.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 tests/slurm/install.sh || echo "SLURM cannot be installed: its tests will say so" >&2
 OMP_NUM_THREADS=1 python -m pytest -m slow "$@"
+OMP_NUM_THREADS=1 python scripts/chaos.py --kills 200 --updates 1000
 store=$(mktemp -d)
 trap 'rm -rf "$store"' EXIT
 proxytrain sweep experiment=quickstart store="$store"

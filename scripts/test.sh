@@ -1,14 +1,19 @@
 #!/usr/bin/env bash
-# The tests on a fresh clone: sets up .venv (and, as root, SLURM), checks format and types, runs what is not slow.
+# The tests on a fresh clone: sets up .venv (and, as root, SLURM), checks format and types, runs what is not slow, then
+# a minute or two of faults (scripts/chaos.py).
 # Arguments are passed on to pytest:  scripts/test.sh tests/fit -k chinchilla
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 tests/slurm/install.sh || echo "SLURM cannot be installed: its tests will say so" >&2
 export OMP_NUM_THREADS=1
-if [ $# -eq 0 ]; then
+all=$([ $# -eq 0 ] && echo yes || true)
+if [ "$all" ]; then
   ruff check .
   ruff format --check .
   mypy
   set -- -n 2 --dist loadfile
 fi
 python -m pytest -m "not slow" "$@"
+if [ "$all" ]; then
+  python scripts/chaos.py --updates 60
+fi
