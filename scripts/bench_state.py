@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def saving(store: Path, width: int) -> list[tuple[str, float, str]]:
-    """Seconds that a checkpoint takes from training (CPU time, the thread's included), and that reading it back takes."""
+    """What a checkpoint takes from training (CPU time, the thread's included), and what reading it back takes."""
     grid = "sweep.grids=[{init_seed:[0,1,2,3]}]"
     asked = sweep.request(
         [*TEXT, f"model.width={width}", "tokens=8M", "schedule=constant", grid, f"store={store}"],
