@@ -47,7 +47,9 @@ def run(plan: Plan, store: Store, here: Machine, launch: Local, console: Console
             signal.signal(n, handler)
     for number, worker in enumerate(workers):
         if worker.returncode not in (0, 1, 130):
-            console.say(f"worker {number} ended with exit code {worker.returncode}: see {folder}/worker-{number}.log")
+            log = folder / f"worker-{number}.log"
+            last = log.read_text(errors="replace").strip().rpartition("\n")[2][:500]
+            console.say(f"worker {number} ended with exit code {worker.returncode} ({log}): {last}")
     left = unfinished(plan, store)
     if stopped or (left and any(w.returncode == 130 for w in workers)):
         return 130

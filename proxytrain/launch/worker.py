@@ -55,7 +55,13 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
     corpus = load(store.corpora(), plan.corpus)
     packs = folders(plan, store)
     done: set[str] = set()
-    while not stop() and (left := unfinished(plan, store, done)):
+    while not stop():
+        left = unfinished(plan, store, done)
+        if not left:
+            done.clear()  # a state may have been found broken since
+            left = unfinished(plan, store, done)
+        if not left:
+            break
         try:
             taken = _next(left, packs, store, launch.stale_seconds)
             if taken is None:
