@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
+from proxytrain.fit.frontier import falling_means
 
 LEAST_BATCHES = 3
 LEVELS = 8  # losses at which updates are counted
-WINDOWS = 60  # of equal log updates, over which a curve is averaged before it crosses
 REACHED = 0.25  # of the log updates of a curve: a loss that it crosses sooner is still under warm-up
 STEADY = 0.98  # share of the peak below which a learning rate has begun to fall
 ITERATIONS = 60
@@ -140,7 +140,7 @@ class CriticalBatch:
 
 @dataclass(frozen=True)
 class _Run:
-    """One curve, averaged and made to fall: log updates and losses, at its batch size in tokens."""
+    """One curve as it falls: log updates and losses, at its batch size in tokens."""
 
     name: str
     params: float
@@ -427,19 +427,9 @@ def _of_curves(curves: Sequence[Any]) -> tuple[list[_Run], str, list[str]]:
 
 
 def _run(name: str, params: float, batch: float, step: np.ndarray, loss: np.ndarray) -> _Run | None:
-    """Averaged over windows of equal log updates, then made to fall; None where fewer than four windows are left."""
-    keep = np.asarray(step) > 0
-    order = np.argsort(np.asarray(step)[keep], kind="stable")
-    s, y = np.log(np.asarray(step, dtype=float)[keep][order]), np.asarray(loss, dtype=float)[keep][order]
-    if len(s) < 4:
-        return None
-    window = np.floor((s - s[0]) / max(s[-1] - s[0], 1e-9) * WINDOWS * 0.999999).astype(int)
-    count = np.bincount(window)
-    some = count > 0
-    steps, means = (np.bincount(window, v)[some] / count[some] for v in (s, y))
-    low = np.minimum.accumulate(means)
-    falls = np.r_[True, np.diff(low) < 0]
-    return _Run(name, params, batch, steps[falls], low[falls]) if falls.sum() >= 4 else None
+    """The curve as it falls; None where fewer than four new lows are left."""
+    steps, losses = falling_means(step, loss)
+    return _Run(name, params, batch, steps, losses) if len(steps) >= 4 else None
 
 
 def _loss(value: float) -> float:

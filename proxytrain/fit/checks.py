@@ -43,7 +43,7 @@ def asked_for(runs: Runs, schedule: str | None, group: str | None) -> tuple[Runs
                 raise RequestError(f"fit.{column}={value!r}: {runs.source} has no column {column}")
             continue
         names, counts = np.unique(runs.labels[column], return_counts=True)
-        value = str(names[counts.argmax()]) if value is None else value
+        value = str(names[counts.argmax()] if value is None else value)
         if value not in names:
             raise RequestError(f"fit.{column}={value!r}: {runs.source} has {', '.join(names)}")
         if len(names) > 1:

@@ -11,6 +11,8 @@ from proxytrain.fit.laws import Law
 from proxytrain.fit.noise import cell_index
 from proxytrain.fit.table import Runs, to_levels
 
+WINDOWS = 60  # of a curve
+
 
 def one_variable(law: Law, runs: Runs) -> tuple[Runs, list[str]]:
     """The table as a law in one variable sees it: the best runs at each value, seeds and all, and nothing else of them.
@@ -54,12 +56,28 @@ def _best(runs: Runs, column: str) -> np.ndarray:
 def lower_hull(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Positions of the falling part of the lower convex hull of points with ascending x."""
     hull: list[int] = []
-    for i in range(len(x)):
+    for i in np.flatnonzero(np.r_[True, y[1:] < np.minimum.accumulate(y)[:-1]]).tolist():  # no other is on it
         while len(hull) > 1 and _above(hull[-2], hull[-1], i, x, y):
             hull.pop()
         hull.append(i)
     kept = np.array(hull)
     return kept[: int(y[kept].argmin()) + 1]
+
+
+def falling_means(step: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A noisy curve as log steps and losses that fall: means over windows of equal log steps that are new lows."""
+    keep = np.asarray(step) > 0
+    order = np.argsort(np.asarray(step)[keep], kind="stable")
+    s, y = np.log(np.asarray(step, dtype=float)[keep][order]), np.asarray(loss, dtype=float)[keep][order]
+    if not len(s):
+        return s, y
+    window = np.floor((s - s[0]) / max(s[-1] - s[0], 1e-9) * WINDOWS * 0.999999).astype(int)
+    count = np.bincount(window)
+    some = count > 0
+    steps, means = (np.bincount(window, v)[some] / count[some] for v in (s, y))
+    low = np.minimum.accumulate(means)
+    falls = np.r_[True, np.diff(low) < 0]
+    return steps[falls], low[falls]
 
 
 def _above(a: int, b: int, c: int, x: np.ndarray, y: np.ndarray) -> bool:

@@ -5,13 +5,15 @@ Both need runs that surround the best split; where there are none they refuse, a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from proxytrain.errors import Refusal
+from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.allocation import Allocation, from_draws
-from proxytrain.fit.frontier import lower_hull
+from proxytrain.fit.frontier import falling_means, lower_hull
 from proxytrain.fit.table import to_levels
 
 ONE_BUDGET = 0.18  # log flops within which runs count as of one budget
@@ -67,22 +69,21 @@ def by_envelope(
     flops: float,
     level: float,
     rng: np.random.Generator,
+    run: np.ndarray | None = None,
 ) -> Allocation:
     """A power law through the sizes of the runs on the lower convex hull of log loss over log compute.
 
     A run counts where runs that are smaller and larger had about its compute. `luck` is the standard deviation of a
-    run's log loss, which the interval comes from: the hull of losses drawn anew.
+    run's log loss, which the interval comes from: the hull of losses drawn anew. `run` (n,) numbers the run of each
+    row, where rows are points along curves: they share its luck.
 
     Raises a Refusal where fewer than three sizes are on it.
     """
     n, c, y = np.log(params), np.log(6.0 * params * tokens), np.log(loss)
-    apart = np.where(np.abs(c[:, None] - c[None, :]) < np.log(2.0), n[None, :] - n[:, None], np.nan)
-    with np.errstate(invalid="ignore"):
-        above = np.min(np.where(apart > RIVAL, apart, np.inf), axis=1)
-        below = np.min(np.where(apart < -RIVAL, -apart, np.inf), axis=1)
-    judged = np.isfinite(above) & np.isfinite(below)
-    centre = float(c[judged].mean()) if judged.any() else 0.0
-    line = _hull_line(n, c, y, judged, centre)
+    run = np.arange(len(n)) if run is None else run
+    step = _step_of_size(n, c)  # 0 where no smaller or no larger model was run
+    centre = float(c[step > 0].mean()) if (step > 0).any() else 0.0
+    line = _hull_line(n, c, y, step > 0, centre)
     if line is None:
         raise Refusal(
             "fewer than three sizes are best at their compute among runs of smaller and larger models; add runs of "
@@ -90,9 +91,36 @@ def by_envelope(
         )
     drawn = []
     for _ in range(DRAWS):  # the best size lies between its neighbours: sizes were run in steps
-        place = n + rng.uniform(-0.5, 0.5, len(n)) * np.where(judged, np.minimum(above, below), 0.0)
-        drawn.append(_hull_line(place, c, y + luck * rng.standard_normal(len(y)), judged, centre))
-    return _along(flops, level, "envelope", centre, line, np.array([d for d in drawn if d is not None]))
+        place = n + rng.uniform(-0.5, 0.5, run.max() + 1)[run] * step
+        shaken = y + luck * rng.standard_normal(run.max() + 1)[run]
+        drawn.append(_hull_line(place, c, shaken, step > 0, centre))
+    found = np.array([d for d in drawn if d is not None])
+    return _along(flops, level, "envelope", centre, line, line + found - np.median(found, axis=0))
+
+
+def points_of(curves: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Params, tokens, loss and number of the run of points along curves, each (n,)."""
+    rows = []
+    for i, curve in enumerate(curves):
+        if curve.params is None or curve.tokens_per_step is None:
+            raise RequestError(f"{curve.name}: params and tokens_per_step are needed of every curve for an envelope")
+        steps, losses = falling_means(curve.step, curve.loss)
+        rows.append(np.stack([steps * 0 + curve.params, np.exp(steps) * curve.tokens_per_step, losses, steps * 0 + i]))
+    n, d, loss, run = np.concatenate(rows, axis=1) if rows else np.empty((4, 0))
+    return n, d, loss, run.astype(int)
+
+
+def _step_of_size(n: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """Log params (n,) from each run to the nearest other size at about its compute; 0 where one side has none."""
+    order = np.argsort(c, kind="stable")
+    low, high = (np.searchsorted(c[order], c + s * np.log(2.0)) for s in (-1, 1))
+    out = np.zeros(len(n))
+    for i in range(len(n)):
+        apart = n[order[low[i] : high[i]]] - n[i]
+        above, below = apart[apart > RIVAL], -apart[apart < -RIVAL]
+        if len(above) and len(below):
+            out[i] = min(above.min(), below.min())
+    return out
 
 
 @dataclass(frozen=True)
@@ -136,7 +164,10 @@ def _budgets(n: np.ndarray, c: np.ndarray) -> list[np.ndarray]:
     left, out = np.ones(len(c), dtype=bool), list[np.ndarray]()
     size = to_levels(np.exp(n))
     while True:
-        windows = [np.flatnonzero(left & (c >= start - 1e-9) & (c <= start + ONE_BUDGET)) for start in np.sort(c[left])]
+        windows = [
+            np.flatnonzero(left & (c >= start - 0.005) & (c < start + ONE_BUDGET))
+            for start in np.unique(c[left].round(2))
+        ]
         best = max(windows, key=lambda rows: len(np.unique(size[rows])), default=np.array([], dtype=int))
         if len(np.unique(size[best])) < SIZES:
             return out

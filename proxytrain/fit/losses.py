@@ -15,7 +15,7 @@ from proxytrain.fit.checks import asked_for, best_settings, left_out, once, refu
 from proxytrain.fit.frontier import one_variable
 from proxytrain.fit.identify import usable, what_is_missing
 from proxytrain.fit.laws import AUTO, LAWS, get_law
-from proxytrain.fit.nested import own_exponents
+from proxytrain.fit.nested import drifting_offsets, own_exponents
 from proxytrain.fit.options import FitConfig
 from proxytrain.fit.predictor import estimate
 from proxytrain.fit.result import Fit
@@ -112,6 +112,7 @@ def fit_losses(
         versions(),
     )
     fit = replace(fit, runs=_used(fit, runs))
+    fit.warnings.extend(drifting_offsets(fit.main, runs))
     if law == "shared_exponents":
         fit.data["own_exponents"] = own_exponents(fit.main, runs, seed)
     if target is not None:

@@ -1,8 +1,9 @@
-"""Do groups share their exponents? The law with a factor a group against that with exponents a group too.
+"""Do groups share their exponents, and is a schedule's offset one number?
 
-The models are nested; the statistic is that of the F test with Huber's loss in place of squares. Its distribution is
-taken from refits of samples drawn under the shared exponents, the residuals of each unit turned over or not at random
-(a wild bootstrap): luck that the lengths of one trunk share is then no evidence.
+The law with a factor a group is nested in that with exponents a group too; the statistic is that of the F test with
+Huber's loss in place of squares. Its distribution is taken from refits of samples drawn under the shared exponents, the
+residuals of each unit turned over or not at random (a wild bootstrap): luck that the lengths of one trunk share is then
+no evidence.
 """
 
 from __future__ import annotations
@@ -58,6 +59,28 @@ def own_exponents(member: Member, runs: Runs, seed: int) -> dict[str, Any]:
     ratio = (together - apart) / more / np.maximum(apart / left, 1e-300)
     p = float((1 + (ratio[1:] >= ratio[0]).sum()) / (SAMPLES + 1))
     return {"statistic": float(ratio[0]), "df": [more, left], "p": p, "own": own}
+
+
+def drifting_offsets(member: Member, runs: Runs) -> list[str]:
+    """Schedules whose offset is no constant: about it, their residuals go with size or length (F test, p < .01)."""
+    from scipy.stats import f as fisher
+
+    runs = runs.take(usable(member.bound.law, runs))
+    x = np.log(np.c_[runs.params, runs.tokens])
+    residual = np.log(runs.loss) - member.bound.form.value(member.theta, member.bound.design(runs.columns))
+    out = []
+    for schedule in member.bound.offsets:
+        here = runs.labels["schedule"] == schedule
+        trend = np.c_[np.ones(here.sum()), x[here] - x[here].mean(0)]
+        r = residual[here] - residual[here].mean()
+        left = r - trend @ np.linalg.lstsq(trend, r, rcond=None)[0]
+        spare = len(r) - 3
+        if spare > 2 and fisher.sf(((r**2).sum() - (left**2).sum()) / 2 / ((left**2).sum() / spare), 2, spare) < 0.01:
+            out.append(
+                f"the offset of schedule {schedule} is not one number: it goes with size or length; take its runs out "
+                "where the schedule predicted has enough of its own"
+            )
+    return out
 
 
 def sentence(test: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.allocation import APPROACHES, Allocation, by_law
 from proxytrain.fit.identify import ONCE
-from proxytrain.fit.isoflop import by_envelope, by_isoflop
+from proxytrain.fit.isoflop import by_envelope, by_isoflop, points_of
 from proxytrain.fit.laws import EXPONENT
 from proxytrain.fit.nested import sentence
 from proxytrain.fit.noise import Noise
@@ -218,18 +218,27 @@ class Fit:
         """Log of the largest gap that is predicted: three times the largest log-gap of the backtest."""
         return LIMIT * max((h.reach for h in self.predictor.evidence), default=0.0)
 
-    def optimal(self, flops: float, level: float | None = None, by: str = "parametric") -> Allocation:
+    def optimal(
+        self, flops: float, level: float | None = None, by: str = "parametric", curves: Sequence[Any] | None = None
+    ) -> Allocation:
         """Best size and length for a budget of `flops` (6 N D), with intervals; see :class:`Allocation`.
 
         `by` is "parametric" (the fitted laws), "isoflop" (parabolas through runs of one budget each) or "envelope" (the
-        runs that no other beats at their compute). Raises a Refusal where the runs do not surround the best split, or
-        do not reach so far.
+        runs that no other beats at their compute; with `curves` of constant learning rate, and their params and
+        tokens_per_step, the points along them). Raises a Refusal where the runs do not surround the best split, or do
+        not reach so far.
         """
         if not (isinstance(flops, (int, float)) and 1e9 <= flops < 1e32):
             raise RequestError(f"flops={flops!r}: must be FLOPs, at least 1e9")
         if by not in APPROACHES:
             raise RequestError(f"by={by!r}: must be {', '.join(APPROACHES)}")
-        found = self._split(float(flops), self.config.level if level is None else level, by)
+        level = self.config.level if level is None else level
+        if curves is not None and by == "envelope":
+            n, d, loss, run = points_of(curves)
+            rng = np.random.default_rng([self.config.seed, 5])
+            found = by_envelope(n, d, loss, self._luck, float(flops), level, rng, run)
+        else:
+            found = self._split(float(flops), level, by)
         self._refuse_far(np.array([found.params]), np.array([found.tokens]))
         return found
 
@@ -258,7 +267,12 @@ class Fit:
         rng = np.random.default_rng([self.config.seed, 5])
         if by == "isoflop":
             return by_isoflop(n, d, loss, flops, level, rng)
-        return by_envelope(n, d, loss, float(np.hypot(self.noise.run, self.noise.misfit)), flops, level, rng)
+        return by_envelope(n, d, loss, self._luck, flops, level, rng)
+
+    @property
+    def _luck(self) -> float:
+        """Standard deviation of one run's log loss about the law."""
+        return float(np.hypot(self.noise.run, self.noise.misfit))
 
     def _refuse_silent(self, columns: Mapping[str, np.ndarray], loss: np.ndarray) -> None:
         silent = np.flatnonzero(np.isnan(loss))

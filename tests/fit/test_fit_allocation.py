@@ -7,7 +7,7 @@ import pytest
 from fit_tables import chinchilla
 
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.fit import fit_losses, load_fit
+from proxytrain.fit import Curve, fit_losses, load_fit
 from proxytrain.fit.isoflop import by_isoflop
 
 
@@ -59,6 +59,22 @@ def isoflops(sd=0.002, seed=0, span=6.0):
     n, d = np.array(rows).T
     loss = chinchilla(n, d) * np.exp(sd * np.random.default_rng(seed).standard_normal(len(n)))
     return {"params": n, "tokens": d, "loss": loss}
+
+
+def test_the_envelope_of_curves_finds_the_planted_split():
+    """Six sizes at a constant rate: the losses along them are those of the law at the tokens so far."""
+    curves = []
+    for n in np.geomspace(5e7, 5e9, 9):
+        step = np.arange(50, 20001, 50)
+        loss = chinchilla(n, step * 4e6) * np.exp(0.003 * np.random.default_rng(int(n)).standard_normal(len(step)))
+        curves.append(Curve(lr=np.full(20000, 1e-3), step=step, loss=loss, params=float(n), tokens_per_step=4e6))
+    fit = fit_losses(isoflops(), law="chinchilla", bootstraps=40)
+    best = fit.optimal(1e22, by="envelope", curves=curves)
+    true = BEST * (1e22 / 6) ** (0.37 / 0.72)
+    assert best.params_interval[0] < true < best.params_interval[1]
+    assert best.params == pytest.approx(true, rel=0.3)
+    with pytest.raises(RequestError, match="tokens_per_step"):
+        fit.optimal(1e22, by="envelope", curves=[Curve(lr=[1e-3] * 9, step=[3, 9], loss=[3.0, 2.0], params=1e6)])
 
 
 @pytest.mark.parametrize("by", ["parametric", "isoflop", "envelope"])

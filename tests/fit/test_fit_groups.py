@@ -58,6 +58,18 @@ def test_an_offset_that_looks_like_a_trend_is_not_fitted(grid):
     assert any("left out 15 runs of schedule cosine" in w for w in fit.warnings)
 
 
+def test_an_offset_that_goes_with_size_is_warned_of():
+    def warned(table):
+        fit = fit_losses(table, "chinchilla", schedule="wsd", bootstraps=20)
+        return any("not one number" in w for w in fit.warnings)
+
+    table = two_schedules(sd=0.0005)
+    assert not warned(table)
+    other = table["schedule"] == "cosine"
+    table["loss"] = table["loss"] * np.where(other, (table["params"] / 1e8) ** 0.01, 1.0)
+    assert warned(table)
+
+
 def test_a_fit_with_an_offset_is_kept_and_read_back(tmp_path):
     fit = fit_losses(two_schedules(), law="chinchilla", schedule="wsd", bootstraps=20)
     fit.save(tmp_path / "fit.json")
