@@ -48,7 +48,9 @@ def asked_for(runs: Runs, schedule: str | None, group: str | None) -> tuple[Runs
             raise RequestError(f"fit.{column}={value!r}: {runs.source} has {', '.join(names)}")
         if len(names) > 1:
             asked[column] = value
-            said.append(f"predicts {column} {value}: {int((runs.labels[column] == value).sum())} of {len(runs)} runs")
+            more = "; runs of others enter with a fitted offset, unless left out" if column == "schedule" else ""
+            count = int((runs.labels[column] == value).sum())
+            said.append(f"predicts {column} {value}, which {count} of {len(runs)} runs have{more}")
     return replace(runs, asked=asked), said
 
 
