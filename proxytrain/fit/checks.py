@@ -85,6 +85,7 @@ def best_settings(runs: Runs) -> tuple[Runs, list[str]]:
         return runs, []
     setting = cell_index(runs)
     keys = [to_levels(runs.params), to_levels(runs.tokens)]
+    keys += [runs.numbers[c] for c in ("unique_tokens",) if c in runs.numbers]
     keys += [np.unique(runs.labels[c], return_inverse=True)[1].reshape(-1) for c in runs.asked]
     place = np.unique(np.stack(keys), axis=1, return_inverse=True)[1].reshape(-1)
     mean = (np.bincount(setting, runs.loss) / np.bincount(setting))[setting]

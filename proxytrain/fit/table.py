@@ -227,7 +227,8 @@ def _numbers(values: Any, column: str, source: str) -> np.ndarray:
         good &= out >= 0
     if not good.all():
         i = int(np.argmin(good))
-        raise RequestError(f"{source}: {column} in row {i + 1} is {out[i]:g}; must be {meaning}")
+        hint = "; leave out runs that diverged" if column == "loss" and not out[i] < high else ""
+        raise RequestError(f"{source}: {column} in row {i + 1} is {out[i]:g}; must be {meaning}{hint}")
     return out
 
 

@@ -111,3 +111,14 @@ def test_a_column_called_seed_is_the_seed(grid):
     assert fit.data["fitted"] == 50
     assert fit.noise.source == "repeated seeds"
     assert 0.002 < fit.noise.run < 0.004
+
+
+def test_runs_on_less_unique_text_are_not_left_out_as_worse_settings(grid):
+    from proxytrain.fit.checks import best_settings
+
+    twice = {k: np.tile(v, 2) for k, v in grid.items()}
+    share = np.repeat([1.0, 0.25], 25)
+    table = {**twice, "loss": twice["loss"] / share**0.05, "unique_tokens": twice["tokens"] * share, "note": share}
+    kept, said = best_settings(read_runs(table))
+    assert len(kept) == 50
+    assert said == []
