@@ -6,6 +6,7 @@ import pytest
 
 from proxytrain.errors import RequestError
 from proxytrain.fit import fit_losses
+from proxytrain.fit.checks import best_settings
 from proxytrain.fit.table import read_runs, to_levels
 
 GOOD = {"params": [1e7, 2e7], "tokens": [1e9, 1e9], "loss": [3.0, 2.9]}
@@ -114,8 +115,6 @@ def test_a_column_called_seed_is_the_seed(grid):
 
 
 def test_runs_on_less_unique_text_are_not_left_out_as_worse_settings(grid):
-    from proxytrain.fit.checks import best_settings
-
     twice = {k: np.tile(v, 2) for k, v in grid.items()}
     share = np.repeat([1.0, 0.25], 25)
     table = {**twice, "loss": twice["loss"] / share**0.05, "unique_tokens": twice["tokens"] * share, "note": share}
