@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from proxytrain.fit.curves.curve import Curve
-from proxytrain.fit.curves.history import History
 
 ALIKE = 0.1  # schedules whose relative rates differ by no more anywhere are one
 CUTS = 4  # schedules held out, at most
+BLOCKS = 6
 
 
 @dataclass(frozen=True)
@@ -93,15 +93,19 @@ def parting(curve: Curve, others: Sequence[Curve]) -> int:
     return min(last, curve.updates - 1)
 
 
-def observed_after(curve: Curve, after: int, points: int = 40) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and mean losses (m,) of a held-out curve's later part."""
-    keep = np.flatnonzero(curve.step > after)
-    if not len(keep):
-        keep = np.array([len(curve.step) - 1])
-    blocks = np.array_split(keep, min(points, len(keep)))
-    step = np.array([round(float(curve.step[b].mean())) for b in blocks])
-    return np.maximum(step, 1), np.array([curve.loss[b].mean() for b in blocks])
+def later_rows(curve: Curve, after: int) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and losses (m,) of what a held-out curve is scored on."""
+    keep = curve.step > after
+    if not keep.any():
+        keep[-1] = True
+    return np.maximum(curve.step[keep], 1), curve.loss[keep]
 
 
-def history_of(curve: Curve, step: np.ndarray, scale: float) -> History:
-    return History.of(curve.lr, step, scale)
+def block_errors(step: np.ndarray, loss: np.ndarray, at: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """log(prediction / truth) of the means over up to six stretches, so that the noise of rows is no error: (b,).
+
+    `predicted` (n,) are losses after `at` (n,) updates, between which the prediction is linear.
+    """
+    fitted = np.interp(step, at, predicted)
+    blocks = np.array_split(np.arange(len(step)), min(BLOCKS, len(step)))
+    return np.array([np.log(fitted[b].mean() / loss[b].mean()) for b in blocks])

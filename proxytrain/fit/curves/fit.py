@@ -11,7 +11,7 @@ import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.combine import combine
-from proxytrain.fit.curves.backtest import Cut, cuts, observed_after, schedules
+from proxytrain.fit.curves.backtest import Cut, block_errors, cuts, later_rows, schedules
 from proxytrain.fit.curves.curve import Curve, Observed, own_from, quieted
 from proxytrain.fit.curves.estimate import Data, Estimate, estimate
 from proxytrain.fit.curves.jumps import jump
@@ -188,40 +188,50 @@ def _backtest(
         view = CurveFit("", members, equal, seen, (), None, [], {"curves": len(cut.fitted)}, {})
         errors: dict[str, list[np.ndarray]] = {}
         for curve, after in zip(cut.held, cut.after):
-            rows.append(_held(view, cut, curve, after, level))
-            step, loss = observed_after(curve, after, 8)
+            step, loss = later_rows(curve, after)
+            at = np.unique(np.linspace(step[0], step[-1], 60).astype(int))
+            centre, variance = view.outlook(curve.lr, at, curve.params)
+            rows.append(
+                _held(view, cut, curve, block_errors(step, loss, at, np.exp(centre)), at, centre, variance, level)
+            )
             for i, member in enumerate(members):
                 alone = tuple(float(i == j) for j in range(len(laws)))
-                only = replace(view, weights=alone).outlook(curve.lr, step, curve.params)[0]
-                errors.setdefault(member.law.name, []).append(only - np.log(loss))
+                only = np.exp(replace(view, weights=alone).outlook(curve.lr, at, curve.params)[0])
+                errors.setdefault(member.law.name, []).append(block_errors(step, loss, at, only))
         cells = sum(len(e) for e in errors[laws[0].name])
         at = np.arange(cells) + 1000 * len(outcomes)
         outcomes.append(({n: np.concatenate(e) for n, e in errors.items()}, at, np.ones(cells, dtype=bool)))
     return tuple(rows), combine([item.name for item in laws], outcomes)
 
 
-def _held(view: CurveFit, cut: Cut, curve: Curve, after: int, level: float) -> Held:
+def _held(
+    view: CurveFit,
+    cut: Cut,
+    curve: Curve,
+    error: np.ndarray,
+    at: np.ndarray,
+    centre: np.ndarray,
+    variance: np.ndarray,
+    level: float,
+) -> Held:
+    """One curve predicted without it: its end is the mean of its last stretch."""
     from scipy.stats import t as student
 
-    step, loss = observed_after(curve, after)
-    centre, variance = view.outlook(curve.lr, step, curve.params)
-    error = centre - np.log(loss)
     half = float(student.ppf(0.5 + level / 2, view.freedom)) * float(np.sqrt(variance[-1]))
-    reach = float(view.reach(step[-1:], curve.params)[0])
-    end = float(centre[-1])
+    end = float(centre[at >= at[-1] - (at[-1] - at[0]) / len(error)].mean())
     return Held(
         cut=cut.name,
         curve=curve.name,
         updates=curve.updates,
         params=curve.params,
-        loss=float(loss[-1]),
+        loss=float(np.exp(end - error[-1])),
         prediction=float(np.exp(end)),
         low=float(np.exp(end - half)),
         high=float(np.exp(end + half)),
         error=float(error.mean()),
         rms=float(np.sqrt((error**2).mean())),
         spread=float(np.sqrt(variance.mean())),
-        reach=reach,
+        reach=float(view.reach(at[-1:], curve.params)[0]),
     )
 
 

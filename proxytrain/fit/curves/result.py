@@ -177,7 +177,7 @@ class CurveFit:
         own = np.array([np.einsum("ij,jk,ik->i", g, m.covariance, g) for (_, g), m in zip(views, self.members)])
         centre = (weight * centres).sum(0)
         between = (weight * (centres - centre) ** 2).sum(0)
-        luck = sum(w * (m.luck**2 + m.noise**2) for w, m in zip(self.weights, self.members))
+        luck = sum(w * m.luck**2 for w, m in zip(self.weights, self.members))
         known = len({h.cut for h in self.backtest})
         beyond = (PRIOR_ERROR * self.reach(step, params)) ** 2 / (1.0 + known)
         spread = ((weight * own).sum(0) + between + luck + beyond) * self.calibration**2
