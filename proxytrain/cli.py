@@ -402,10 +402,12 @@ def _fit_curves(options: argparse.Namespace, config: Any, path: Path) -> int:
     asked = None
     if config.curves == "sweep":
         asked, _ = _request(options)
-        result = fit_curves(job.curves(asked), **wanted)
+        with _at_work("fitting curve laws, holding out schedules, lengths and sizes", options):
+            result = fit_curves(job.curves(asked), **wanted)
         path = path if config.file else asked.folder / "curve_fit.json"
     else:
-        result = fit_curves(config.curves, **wanted)
+        with _at_work("fitting curve laws, holding out schedules, lengths and sizes", options):
+            result = fit_curves(config.curves, **wanted)
     result.save(path)
     picture = draw_curves(result, path.with_name(f"{path.stem}_curves"))
     print("\n".join(result.summary()))
