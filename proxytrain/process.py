@@ -6,6 +6,7 @@ of a process of elsewhere nothing is known.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -31,6 +32,12 @@ def state(owner: str) -> State:
     if found is None or found[1] != int(started):
         return "dead"
     return "stopped" if found[0] in "Tt" else "alive"
+
+
+def say(text: str) -> None:
+    """A line for the log; the work goes on where it cannot be written: a full disk, a pipe that nobody reads."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
 
 
 def _stat(pid: int) -> tuple[str, int] | None:

@@ -27,11 +27,15 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from multiprocessing import get_context
+from multiprocessing.context import ForkProcess as Process
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file
 
+import proxytrain.train.loop  # noqa: F401 (imported once, for all workers)
+from proxytrain import cli
 from proxytrain.store import Store
 
 STDLIB = sysconfig.get_path("stdlib")
@@ -64,8 +68,15 @@ def main() -> int:
     began = time.monotonic()
     try:
         calm = home / "calm"
+        calm.mkdir()
         for name in SEEDS:
-            run("sweep", name, calm, options, "launch.workers=2")
+            run("plan", name, calm, options)
+            work = ["work", f"sweep.name={name}", f"store={calm}", "train.device=cpu"]
+            pair = [start(work, home / f"calm-{name}-{i}.log") for i in range(2)]
+            for worker in pair:
+                worker.join()
+            if any(worker.exitcode for worker in pair):
+                raise Trouble(f"undisturbed workers failed: see {home}/calm-{name}-*.log")
         print(f"undisturbed: {time.monotonic() - began:.0f} s", flush=True)
         with small_disk(home / "disk", calm) as (store, disk):
             print(f"the disk that fills: {disk.what}", flush=True)
@@ -100,10 +111,37 @@ def overrides(name: str, store: Path, options: argparse.Namespace) -> list[str]:
 
 
 def run(verb: str, name: str, store: Path, options: argparse.Namespace, *more: str) -> None:
-    command = [sys.executable, "-m", "proxytrain", verb, *overrides(name, store, options), *more]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise Trouble(f"{verb} of {name} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    log = store.parent / f"{verb}-{name}.log"
+    process = start([verb, *overrides(name, store, options), *more], log)
+    process.join()
+    if process.exitcode:
+        raise Trouble(f"{verb} of {name} ended with {process.exitcode}:\n{log.read_text()}")
+
+
+def start(arguments: list[str], log: Path, limit: int | None = None) -> Process:
+    """The command in a process of its own, forked off this one, which has imported torch already (it takes seconds)."""
+    process = get_context("fork").Process(target=_command, args=(arguments, log, limit))
+    process.start()
+    return process
+
+
+def _command(arguments: list[str], log: Path, limit: int | None) -> None:
+    with open(log, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 (for the life of the process)
+    sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+    if limit:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    code = cli.main(arguments)
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def signal_to(process: Process, number: int) -> None:
+    """A signal, unless the process is gone and waited for."""
+    if process.exitcode is None and process.pid:
+        os.kill(process.pid, number)
 
 
 class Disk:
@@ -149,8 +187,8 @@ class Storm:
         self.faults, self.codes = Counter[str](), Counter[str]()
         self.started, self.lost = 0, 0
         self.done: set[str] = set()
-        self.workers: list[tuple[str, subprocess.Popen]] = []
-        self.later: list[tuple[float, subprocess.Popen | None]] = []  # when to go on, who (None: the disk)
+        self.workers: list[tuple[str, Process]] = []
+        self.later: list[tuple[float, Process | None]] = []  # when to go on, who (None: the disk)
 
     def blow(self) -> None:
         """Until both sweeps are done."""
@@ -167,19 +205,19 @@ class Storm:
                     anyone = self.random.random() < 0.1
                 for entry in [e for e in self.later if e[0] < time.monotonic()]:
                     self.later.remove(entry)
-                    entry[1].send_signal(signal.SIGCONT) if entry[1] else self.disk.empty()
+                    signal_to(entry[1], signal.SIGCONT) if entry[1] else self.disk.empty()
                 time.sleep(0.05)
             self.settle()
         finally:
             self.disk.empty()
             for _, worker in self.workers:
                 worker.kill()
-                worker.wait()
+                worker.join()
 
     def look(self) -> None:
         """Note who has left, and start as many again."""
         for name, worker in list(self.workers):
-            if (code := worker.poll()) is not None:
+            if (code := worker.exitcode) is not None:
                 self.workers.remove((name, worker))
                 self.codes[f"exit code {code}" if code >= 0 else signal.Signals(-code).name] += 1
                 if code == 0:
@@ -193,33 +231,26 @@ class Storm:
     def start(self, name: str) -> None:
         self.started += 1
         limited = not self.disk.mounted and any(who is None for _, who in self.later)
-        command = [sys.executable, "-m", "proxytrain", "work", f"sweep.name={name}", f"store={self.store}"]
-        command += ["train.device=cpu", f"launch.stale_seconds={STALE_SECONDS}"]
-        with open(self.home / f"worker-{self.started:04d}.log", "w") as log:
-            worker = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-                preexec_fn=(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))) if limited else None,
-            )
-        self.workers.append((name, worker))
+        command = ["work", f"sweep.name={name}", f"store={self.store}", "train.device=cpu"]
+        command.append(f"launch.stale_seconds={STALE_SECONDS}")
+        log = self.home / f"worker-{self.started:04d}.log"
+        self.workers.append((name, start(command, log, 4096 if limited else None)))
 
     def strike(self, anyone: bool) -> bool:
         """One fault, for a worker that is training, so that there is something to lose, or for `anyone`."""
         busy = {json_of(p).get("pid") for p in self.store.glob("sweeps/*/packs/*/claim")}
-        training = [w for _, w in self.workers if (anyone or w.pid in busy) and w.poll() is None]
+        training = [w for _, w in self.workers if (anyone or w.pid in busy) and w.exitcode is None]
         fault = self.random.choices(list(FAULTS), FAULTS.values())[0]
         if not training:
             return False
         worker = self.random.choice(training)
         if fault == "SIGKILL":
             self.lost += sum(self.report(p) for p in self.attempts(worker.pid))
-            worker.kill()
+            signal_to(worker, signal.SIGKILL)
         elif fault == "SIGTERM":
-            worker.terminate()
+            signal_to(worker, signal.SIGTERM)
         elif fault == "SIGSTOP":
-            worker.send_signal(signal.SIGSTOP)
+            signal_to(worker, signal.SIGSTOP)
             self.later.append((time.monotonic() + self.random.uniform(0.2, 2.5 * STALE_SECONDS), worker))
         elif fault == "disk full":
             if any(who is None for _, who in self.later):
@@ -248,7 +279,7 @@ class Storm:
         """Let the stopped go on, and wait for all to leave."""
         self.disk.empty()
         for _, worker in self.workers:
-            worker.send_signal(signal.SIGCONT)
+            signal_to(worker, signal.SIGCONT)
         deadline = time.monotonic() + 60
         while self.workers:
             self.look()
@@ -256,7 +287,7 @@ class Storm:
             if time.monotonic() > deadline:
                 raise Trouble(f"{len(self.workers)} workers do not leave when all is done")
 
-    def attempts(self, pid: int) -> Iterator[Path]:
+    def attempts(self, pid: int | None) -> Iterator[Path]:
         for claim in self.store.glob("sweeps/*/packs/*/claim"):
             who = json_of(claim)
             if who.get("pid") == pid:

@@ -20,6 +20,7 @@ from proxytrain.launch.claims import Claim, take
 from proxytrain.launch.parts import Part, failures, finished, folders, ready, record_failure, unfinished
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.pack import Pack
+from proxytrain.process import say
 from proxytrain.store import Store, clear, read_json, temporary
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
                 except Interrupted:
                     pass
                 except Broken as error:
-                    print(error, flush=True)
+                    say(str(error))
                     done.clear()  # what made it has to make it again
                 except Exception as error:
                     if isinstance(error, OSError) and error.errno in STORE_TROUBLE:
@@ -106,7 +107,7 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
             ) from error
     left = unfinished(plan, store, done)
     if left:
-        print(f"stopped by {stop.why}, all saved; {len(left)} packs are left, and the same command goes on", flush=True)
+        say(f"stopped by {stop.why}, all saved; {len(left)} packs are left, and the same command goes on")
         return 130
     for folder in {store.segment(n.key).parent for p in plan.packs for m in p.members for n in m.nodes}:
         clear(folder)
@@ -176,7 +177,7 @@ def _failed(folder: Path, claim: Claim) -> None:
     text = traceback.format_exc()
     who = {"host": socket.gethostname(), "pid": os.getpid(), "attempt": claim.attempt.name, "traceback": text}
     number = record_failure(folder, who)
-    print(f"{folder.name}: failed for the {'first' if number == 1 else 'second'} time\n{text}", flush=True)
+    say(f"{folder.name}: failed for the {'first' if number == 1 else 'second'} time\n{text}")
 
 
 class _Reporter:
@@ -216,4 +217,4 @@ class _Reporter:
     def end(self) -> None:
         name = f"{self.claim.path.parent.name}/{self.claim.attempt.name}"
         seconds = time.monotonic() - self.first
-        print(f"{name}: tokens {self.begun} to {self.done} of {self.total} in {seconds:.1f} s", flush=True)
+        say(f"{name}: tokens {self.begun} to {self.done} of {self.total} in {seconds:.1f} s")

@@ -23,6 +23,7 @@ import torch
 
 from proxytrain.plan.pack import Member, Pack
 from proxytrain.plan.share import Key
+from proxytrain.process import say
 from proxytrain.store import sync, temporary
 from proxytrain.train.members import ROWS, Active, Rows
 
@@ -72,7 +73,7 @@ class Saver:
                 if a.node == node:  # else it has passed a node since, and its curve begins there
                     a.saved, a.chunks = pieces, [*a.chunks, f"curve-{self.number:06d}.npz"]
         elif self.attempt.is_dir():  # else another worker has finished the pack
-            print(f"{self.attempt}: checkpoint not written ({self._error}); the one before it stays", flush=True)
+            say(f"{self.attempt}: checkpoint not written ({self._error}); the one before it stays")
         self._thread = self._pending = self._error = None
 
     def _write(self, snapshot: Snapshot, number: int) -> None:
@@ -107,14 +108,14 @@ def latest(folders: Sequence[Path], pack: Pack, device: torch.device) -> Rows | 
     for path in (p for folder in folders for p in folder.glob("attempt-*/state-*.npz")):
         meta = _meta(path)
         if meta is None:
-            print(f"{path}: not a whole checkpoint; the one before it is used, or the start", flush=True)
+            say(f"{path}: not a whole checkpoint; the one before it is used, or the start")
         elif mine := list(_mine(meta, pack)):
             found.append((sum(m["position"] - member.end for _, _, member, m in mine), path))
     for _, path in sorted(found, reverse=True):
         try:
             return _load(path, pack, device)
         except Exception as error:  # a file that somebody else may have written: whatever is wrong with it
-            print(f"{path}: not a whole checkpoint ({error}); the one before it is used, or the start", flush=True)
+            say(f"{path}: not a whole checkpoint ({error}); the one before it is used, or the start")
     return None
 
 
