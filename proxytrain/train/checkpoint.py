@@ -87,12 +87,13 @@ class Saver:
         self._prune()
 
     def _prune(self) -> None:
-        """Keep the last two states with their curves; with two of our own, none of earlier attempts."""
+        """Keep the last two states with their curves; while there is only one here, the attempt before keeps its own."""
         states = sorted(self.attempt.glob("state-*.npz"))
         needed = {name for path in states[-KEPT:] for m in (_meta(path) or []) for name in m["chunks"]}
         old = [*states[:-KEPT], *(p for p in self.attempt.glob("curve-*.npz") if p.name not in needed)]
-        if len(states) >= KEPT:
-            old += [p for folder in self.others() for p in folder.glob("*.npz")]
+        others = sorted(self.others())
+        spare = [folder for folder in others if any(folder.glob("state-*.npz"))][-1:] if len(states) < KEPT else []
+        old += [p for folder in others if folder not in spare for p in folder.glob("*.npz")]
         for path in old:
             path.unlink(missing_ok=True)
 

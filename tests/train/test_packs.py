@@ -153,6 +153,18 @@ def test_a_broken_checkpoint_means_the_one_before_it(ask, alone, capsys, file, d
         assert_same_bits(outcome(asked.store, run.id), alone(ask, run))
 
 
+def test_many_short_attempts_leave_no_more_checkpoints_than_two_of_them(ask, alone):
+    asked = ask("sweep.grids=[{init_seed:[0,1]}]", "train.checkpoint_seconds=1e9")
+    made = planned(asked)
+    for _ in range(5):
+        with pytest.raises(Interrupted):
+            train(asked, made, should_stop=after(3))
+        assert len(list(asked.folder.glob("packs/*/attempt-*/state-*.npz"))) <= 2
+    train(asked, made)
+    for run in asked.runs:
+        assert_same_bits(outcome(asked.store, run.id), alone(ask, run))
+
+
 def test_with_all_checkpoints_broken_training_starts_again(ask, alone):
     asked = ask("sweep.grids=[{init_seed:[0,1]}]")
     made = planned(asked)
