@@ -87,7 +87,7 @@ class Saver:
         self._prune()
 
     def _prune(self) -> None:
-        """Keep the last two states with their curves; while there is only one here, the attempt before keeps its own."""
+        """Keep the last two states with their curves; while only one is here, the attempt before keeps its own."""
         states = sorted(self.attempt.glob("state-*.npz"))
         needed = {name for path in states[-KEPT:] for m in (_meta(path) or []) for name in m["chunks"]}
         old = [*states[:-KEPT], *(p for p in self.attempt.glob("curve-*.npz") if p.name not in needed)]
