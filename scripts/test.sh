@@ -15,5 +15,5 @@ if [ "$all" ]; then
 fi
 python -m pytest -m "not slow" "$@"
 if [ "$all" ]; then
-  python scripts/chaos.py --updates 60
+  python scripts/chaos.py --updates 100 --seconds 0.3
 fi
