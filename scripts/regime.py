@@ -62,9 +62,11 @@ def main() -> None:
         print(f"seed SD %, pooled {100 * math.sqrt(spread.to_numpy().mean()):.2f}; by width", end=" ")
         print((100 * np.sqrt(spread.mean(axis=1))).round(2).to_dict(), end="; by length ")
         print((100 * np.sqrt(spread.mean(axis=0))).round(2).to_dict())
-    for n in ("params", "params_total"):
-        print(f"law in width alone, N = {n}:", json.dumps(width_law(table, n, options.small)))
-    print("predicted from widths up to", options.small, json.dumps(predicted(table, options.small)))
+    if table["width"].nunique() > 3:
+        for n in ("params", "params_total"):
+            print(f"law in width alone, N = {n}:", json.dumps(width_law(table, n, options.small)))
+    if table["width"][table["width"] <= options.small].nunique() >= 3:
+        print("predicted from widths up to", options.small, json.dumps(predicted(table, options.small)))
     if len(rates["lr"].unique()) > 1:
         by_rate = rates.pivot_table(index="lr", columns=["tokens", "width"], values="loss")
         print("loss by peak rate\n" + by_rate.round(4).to_string())
