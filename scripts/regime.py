@@ -52,9 +52,9 @@ def main() -> None:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     table = pd.read_csv(Path(options.store) / "sweeps" / options.name / "losses.csv")
     print(f"== {options.name}: {' '.join(overrides)}; {usage.ru_utime + usage.ru_stime:.0f} CPU seconds in this call")
-    usual = table["lr"].mode()[0]
-    rates = table[(table["init_seed"] == 0) & (table["tokens"].isin(table[table["lr"] != usual]["tokens"]))]
-    table = table[table["lr"] == usual]
+    tried = table["lr"].isin([float(rate) for rate in options.rates.split(",") if rate])
+    rates = table[(table["init_seed"] == 0) & table["tokens"].isin(table["tokens"][tried])]
+    table = table[~tried]
     cells = table.groupby(["width", "tokens"])["loss"]
     print(cells.mean().unstack().round(4).to_string())
     if options.seeds > 1:
@@ -67,7 +67,7 @@ def main() -> None:
             print(f"law in width alone, N = {n}:", json.dumps(width_law(table, n, options.small)))
     if table["width"][table["width"] <= options.small].nunique() >= 3:
         print("predicted from widths up to", options.small, json.dumps(predicted(table, options.small)))
-    if len(rates["lr"].unique()) > 1:
+    if tried.any():
         by_rate = rates.pivot_table(index="lr", columns=["tokens", "width"], values="loss")
         print("loss by peak rate\n" + by_rate.round(4).to_string())
 
