@@ -228,8 +228,8 @@ class Fit:
         tokens_per_step, the points along them). Raises a Refusal where the runs do not surround the best split, or do
         not reach so far.
         """
-        if not (isinstance(flops, (int, float)) and 1e9 <= flops < 1e32):
-            raise RequestError(f"flops={flops!r}: must be FLOPs, at least 1e9")
+        if not (isinstance(flops, (int, float)) and 1e6 <= flops < 1e32):
+            raise RequestError(f"flops={flops!r}: must be FLOPs, at least 1e6")
         if by not in APPROACHES:
             raise RequestError(f"by={by!r}: must be {', '.join(APPROACHES)}")
         level = self.config.level if level is None else level

