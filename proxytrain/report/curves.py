@@ -9,17 +9,20 @@ import numpy as np
 from proxytrain.fit import Curve, CurveFit
 from proxytrain.report import ink
 
-MOST = 8  # curves that are drawn; more are a tangle
+MOST = 6  # curves that are drawn; more are a tangle
 
 
 def draw_curves(fit: CurveFit, stem: Path) -> list[Path]:
     """Draw a fit that still has its curves; returns the files that were written, `stem`.png and .svg."""
     chosen = _chosen(list(fit.curves))
-    colours = ink.palette(len(chosen)).light
+    several = len({c.params for c in chosen}) > 1
+    colours = (
+        ink.palette(len(chosen)).light if several else [ink.HUES[i % len(ink.HUES)][0] for i in range(len(chosen))]
+    )
     with ink.canvas("wide", 3) as (figure, (rates, losses, misses)):
         figure.set_size_inches(12.0, 4.2)
         rates.set_title("learning rate / peak")
-        losses.set_title("loss: rows (dots), law (line), 90% band" if fit.level == 0.9 else "loss, law and band")
+        losses.set_title(f"loss: rows (dots), law (line), {fit.level:.0%} band")
         misses.set_title("residual of the law, %")
         for curve, colour in zip(chosen, colours):
             _draw(fit, curve, colour, rates, losses, misses)
@@ -30,7 +33,7 @@ def draw_curves(fit: CurveFit, stem: Path) -> list[Path]:
         figure.tight_layout()
         files = [stem.with_suffix(end) for end in (".png", ".svg")]
         for file in files:
-            figure.savefig(file, dpi=160)
+            figure.savefig(file, dpi=160, facecolor=ink.COLOURS["page"][0])
     return files
 
 
