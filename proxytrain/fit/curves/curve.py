@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from proxytrain.errors import RequestError
-from proxytrain.fit.curves.history import History
+from proxytrain.fit.curves.history import History, first_rise
 
 POINTS = 100  # observations a curve is reduced to
 WINDOW = 65  # rows of the moving average that a batch's luck is measured from
@@ -83,9 +83,7 @@ class Curve:
     @property
     def warmup(self) -> int:
         """Updates until the rate ends its first rise."""
-        falls = np.flatnonzero(np.diff(self.lr) < 0)
-        top = int(np.argmax(self.lr >= self.lr.max() * (1 - 1e-9)))
-        return min(top, int(falls[0])) if len(falls) else top
+        return first_rise(self.lr / self.lr.max())
 
     def shape(self) -> np.ndarray:
         """(64,) rates in units of the peak at equal shares of the curve: what tells schedules apart."""

@@ -56,7 +56,7 @@ class History:
         """Of learning rates (S,), one an update, observed after `step` (M,) updates (1 <= step <= S)."""
         share = np.maximum(lr / lr.max(), TINY)
         previous = np.r_[0.0, share[:-1]]
-        top = _top(share)
+        top = first_rise(share)
         coarse = np.where(np.arange(len(lr)) <= top, WARM, 1)
         level = np.floor(np.cumsum(np.abs(share - previous) / (STEP * coarse)))
         ratio = np.abs(np.diff(np.log(np.maximum(np.r_[share[0], share], 1e-3))))
@@ -108,7 +108,7 @@ class History:
             yield part, np.where(made, np.maximum(now[part, None] - then[None, :], 0.0), 0.0), made
 
 
-def _top(share: np.ndarray) -> int:
+def first_rise(share: np.ndarray) -> int:
     """The update that ends the first rise."""
     falls = np.flatnonzero(np.diff(share) < -1e-9)
     peak = int(np.argmax(share >= 1 - 1e-9))
