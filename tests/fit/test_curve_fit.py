@@ -216,6 +216,8 @@ def test_curves_that_contradict_each_other() -> None:
         fit_curves([a, b])
     with pytest.raises(RequestError, match="allowed are auto"):
         fit_curves([curve("constant"), curve("wsd")], law="chinchilla")
+    with pytest.raises(RequestError, match=r"curves\[0\]: must be a Curve, not int"):
+        fit_curves([3])
     with pytest.raises(RequestError, match="none given"):
         fit_curves([])
 

@@ -64,11 +64,12 @@ def fit_curves(
         from proxytrain.fit.curves.reading import read_curves
 
         curves, warnings = read_curves(curves)
-    curves = quieted(list(curves))
     laws = [CURVE_LAWS[n] for n in AUTO] if law == "auto" else [get_curve_law(law)]
     if not (isinstance(level, float) and 0 < level < 1):
         raise RequestError(f"level={level!r}: must be a number between 0 and 1")
+    curves = list(curves)
     refuse_unfit(curves)
+    curves = quieted(curves)
     peaks = [float(c.lr.max()) for c in curves]
     peak = float(np.exp(np.mean(np.log(peaks))))
     scaling = 0.0
