@@ -260,7 +260,7 @@ WRONG = [
     (["fit", "table=nothing.csv"], "nothing.csv", 2),
     (["predict", "params=1e9", "tokens=1e9"], "`proxytrain fit` writes it", 2),
     (["predict", "params=1e9"], "`proxytrain fit` writes it", 2),
-    (["predict", "tokens=1e9", "file=f.json"], "f.json: no such file", 2),
+    (["predict", "tokens=1e9", "file=f.json"], "file=f.json: no f.json", 2),
     (["fit", "table="], "table", 2),
     (["fit", "table=l.csv", "file=runs"], "file=runs: a folder", 2),
     (["sweep", "fit.law=chinchila"], "did you mean chinchilla?", 2),

@@ -24,6 +24,7 @@ ORDER = [
     {"launch", "track"},
     {"sweep", "housekeeping"},
     {"report"},
+    {"verbs"},
     {"cli"},
     {"__main__", "__init__"},
 ]

@@ -1,0 +1,159 @@
+"""From the request to the answer: sweep, plan, train, verify, report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from proxytrain.errors import Refusal, RequestError
+from proxytrain.verbs import ask
+from proxytrain.verbs.verb import flag, verb
+
+
+@verb("the main job: expand, plan, train what is missing, fit, predict the target, write the report")
+def sweep(options: argparse.Namespace) -> int:
+    from proxytrain import sweep as job
+    from proxytrain.track.text import plan_lines
+
+    asked, console = ask.request(options)
+    made = job.plan(asked)
+    left = job.missing(asked.store, asked.ids)
+    if left:
+        console.say("\n".join(plan_lines(made)))
+    code = job.train(asked, made, console)
+    if code == 130:
+        raise KeyboardInterrupt
+    if code and job.missing(asked.store, asked.ids):
+        console.say(f"some runs failed; `proxytrain status{ask.where(asked)} sweep.name={asked.name}` says why")
+        return 1
+    return _conclude(asked)
+
+
+@verb("the same up to training: runs, segments, packs, what sharing saves, time, memory, disk; trains nothing")
+def plan(options: argparse.Namespace) -> int:
+    from proxytrain import sweep as job
+    from proxytrain.track.text import pack_lines, plan_lines
+
+    asked, _ = ask.request(options)
+    made = job.plan(asked)
+    print("\n".join([*plan_lines(made), *pack_lines(made)]))
+    return 0
+
+
+@verb(
+    "one run; `-m` and Hydra's launchers and sweepers work too",
+    flag("-m", "--multirun", help="Hydra's multirun: lists of values, launchers"),
+)
+def train(options: argparse.Namespace) -> int:
+    from proxytrain import sweep as job
+
+    if options.multirun:
+        return _multirun(options)
+    asked, console = ask.request(options)
+    return _train_one(asked, job, console)
+
+
+@verb("train the target and show prediction against truth")
+def verify(options: argparse.Namespace) -> int:
+    from proxytrain import sweep as job
+    from proxytrain.track.text import plan_lines
+
+    asked, console = ask.request(options)
+    if not asked.target:
+        raise RequestError(
+            "sweep.target=null: nothing to verify; name the larger run, as sweep.target={model:{width:128}}"
+        )
+    if job.missing(asked.store, asked.ids):
+        raise RequestError(f"sweep.name={asked.name}: its runs are not all trained; `proxytrain sweep` first")
+    if job.truth(asked) is None:
+        made = job.plan(asked, runs=[asked.target], name=f"{asked.name}.verify")
+        console.say("\n".join(plan_lines(made)))
+        code = job.train(asked, made, console)
+        if code == 130:
+            raise KeyboardInterrupt
+        if code:
+            raise Refusal(
+                f"the target's run failed; see `proxytrain status{ask.where(asked)} sweep.name={asked.name}.verify`"
+            )
+    return _conclude(asked)
+
+
+@verb("one self-contained HTML page with figures")
+def report(options: argparse.Namespace) -> int:
+    asked, _ = ask.request(options)
+    _write_report(asked)
+    return 0
+
+
+def _train_one(asked: Any, job: Any, console: Any) -> int:
+    """`train` is a sweep of one, named by the run."""
+    from proxytrain.track.text import plan_lines, result_lines
+
+    if len(asked.runs) != 1:
+        raise RequestError(f"sweep.grids: {len(asked.runs)} runs; `train` trains one, `sweep` trains grids")
+    run = asked.runs[0]
+    made = job.plan(asked, name=f"run-{run.id}")
+    if job.missing(asked.store, asked.ids):
+        console.say("\n".join(plan_lines(made)))
+    code = job.train(asked, made, console)
+    if code == 130:
+        raise KeyboardInterrupt
+    result = asked.store.result(run.id)
+    if result is None:
+        raise Refusal(f"the run failed; `proxytrain status{ask.where(asked)} sweep.name=run-{run.id}` says why")
+    print("\n".join(result_lines(asked.store, result)))
+    return 0 if result["status"] == "done" else 1
+
+
+def _multirun(options: argparse.Namespace) -> int:
+    """`train` under `hydra.main`, for `-m` with Hydra's own sweepers and launchers; a job returns its final loss."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+
+    from proxytrain import sweep as job
+    from proxytrain.compose import conf_dir
+    from proxytrain.track.console import Console
+
+    def one(config: Any) -> float:
+        console = Console(options.quiet)
+        try:
+            asked = job.request(list(HydraConfig.get().overrides.task), options.config_dir, console)
+            _train_one(asked, job, console)
+        except RequestError as error:  # Hydra would show a traceback
+            print(f"proxytrain train: {error}", file=sys.stderr)
+            sys.exit(2)
+        result = asked.store.result(asked.runs[0].id) or {}
+        return float(result.get("final_loss") or "nan")
+
+    search = ["--config-dir", options.config_dir] if options.config_dir else []
+    sys.argv = ["proxytrain", "--multirun", *search, *options.overrides]
+    hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(one)()
+    return 0
+
+
+def _conclude(asked: Any) -> int:
+    """Print the answer and write the page, which also shows why there is no answer."""
+    from proxytrain import sweep as job
+
+    lost = job.diverged(asked)
+    if lost:
+        print(f"{len(lost)} of {len(asked.runs)} runs diverged and are left out: {', '.join(lost[:6])}")
+    try:
+        if asked.target:
+            print("\n".join(ask.answer(asked)))
+        else:
+            print(f"{len(asked.runs)} runs done; no target to predict (sweep.target)")
+    finally:  # a refusal has its page too
+        page = asked.folder / "report.html"
+        if not job.newer(page, asked):
+            _write_report(asked)
+        else:
+            print(f"report: {page}")
+    return int(len(lost) == len(asked.runs))
+
+
+def _write_report(asked: Any) -> None:
+    from proxytrain.report import write
+
+    print(f"report: {write(asked, asked.folder / 'report.html')}")

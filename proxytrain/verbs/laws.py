@@ -1,0 +1,223 @@
+"""Laws from a sweep, a table or loss curves, and what they predict."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from proxytrain.errors import Refusal, RequestError
+from proxytrain.verbs import ask
+from proxytrain.verbs.verb import JSON, verb
+
+
+@verb("fit laws to a sweep's runs, any table (table=losses.csv) or loss curves (curves=DIR); writes fit.json")
+def fit(options: argparse.Namespace) -> int:
+    from proxytrain import sweep as job
+
+    config = ask.config(options)
+    path = Path(config.file or "fit.json")
+    if path.is_dir() or not path.parent.is_dir():
+        raise RequestError(f"file={path}: {'a folder' if path.is_dir() else 'its folder does not exist'}; name a file")
+    if config.compare:
+        return _compare(config)
+    if config.table == "":
+        raise RequestError("table=: empty; give the path of a CSV or Parquet file, or leave the key out")
+    if config.table is not None and config.curves is not None:
+        raise RequestError(f"table={config.table}, curves={config.curves}: a fit reads one of them")
+    if config.fit.law == "critical_batch":
+        return _fit_critical_batch(options, config, path)
+    if config.curves is not None:
+        return _fit_curves(options, config, path)
+    if config.table is not None:
+        return _fit_table(config, path, options)
+    asked, _ = ask.request(options)
+    result = job.fit(asked)
+    if config.file:
+        result.save(path)
+    else:
+        path = asked.folder / "fit.json"
+    print("\n".join(result.summary()))
+    print(f"written to {path}")
+    return 0
+
+
+@verb("loss with interval from a fit.json: params=7e9 tokens=2e12, or the sweep's target", JSON)
+def predict(options: argparse.Namespace) -> int:
+    from proxytrain.fit import Fit, load_fit
+    from proxytrain.track.text import sentence
+
+    config = ask.config(options)
+    given = {o.partition("=")[0].lstrip("+") for o in options.overrides}
+    place = ask.place(options, config)
+    of_sweep = not place or ("params" not in place and ask.named(options))
+    if of_sweep and not config.file:
+        asked, _ = ask.request(options)
+        if not asked.target:
+            raise RequestError("params=null: give params=... and tokens=..., or a sweep with a target")
+        print("\n".join(ask.answer(asked)))
+        return 0
+    path = _fit_file(options, config)
+    fitted = load_fit(path)
+    if not isinstance(fitted, Fit):
+        return _predict_curve(options, config, fitted)
+    if not place:
+        raise RequestError("params=null: give params=... with file=..., such as params=7e9")
+    anyway = fitted.config.allow_extrapolation or config.fit.allow_extrapolation
+    fitted = replace(fitted, config=replace(fitted.config, allow_extrapolation=anyway))
+    level = config.fit.level if "fit.level" in given else None
+    answer = fitted.predict(**place, level=level)
+    if options.json:
+        print(json.dumps(vars(answer), indent=1))
+    else:
+        words = {"params": "parameters", "tokens": "tokens", "flops": "FLOPs"}
+        print(sentence(answer, ", ".join(f"{v:,.0f} {words[c]}" for c, v in place.items()), str(path)))
+    return 0
+
+
+def _fit_table(config: Any, path: Path, options: argparse.Namespace) -> int:
+    """Fit a table, predict the run that was named beside it, and leave all that a reader needs beside the fit."""
+    from proxytrain.fit import fit_losses
+    from proxytrain.report import write_table
+
+    with ask.at_work("fitting laws, holding out the largest runs", options):
+        result = fit_losses(config.table, **vars(config.fit))
+    place, refused = ask.place(options, config), None
+    if place:
+        try:
+            result = result.aimed(**place)
+        except Refusal as refusal:
+            refused = refusal
+    result.save(path)
+    print("\n".join(result.summary()))
+    for what, file in zip(("fit", "report", "predictions"), (path, *write_table(result, path))):
+        print(f"{what}: {file}")
+    if refused:
+        raise refused
+    return 0
+
+
+def _fit_curves(options: argparse.Namespace, config: Any, path: Path) -> int:
+    """Laws of whole loss curves: of a folder, or (`curves=sweep`) of a sweep's own runs, and then of its target."""
+    from proxytrain import sweep as job
+    from proxytrain.fit import fit_curves
+    from proxytrain.report.curves import draw_curves
+
+    wanted = {"law": config.fit.law, "level": config.fit.level, "allow_extrapolation": config.fit.allow_extrapolation}
+    asked = None
+    if config.curves == "sweep":
+        asked, _ = ask.request(options)
+        with ask.at_work("fitting curve laws, holding out schedules, lengths and sizes", options):
+            result = fit_curves(job.curves(asked), **wanted)
+        path = path if config.file else asked.folder / "curve_fit.json"
+    else:
+        with ask.at_work("fitting curve laws, holding out schedules, lengths and sizes", options):
+            result = fit_curves(config.curves, **wanted)
+    result.save(path)
+    picture = draw_curves(result, path.with_name(f"{path.stem}_curves"))
+    print("\n".join(result.summary()))
+    if asked and asked.target:
+        n = float(job.target_params(asked.target_record, None))
+        answer = result.predict(job.target_rates(asked.target), params=n)
+        print(_curve_sentence(result, answer, f"{n:,.0f} parameters, {asked.target.tokens:,} tokens"))
+        truth = job.truth(asked)
+        if truth and truth["status"] == "done":
+            print(f"truth: {truth['final_loss']:.4f}; error {answer.final[0] / truth['final_loss'] - 1:+.2%}")
+    print(f"written to {path}; pictures: {', '.join(map(str, picture))}")
+    return 0
+
+
+def _fit_critical_batch(options: argparse.Namespace, config: Any, path: Path) -> int:
+    """B_crit of a table or folder of curves at several batch sizes, or of a sweep's own runs."""
+    from proxytrain import sweep as job
+    from proxytrain.fit import fit_critical_batch
+
+    curves = config.table if config.table is not None else config.curves
+    if curves in (None, "sweep"):
+        asked, _ = ask.request(options)
+        curves, path = job.curves(asked), path if config.file else asked.folder / "critical_batch.json"
+    result = fit_critical_batch(curves, level=config.fit.level, seed=config.fit.seed)
+    result.save(path)
+    print("\n".join(result.summary()))
+    print(f"written to {path}")
+    return 0
+
+
+def _compare(config: Any) -> int:
+    """Two tables of two recipes: which is better at which compute."""
+    from proxytrain.fit import compare, fit_losses
+
+    if len(config.compare) != 2:
+        raise RequestError(f"compare={config.compare}: two tables are compared, such as compare=[a.csv,b.csv]")
+    a, b = (fit_losses(table, **vars(config.fit)) for table in config.compare)
+    result = compare(a, b, tokens_per_param=float(config.tokens_per_param or 20), level=config.fit.level)
+    print("\n".join(result.summary(*config.compare)))
+    return 0
+
+
+def _predict_curve(options: argparse.Namespace, config: Any, fitted: Any) -> int:
+    """The whole curve of a run under the composed schedule, as CSV, and its end."""
+    import numpy as np
+
+    from proxytrain.schedule import learning_rates, phases
+    from proxytrain.store import write_text
+
+    if config.tokens is None:
+        raise RequestError("tokens=null: a curve has a length; give tokens, batch_tokens, lr, warmup and schedule")
+    batch = config.batch_tokens
+    if config.tokens < batch:
+        raise RequestError(f"tokens={config.tokens}: shorter than one update of batch_tokens={batch}")
+    known = fitted.data.get("tokens_per_step")
+    if known and known != batch:
+        raise RequestError(f"batch_tokens={batch}: the curves were trained with {known:g} tokens an update")
+    plan = phases(config.schedule, lr=config.lr, warmup=config.warmup, tokens=config.tokens, batch_tokens=batch)
+    position = np.arange(batch, config.tokens + 1, batch)
+    rates = learning_rates(plan, position)
+    level = config.fit.level if any(o.startswith("fit.level=") for o in options.overrides) else None
+    fitted = replace(fitted, allow_extrapolation=fitted.allow_extrapolation or config.fit.allow_extrapolation)
+    answer = fitted.predict(rates, params=config.params, level=level)
+    columns = (np.arange(1, len(rates) + 1), position, rates, answer.loss, answer.low, answer.high)
+    rows = (f"{s},{t},{r:.6g},{a:.6g},{b:.6g},{c:.6g}" for s, t, r, a, b, c in zip(*columns))
+    path = Path(config.file).with_name("predicted_curve.csv") if config.file else Path("predicted_curve.csv")
+    write_text(path, "\n".join(["step,tokens,lr,loss,low,high", *rows]) + "\n")
+    loss, low, high = answer.final
+    if options.json:
+        print(
+            json.dumps({"loss": loss, "low": low, "high": high, "level": answer.level, "note": answer.note}, indent=1)
+        )
+        return 0
+    size = f"{config.params:,.0f} parameters, " if config.params else ""
+    print(_curve_sentence(fitted, answer, f"{size}{config.tokens:,} tokens, {config.schedule.name}"))
+    decay = fitted.best_decay(len(rates), config.params, warmup=config.warmup // batch)
+    print(
+        f"best linear decay for this length: the last {decay.best:.0%} "
+        f"({decay.as_good[0]:.0%} to {decay.as_good[1]:.0%} may be as good), loss {decay.loss.min():.4f}"
+    )
+    print(f"the whole curve: {path}")
+    return 0
+
+
+def _curve_sentence(fitted: Any, answer: Any, what: str) -> str:
+    loss, low, high = answer.final
+    of = "validation loss" if fitted.predicts == "validation" else "loss"
+    text = (
+        f"predicted {of} at the end of one run with {what}: {loss:.4f}, {answer.level:.0%} interval "
+        f"[{low:.4f}, {high:.4f}] ({low / loss - 1:+.1%}, {high / loss - 1:+.1%})"
+    )
+    return f"{answer.note}: {text}" if answer.note else text
+
+
+def _fit_file(options: argparse.Namespace, config: Any) -> Path:
+    """The fit.json that was asked for: by `file`, by a sweep's name, else the one in this folder."""
+    from proxytrain.store import Store
+
+    own = Store(config.store).sweep(config.sweep.name) / "fit.json"
+    places = [Path(config.file)] if config.file else [own] if ask.named(options) else [Path("fit.json"), own]
+    for path in places:
+        if path.exists():
+            return path
+    raise RequestError(
+        f"file={config.file or 'null'}: no {' and no '.join(map(str, places))}; `proxytrain fit` writes it"
+    )
