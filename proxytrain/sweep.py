@@ -220,14 +220,14 @@ def fit(asked: Request) -> Fit:
     return result
 
 
-def curves(asked: Request) -> list[Curve]:
-    """The finished runs' loss curves: training losses of every update, and the validation loss at the end."""
+def curves(store: Store, records: list[dict[str, Any]]) -> list[Curve]:
+    """Finished runs' loss curves: training losses of every update, and the validation loss at the end."""
     out = []
-    for record in asked.records:
-        result = asked.store.result(record["id"])
+    for record in records:
+        result = store.result(record["id"])
         if result is None or result["status"] != "done":
             continue
-        c = asked.store.curve(record["id"])
+        c = store.curve(record["id"])
         updates = len(c.step)
         out.append(
             Curve(

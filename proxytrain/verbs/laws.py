@@ -110,7 +110,7 @@ def _fit_curves(options: argparse.Namespace, config: Any, path: Path) -> int:
     if config.curves == "sweep":
         asked, _ = ask.request(options)
         with ask.at_work("fitting curve laws, holding out schedules, lengths and sizes", options):
-            result = fit_curves(job.curves(asked), **wanted)
+            result = fit_curves(job.curves(asked.store, asked.records), **wanted)
         path = path if config.file else asked.folder / "curve_fit.json"
     else:
         with ask.at_work("fitting curve laws, holding out schedules, lengths and sizes", options):
@@ -137,7 +137,7 @@ def _fit_critical_batch(options: argparse.Namespace, config: Any, path: Path) ->
     curves = config.table if config.table is not None else config.curves
     if curves in (None, "sweep"):
         asked, _ = ask.request(options)
-        curves, path = job.curves(asked), path if config.file else asked.folder / "critical_batch.json"
+        curves, path = job.curves(asked.store, asked.records), path if config.file else asked.folder / "critical_batch.json"
     result = fit_critical_batch(curves, level=config.fit.level, seed=config.fit.seed)
     result.save(path)
     print("\n".join(result.summary()))

@@ -1,0 +1,62 @@
+"""The bank as small files: final losses and thinned curves of `experiment=bank`, which tests and figures read.
+
+    proxytrain sweep experiment=bank && python scripts/bank.py tests/data/bank
+
+Writes losses.csv (a run a row) and curves.parquet: mean training losses of BLOCK updates, without the luck of single
+batches that runs of one order share. The targets' curves are left out, so that no fit can have seen them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from proxytrain import sweep
+from proxytrain.fit.curves.curve import quieted
+from proxytrain.plan import freeze
+from proxytrain.store import Store
+
+BLOCK = 32
+TARGET_WIDTH = 208
+COLUMNS = ["run", "params", "params_total", "width", "tokens", "loss", "lr", "batch_tokens", "schedule", "init_seed"]
+COLUMNS += ["data_seed", "trunk"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--store", default="runs")
+    parser.add_argument("--sweep", default="bank")
+    options = parser.parse_args()
+    store = Store(options.store)
+    records = list(freeze.load(store.sweep(options.sweep) / "plan.json").runs.values())
+    options.folder.mkdir(parents=True, exist_ok=True)
+    table = pd.DataFrame(sweep.table(store, records))[COLUMNS].sort_values(
+        ["schedule", "width", "init_seed", "tokens"], ascending=[False, True, True, True]
+    )
+    table.round({"loss": 6}).to_csv(options.folder / "losses.csv", index=False)
+    small = set(table["run"][table["width"] < TARGET_WIDTH])
+    pieces = []
+    for curve in quieted(sweep.curves(store, [r for r in records if r["id"] in small])):
+        full = len(curve.step) // BLOCK * BLOCK
+        pieces.append(
+            pd.DataFrame(
+                {
+                    "run": curve.name,
+                    "step": curve.step[:full].reshape(-1, BLOCK).mean(1).round().astype(np.int32),
+                    "loss": np.exp(np.log(curve.loss[:full]).reshape(-1, BLOCK).mean(1)).astype(np.float32),
+                }
+            )
+        )
+    curves = pd.concat(pieces)
+    curves["run"] = curves["run"].astype("category")
+    curves.to_parquet(options.folder / "curves.parquet", index=False, compression="zstd")
+    sizes = {p.name: p.stat().st_size for p in sorted(options.folder.iterdir())}
+    print(f"{len(table)} of {len(records)} runs, {len(curves)} rows of curves; bytes: {sizes}")
+
+
+if __name__ == "__main__":
+    main()

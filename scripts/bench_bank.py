@@ -1,0 +1,226 @@
+"""Predictions held against truth hundreds of times: the fitter on sub-grids of the bank (`conf/experiment/bank.yaml`).
+
+    python scripts/bench_bank.py [--bank tests/data/bank] [--grids 100] [--out bench_bank.json]
+
+A sub-grid is three or more widths, three or more lengths and one to three seeds; its target is a cell of the bank at
+about 3, 8 or 16 times the compute of its largest run, and the truth is every run of that cell whose seed the sub-grid
+has not seen.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t as student
+
+from proxytrain import fit_losses
+from proxytrain.errors import Refusal
+
+BANK = Path(__file__).parent.parent / "tests" / "data" / "bank"
+GAPS = {3: (2.2, 4.2), 8: (6.5, 10.5), 16: (12.5, 20.5)}  # in 6ND, by what they are called
+LEVEL = 0.9
+LAWS = ("auto", "chinchilla", "params_at_tokens", "two_points")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A sub-grid and the cell of the bank that it has to predict."""
+
+    gap: int
+    widths: tuple[int, ...]
+    lengths: tuple[int, ...]
+    seeds: tuple[int, ...]
+    target: tuple[int, int]  # width, tokens
+
+    def rows(self, bank: pd.DataFrame) -> pd.DataFrame:
+        inside = bank["width"].isin(self.widths) & bank["tokens"].isin(self.lengths)
+        return bank[inside & bank["init_seed"].isin(self.seeds)]
+
+    def truth(self, bank: pd.DataFrame) -> pd.DataFrame:
+        width, tokens = self.target
+        return bank[(bank["width"] == width) & (bank["tokens"] == tokens) & ~bank["init_seed"].isin(self.seeds)]
+
+
+def read(folder: Path, schedule: str = "wsd") -> pd.DataFrame:
+    """The bank's final losses of one schedule."""
+    bank = pd.read_csv(folder / "losses.csv")
+    return bank[bank["schedule"] == schedule].reset_index(drop=True)
+
+
+def grids(bank: pd.DataFrame) -> Iterator[tuple[int, tuple[int, ...], tuple[int, ...], tuple[int, int]]]:
+    """Every gap, widths, lengths and target that the bank has: widths and lengths without holes."""
+    params = bank.groupby("width")["params"].first()
+    widths, lengths = list(params.index), sorted(bank["tokens"].unique())
+    cells = sorted(set(zip(bank["width"], bank["tokens"])))
+    runs = [w for i in range(len(widths)) for j in range(i + 3, len(widths) + 1) for w in [tuple(widths[i:j])]]
+    spans = [d for i in range(len(lengths)) for j in range(i + 3, len(lengths) + 1) for d in [tuple(lengths[i:j])]]
+    for w in runs:
+        for d in spans:
+            if not all((a, b) in cells for a in w for b in d):
+                continue
+            for width, tokens in cells:
+                if width < w[-1] or tokens < d[-1]:
+                    continue
+                gap = float(params[width]) * tokens / (float(params[w[-1]]) * d[-1])
+                yield from ((name, w, d, (width, tokens)) for name, (a, b) in GAPS.items() if a <= gap <= b)
+
+
+def cases(bank: pd.DataFrame, count: int, seed: int = 0) -> list[Case]:
+    """`count` sub-grids at each gap, drawn so that targets, then shapes, come up alike often."""
+    rng = np.random.default_rng(seed)
+    every, out = list(grids(bank)), []
+    seeds = np.array(sorted(bank["init_seed"].unique()))
+    for gap in GAPS:
+        by_target: dict[tuple[int, int], list[Any]] = {}
+        for grid in every:
+            if grid[0] == gap:
+                by_target.setdefault(grid[3], []).append(grid)
+        targets, drawn = sorted(by_target), set()
+        for i in range(20 * count if targets else 0):
+            _, w, d, target = by_target[targets[i % len(targets)]][
+                rng.integers(len(by_target[targets[i % len(targets)]]))
+            ]
+            some = tuple(sorted(rng.choice(seeds, 1 + i // len(targets) % 3, replace=False).tolist()))
+            drawn.add(Case(gap, w, d, some, target))
+            if len(drawn) == count:
+                break
+        out += sorted(drawn, key=repr)
+    return out
+
+
+def two_points(rows: pd.DataFrame, params: float, tokens: float) -> tuple[float, float, float]:
+    """What a hurried person does: a power law through the smallest and the largest model, and one in length.
+
+    The interval is that of its two (or four) means under the seed noise of the repeats, .3% where there are none, and
+    of the target's own luck.
+    """
+    logs = rows.assign(log=np.log(rows["loss"])).groupby(["params", "tokens"])["log"]
+    spread, runs = logs.var().mean(), len(rows) - logs.ngroups
+    noise, freedom = (float(np.sqrt(spread)), runs) if np.isfinite(spread) else (0.003, 30)
+    mean, count = logs.mean(), logs.count()
+    n, d = rows["params"].unique(), rows["tokens"].unique()
+    corner = (n.max(), d.max())
+    centre, variance = mean[corner], 1.0 / count[corner]
+    weight = 1.0
+    for other, reach in (((n.min(), d.max()), params / n.max()), ((n.max(), d.min()), tokens / d.max())):
+        far = float(np.log(reach) / np.log(corner[0] / other[0] if other[0] != corner[0] else corner[1] / other[1]))
+        centre += far * (mean[corner] - mean[other])
+        weight += far
+        variance += far**2 / count[other]
+    variance += (weight**2 - 1.0) / count[corner]
+    half = float(student.ppf(0.5 + LEVEL / 2, freedom)) * noise * np.sqrt(1.0 + variance)
+    return tuple(float(np.exp(centre + side * half)) for side in (0, -1, 1))  # type: ignore[return-value]
+
+
+def predict(rows: pd.DataFrame, law: str, params: float, tokens: float) -> tuple[float, float, float]:
+    """Loss, low, high of one new run.
+
+    Raises
+    ------
+    Refusal
+        If the runs cannot answer.
+    """
+    if law == "two_points":
+        return two_points(rows, params, tokens)
+    answer = fit_losses(rows, law=law, level=LEVEL).predict(params=params, tokens=tokens)
+    return float(answer.loss), float(answer.low), float(answer.high)
+
+
+def score(case: Case, bank: pd.DataFrame, laws: Sequence[str] = LAWS) -> list[dict[str, Any]]:
+    """Each law's prediction against every truth: a row a law, in log loss."""
+    rows, truth = case.rows(bank), case.truth(bank)
+    params, tokens = float(truth["params"].iloc[0]), float(case.target[1])
+    out = []
+    for law in laws:
+        row: dict[str, Any] = {"law": law, "gap": case.gap, "target": f"{case.target[0]} at {tokens / 1e6:.1f}M"}
+        row |= {"seeds": len(case.seeds), "widths": len(case.widths), "runs": len(rows), "refused": ""}
+        try:
+            centre, low, high = np.log(predict(rows, law, params, tokens))
+        except Refusal as refusal:
+            out.append(row | {"refused": str(refusal)})
+            continue
+        at = np.log(truth["loss"].to_numpy())
+        outside = np.maximum(low - at, 0) + np.maximum(at - high, 0)
+        row |= {"error": float(centre - at.mean()), "half": float(high - low) / 2}
+        row |= {
+            "covered": float((outside == 0).mean()),
+            "winkler": float((high - low + 2 / (1 - LEVEL) * outside).mean()),
+        }
+        out.append(row)
+    return out
+
+
+def summary(scores: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Answers, coverage, error, half-width and Winkler score, counted by target: each counts as one."""
+    answered = scores[scores["refused"] == ""]
+    cells = answered.groupby([*by, "target"] if "target" not in by else by)
+    means = cells.agg(
+        covered=("covered", "mean"),
+        bias=("error", "mean"),
+        error=("error", lambda e: e.abs().mean()),
+        half=("half", "mean"),
+        winkler=("winkler", "mean"),
+    )
+    out = 100 * (means.groupby(by).mean())
+    out.insert(0, "targets", means.groupby(by).size())
+    out.insert(0, "answered", answered.groupby(by).size() / scores.groupby(by).size())
+    return out
+
+
+def each(work: Callable[[Case], Any], items: Sequence[Case]) -> list[Any]:
+    with ProcessPoolExecutor() as pool:
+        return list(pool.map(work, items, chunksize=4))
+
+
+def noise(bank: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Seed SD in % at each (width, tokens): from all seeds, and the median and range of what the fitter says from two."""
+    logs = bank.assign(log=np.log(bank["loss"])).groupby(["width", "tokens"])
+    out = logs.agg(params=("params", "first"), seeds=("log", "size"), all_seeds=("log", "std"))
+    rng, found = np.random.default_rng(seed), []
+    pairs = list(combinations(sorted(bank["init_seed"].unique()), 2))
+    for i in rng.permutation(len(pairs))[:12]:
+        luck = fit_losses(bank[bank["init_seed"].isin(pairs[i])], bootstraps=50).noise
+        tokens = out.index.get_level_values("tokens").to_numpy()
+        found.append(luck.run * luck.factor(out["params"].to_numpy(), tokens))
+    out["two_seeds"], out["least"], out["most"] = np.median(found, 0), np.min(found, 0), np.max(found, 0)
+    percent = ["all_seeds", "two_seeds", "least", "most"]
+    return out.assign(**{c: 100 * out[c] for c in percent}).drop(columns="params")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bank", type=Path, default=BANK)
+    parser.add_argument("--grids", type=int, default=100, help="at each gap")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    bank = read(options.bank)
+    chosen = cases(bank, options.grids)
+    scores = pd.DataFrame([row for rows in each(partial(score, bank=bank), chosen) for row in rows])
+    pd.set_option("display.width", 160)
+    for by in (["law"], ["law", "gap"], ["law", "seeds"], ["law", "widths"], ["law", "gap", "target"]):
+        print(summary(scores, by).round(2).to_string(), "\n")
+    refused = scores[scores["refused"] != ""]
+    print(
+        refused.groupby("law")["refused"].agg(lambda r: r.value_counts().to_dict()).to_string() if len(refused) else ""
+    )
+    print("\nseed noise, SD in %\n" + noise(bank).round(2).to_string())
+    if options.out:
+        options.out.write_text(json.dumps(scores.to_dict("records"), indent=1))
+
+
+if __name__ == "__main__":
+    main()
