@@ -187,6 +187,13 @@ class Sweep:
 
 
 @dataclass(frozen=True)
+class Verify:
+    """How often the target is trained to see the truth: with `init_seed`, `init_seed` + 1, ..."""
+
+    seeds: Positive
+
+
+@dataclass(frozen=True)
 class Config:
     """One composed configuration: a point in the space of runs, and what to do with it."""
 
@@ -199,6 +206,7 @@ class Config:
     train: Train
     launch: Local | Slurm
     fit: FitConfig
+    verify: Verify
     store: str
     table: str | None
     compare: list[str]

@@ -45,8 +45,16 @@ class Request:
     corpus: Corpus
     runs: list[Run]
     records: list[dict[str, Any]]
-    target: Run | None
-    target_record: dict[str, Any] | None
+    targets: list[Run]  # the run to predict; with verify.seeds=n under n seeds
+    target_records: list[dict[str, Any]]
+
+    @property
+    def target(self) -> Run | None:
+        return self.targets[0] if self.targets else None
+
+    @property
+    def target_record(self) -> dict[str, Any] | None:
+        return self.target_records[0] if self.target_records else None
 
     @property
     def name(self) -> str:
@@ -76,26 +84,29 @@ def request(overrides: list[str], config_dir: str | None, console: Console) -> R
     group = group_loader(overrides, config_dir)
     _check_fit(config)
     configs = expand(tree, config.sweep.grids, group)
-    target_config = point(tree, config.sweep.target, group, "sweep.target") if config.sweep.target else None
+    target_configs = []
+    if config.sweep.target:
+        goal = point(tree, config.sweep.target, group, "sweep.target")
+        target_configs = [_reseeded(goal, i) for i in range(config.verify.seeds)]
     corpus = prepare(config.data, store.corpora(), console.corpus(), console.say)
     manifest = corpus.manifest
     by_id = {run.id: (run, c) for c in configs for run in [run_of(c, manifest.content_hash, manifest.vocab_size)]}
     known = {run.schedule for run, _ in by_id.values()}
     if config.fit.schedule is not None and config.fit.schedule not in known:
         raise RequestError(f"fit.schedule={config.fit.schedule}: no run has it; there are {', '.join(sorted(known))}")
-    target = run_of(target_config, manifest.content_hash, manifest.vocab_size) if target_config else None
+    targets = [run_of(c, manifest.content_hash, manifest.vocab_size) for c in target_configs]
     runs = [run for run, _ in by_id.values()]
-    for run in [*runs, *([target] if target else [])]:
+    for run in [*runs, *targets]:
         _check_text(run, corpus)
-    _check_repeats([*runs, *([target] if target else [])], corpus, config.data.allow_repeat, console)
+    _check_repeats([*runs, *targets], corpus, config.data.allow_repeat, console)
     return Request(
         config=config,
         store=store,
         corpus=corpus,
         runs=runs,
         records=[freeze.run_record(run, c) for run, c in by_id.values()],
-        target=target,
-        target_record=freeze.run_record(target, target_config) if target and target_config else None,
+        targets=targets,
+        target_records=[freeze.run_record(run, c) for run, c in zip(targets, target_configs)],
     )
 
 
@@ -104,7 +115,7 @@ def plan(asked: Request, *, runs: list[Run] | None = None, name: str | None = No
     name = name or asked.name
     path = asked.store.sweep(name) / "plan.json"
     runs = asked.runs if runs is None else runs
-    records = {r["id"]: r for r in [*asked.records, *([asked.target_record] if asked.target_record else [])]}
+    records = {r["id"]: r for r in [*asked.records, *asked.target_records]}
     chosen = [records[run.id] for run in runs]
     train = asked.config.train
     if path.exists():
@@ -293,9 +304,9 @@ def caveats(asked: Request) -> list[str]:
     return found
 
 
-def truth(asked: Request) -> dict[str, Any] | None:
-    """The target's result, once it has been trained."""
-    return asked.store.result(asked.target.id) if asked.target else None
+def truths(asked: Request) -> list[dict[str, Any]]:
+    """Results of the target's runs that have been trained."""
+    return [result for run in asked.targets if (result := asked.store.result(run.id))]
 
 
 def diverged(asked: Request) -> list[str]:
@@ -306,8 +317,7 @@ def diverged(asked: Request) -> list[str]:
 def newer(page: Path, asked: Request) -> bool:
     """Whether the page was written after all that it shows."""
     shown = [asked.folder / "fit.json", *(asked.store.run(r["id"]) / "result.json" for r in asked.records)]
-    if asked.target:
-        shown.append(asked.store.run(asked.target.id) / "result.json")
+    shown += [asked.store.run(run.id) / "result.json" for run in asked.targets]
     times = [p.stat().st_mtime_ns for p in shown if p.exists()]
     return page.exists() and page.stat().st_mtime_ns > max(times, default=0)
 
@@ -343,6 +353,11 @@ def _workable(made: Plan, store: Store) -> bool:
     """Whether workers can go on with a plan, what failed included; not where states are gone that it does not make."""
     lost = [why for _, why in failures(made, store)]
     return bool(lost or unfinished(made, store)) and not any(why["traceback"] == NOT_PLANNED for why in lost)
+
+
+def _reseeded(config: Config, by: int) -> Config:
+    data_seed = None if config.data_seed is None else config.data_seed + by
+    return dataclasses.replace(config, init_seed=config.init_seed + by, data_seed=data_seed)
 
 
 def _check_fit(config: Config) -> None:

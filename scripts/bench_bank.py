@@ -187,7 +187,7 @@ def each(work: Callable[[Case], Any], items: Sequence[Case]) -> list[Any]:
 
 
 def noise(bank: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Seed SD in % at each (width, tokens): from all seeds, and the median and range of what the fitter says from two."""
+    """Seed SD in % at each (width, tokens): from all, and median and range of what the fitter says from two."""
     logs = bank.assign(log=np.log(bank["loss"])).groupby(["width", "tokens"])
     out = logs.agg(params=("params", "first"), seeds=("log", "size"), all_seeds=("log", "std"))
     rng, found = np.random.default_rng(seed), []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -118,6 +119,18 @@ def test_verify_trains_the_target_and_holds_the_prediction_against_it(swept):
     out = proxytrain("verify", *SWEEP, cwd=swept).stdout
     assert "truth: " in out
     assert "side the 90% interval" in out or "OUTSIDE the 90% interval" in out
+
+
+def test_verify_trains_the_target_under_as_many_seeds_as_asked(swept):
+    first = re.search(r"truth: ([0-9.]+) ±", proxytrain("verify", *SWEEP, cwd=swept).stdout)
+    done = proxytrain("verify", *SWEEP, "verify.seeds=3", cwd=swept)
+    found = re.search(r"truth: (\S+), (\S+), (\S+) \(seeds 0, 1, 2\), mean (\S+); .* of 3 inside", done.stdout)
+    assert first
+    assert found
+    *losses, mean = map(float, found.groups())
+    assert losses[0] == float(first[1])
+    assert len(set(losses)) == 3
+    assert mean == pytest.approx(sum(losses) / 3, abs=1e-4)
 
 
 def test_a_target_of_another_kind_than_the_runs_is_said(swept):
@@ -267,6 +280,7 @@ WRONG = [
     (["sweep", "fit.schedule=cosin"], "fit.schedule=cosin: no run has it", 2),
     (["sweep", "sweep.grids=[{modle.width:3}]"], "did you mean model?", 2),
     (["verify"], "nothing to verify", 2),
+    (["verify", "verify.seeds=0"], "verify.seeds=0: must be above 0", 2),
     (["work", "sweep.name=none"], "no such plan", 2),
     (["status", "sweep.name=none"], "no such plan", 2),
     (["sweep", "--config-dir", "nowhere"], "no such folder", 2),

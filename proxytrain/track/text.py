@@ -88,23 +88,34 @@ def sentence(answer: Prediction, what: str, source: str) -> str:
 
 
 def answer_lines(
-    asked: Request, fitted: Fit, answer: Prediction, caveats: list[str], truth: dict[str, Any] | None
+    asked: Request, fitted: Fit, answer: Prediction, caveats: list[str], truths: list[dict[str, Any]]
 ) -> list[str]:
     """Prediction of the target, the fit behind it, what to beware of, and the truth where it is known."""
     assert asked.target_record
     lines = [sentence(answer, describe(asked.target_record), str(asked.folder / "fit.json"))]
     lines += [f"  {line}" for line in [*fitted.summary(), *(f"warning: {w}" for w in caveats)]]
-    if truth is None:
+    return lines + truth_lines(truths, answer.loss, answer.low, answer.high, answer.level)
+
+
+def truth_lines(truths: list[dict[str, Any]], loss: float, low: float, high: float, level: float) -> list[str]:
+    """The target's runs, one a seed, against its prediction."""
+    lines = [f"truth: the target diverged after {t['diverged_at']} tokens" for t in truths if t["status"] != "done"]
+    done = [t for t in truths if t["status"] == "done"]
+    known = [t["final_loss"] for t in done]
+    if not known:
         return lines
-    if truth["status"] != "done":
-        return [*lines, f"truth: the target diverged after {truth['diverged_at']} tokens"]
-    loss = truth["final_loss"]
-    inside = "inside" if answer.low <= loss <= answer.high else "OUTSIDE"
+    mean = sum(known) / len(known)
+    inside = sum(low <= x <= high for x in known)
+    if len(known) == 1:
+        text, where = f"{mean:.4f} ± {done[0]['val_se']:.4f}", "inside" if inside else "OUTSIDE"
+    else:
+        seeds = ", ".join(str(t["recipe"]["init_seed"]) for t in done)
+        text = f"{', '.join(f'{x:.4f}' for x in known)} (seeds {seeds}), mean {mean:.4f}"
+        where = f"{inside} of {len(known)} inside"
     return [
         *lines,
-        f"truth: {loss:.4f} ± {truth['val_se']:.4f}; prediction {answer.loss:.4f}, "
-        f"error {answer.loss / loss - 1:+.2%}, "
-        f"{inside} the {answer.level:.0%} interval [{answer.low:.4f}, {answer.high:.4f}]",
+        f"truth: {text}; prediction {loss:.4f}, error {loss / mean - 1:+.2%}, {where} the {level:.0%} interval "
+        f"[{low:.4f}, {high:.4f}]",
     ]
 
 

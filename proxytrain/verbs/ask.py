@@ -57,4 +57,4 @@ def answer(asked: Any) -> list[str]:
     from proxytrain.track.text import answer_lines
 
     fitted = job.fit(asked)
-    return answer_lines(asked, fitted, job.predict(asked, fitted), job.caveats(asked), job.truth(asked))
+    return answer_lines(asked, fitted, job.predict(asked, fitted), job.caveats(asked), job.truths(asked))

@@ -54,7 +54,7 @@ def train(options: argparse.Namespace) -> int:
     return _train_one(asked, job, console)
 
 
-@verb("train the target and show prediction against truth")
+@verb("train the target (verify.seeds=3: three times) and show prediction against truth")
 def verify(options: argparse.Namespace) -> int:
     from proxytrain import sweep as job
     from proxytrain.track.text import plan_lines
@@ -66,8 +66,8 @@ def verify(options: argparse.Namespace) -> int:
         )
     if job.missing(asked.store, asked.ids):
         raise RequestError(f"sweep.name={asked.name}: its runs are not all trained; `proxytrain sweep` first")
-    if job.truth(asked) is None:
-        made = job.plan(asked, runs=[asked.target], name=f"{asked.name}.verify")
+    if job.missing(asked.store, [run.id for run in asked.targets]):
+        made = job.plan(asked, runs=asked.targets, name=f"{asked.name}.verify")
         console.say("\n".join(plan_lines(made)))
         code = job.train(asked, made, console)
         if code == 130:

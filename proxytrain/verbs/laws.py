@@ -104,6 +104,7 @@ def _fit_curves(options: argparse.Namespace, config: Any, path: Path) -> int:
     from proxytrain import sweep as job
     from proxytrain.fit import fit_curves
     from proxytrain.report.curves import draw_curves
+    from proxytrain.track.text import truth_lines
 
     wanted = {"law": config.fit.law, "level": config.fit.level, "allow_extrapolation": config.fit.allow_extrapolation}
     asked = None
@@ -122,9 +123,9 @@ def _fit_curves(options: argparse.Namespace, config: Any, path: Path) -> int:
         n = float(job.target_params(asked.target_record, None))
         answer = result.predict(job.target_rates(asked.target), params=n)
         print(_curve_sentence(result, answer, f"{n:,.0f} parameters, {asked.target.tokens:,} tokens"))
-        truth = job.truth(asked)
-        if truth and truth["status"] == "done":
-            print(f"truth: {truth['final_loss']:.4f}; error {answer.final[0] / truth['final_loss'] - 1:+.2%}")
+        loss, low, high = (float(v) for v in answer.final)
+        for line in truth_lines(job.truths(asked), loss, low, high, answer.level):
+            print(line)
     print(f"written to {path}; pictures: {', '.join(map(str, picture))}")
     return 0
 
@@ -137,7 +138,10 @@ def _fit_critical_batch(options: argparse.Namespace, config: Any, path: Path) ->
     curves = config.table if config.table is not None else config.curves
     if curves in (None, "sweep"):
         asked, _ = ask.request(options)
-        curves, path = job.curves(asked.store, asked.records), path if config.file else asked.folder / "critical_batch.json"
+        curves, path = (
+            job.curves(asked.store, asked.records),
+            path if config.file else asked.folder / "critical_batch.json",
+        )
     result = fit_critical_batch(curves, level=config.fit.level, seed=config.fit.seed)
     result.save(path)
     print("\n".join(result.summary()))
