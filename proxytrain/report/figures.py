@@ -1,4 +1,4 @@
-"""Which figures the page has, in which order, and what they share: one colour a model size, one name a size.
+"""Which figures the page has, in which order, and what they share: one colour a model size, one name a size or run.
 
 A figure is a function from the view to a `Picture`, or to None where there is nothing to draw.
 """
@@ -6,25 +6,34 @@ A figure is a function from the view to a `Picture`, or to None where there is n
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from proxytrain.report import ink
 from proxytrain.report.facts import Facts, Row, Shown
 
 MOST_COLOURS = 12
+SCALES = ("log", "linear")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One drawing in all the sizes and scales that the page shows, and as files for a paper."""
+
+    variants: dict[str, str]  # classes, such as "wide" or "phone log" -> inline SVG
+    files: dict[str, bytes]  # suffix -> content
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One figure in the sizes that the page shows, with its words."""
+    """One figure with its words."""
 
     key: str
     heading: str
     read: str  # how to read it, one sentence
     caption: str
     alt: str
-    variants: dict[str, str]  # size -> inline SVG
+    drawn: Drawn
 
 
 @dataclass(frozen=True)
@@ -34,11 +43,16 @@ class View:
     facts: Shown
     sizes: tuple[int, ...]  # N of the grid, ascending
     palette: ink.Palette
+    lone: frozenset[int] = field(default=frozenset())  # sizes that one width has
 
     @classmethod
     def of(cls, facts: Shown) -> View:
         sizes = tuple(sorted({r.params for r in facts.rows}))
-        return cls(facts, sizes, ink.palette(min(len(sizes), MOST_COLOURS)))
+        widths: dict[int, set[int]] = {}
+        for r in facts.rows:
+            widths.setdefault(r.params, set()).add(r.width)
+        lone = frozenset(n for n, found in widths.items() if len(found) == 1)
+        return cls(facts, sizes, ink.palette(min(len(sizes), MOST_COLOURS)), lone)
 
     def colour(self, row: Row) -> str:
         colours = self.palette.light
@@ -46,38 +60,68 @@ class View:
 
     def label(self, row: Row) -> str:
         """The size of a model in a word or two: what differs in the grid."""
-        if not row.width or len({r.width for r in self.facts.rows if r.params == row.params}) > 1:
+        if not row.width or row.params not in self.lone:
             return f"{ink.count(row.params)} params"
         if len({r.depth for r in self.facts.rows}) == 1:
             return f"width {row.width}"
         return f"{row.width} × {row.depth}"
 
-    def svg(self, figure: Any, key: str, alt: str) -> str:
-        return ink.svg(figure, key, alt, self.palette.names())
+    def name(self, row: Row) -> str:
+        """A run in a line."""
+        if not row.width:
+            return f"row {row.id}: {ink.count(row.params)} params, {ink.count(row.tokens)} tokens"
+        other = "".join(f", {key} {value}" for key, value in row.other)
+        return (
+            f"{self.label(row)}, {ink.count(row.tokens)} tokens, {row.schedule}, lr {row.lr:g}{other}, "
+            f"seed {row.seeds} ({row.id[:8]})"
+        )
 
-    def draw(self, key: str, alt: str, sizes: Sequence[str], paint: Callable[..., None], panels: int = 1) -> dict:
-        """`paint(axes, size)` once a size; the SVGs by size."""
-        out = {}
+    def result(self, row: Row) -> str:
+        """A run in a line, and its final loss in the next."""
+        error = f" ± {row.val_se:.4f}" if row.val_se else ""
+        return f"{self.name(row)}: final loss {row.final:.4f}{error}"
+
+    def draw(
+        self,
+        key: str,
+        alt: str,
+        sizes: Sequence[str],
+        paint: Callable[..., None],
+        panels: int = 1,
+        scales: Sequence[str] = (),
+    ) -> Drawn:
+        """`paint(axes, size)`, or with scales `paint(axes, size, scale)`, once a size and scale."""
+        variants, files = {}, {}
         for size in sizes:
-            with ink.canvas(size, panels) as (figure, axes):
-                paint(axes, size)
-                out[size] = self.svg(figure, f"{key}-{size}" if len(sizes) > 1 else key, alt)
-        return out
+            for scale in scales or ("",):
+                name = f"{size} {scale}".strip()
+                with ink.canvas(size, panels) as (figure, axes):
+                    paint(axes, size, *([scale] if scale else []))
+                    svg = ink.svg(figure, f"{key}-{name.replace(' ', '-')}", alt, self.palette.names())
+                    if size != "phone":
+                        end = "" if scale in ("", SCALES[0]) else f"-{scale}"
+                        files |= {f"{end}{suffix}": content for suffix, content in ink.files(figure).items()}
+                variants[name] = svg
+        return Drawn(variants, files)
 
 
 def pictures(facts: Facts) -> tuple[list[Picture], ink.Palette]:
     """All figures of a sweep that there is something to draw for, and the colours they use."""
-    from proxytrain.report import figures_fit, figures_training
+    from proxytrain.report import figures_fit, figures_lr, figures_training
 
     return _drawn(
         facts,
         figures_training.curves,
         figures_fit.fit,
+        figures_fit.lengths,
+        figures_fit.compute,
+        figures_training.outlook,
         figures_training.schedules,
         figures_training.by_schedule,
-        figures_fit.compute,
         figures_fit.residuals,
         figures_fit.backtest,
+        figures_lr.sensitivity,
+        figures_lr.optimum,
         figures_fit.seeds,
     )
 
@@ -89,7 +133,7 @@ def pictures_of_table(shown: Shown) -> tuple[list[Picture], ink.Palette]:
     single = shown.fit is not None and shown.fit.data["only"]
     return _drawn(
         shown,
-        *([figures_fit.line] if single else [figures_fit.fit, figures_fit.compute]),
+        *([figures_fit.line] if single else [figures_fit.fit, figures_fit.lengths, figures_fit.compute]),
         figures_fit.residuals,
         figures_fit.backtest,
         figures_fit.coverage,

@@ -11,7 +11,6 @@ from proxytrain.fit import Fit
 from proxytrain.report import ink
 from proxytrain.report.facts import Row
 from proxytrain.report.figures import MOST_COLOURS, Picture, View
-from proxytrain.report.figures_training import _top_label
 
 LENGTHS = 8  # lines of the law at most
 HELD = 300  # bars of the backtest at most
@@ -72,7 +71,7 @@ def fit(view: View) -> Picture | None:
         height = np.log(max(seen) / min(seen)) or 0.1
         ink.log_axis(ax.yaxis, min(seen) / np.exp(0.09 * height), max(seen) * np.exp(0.03 * height), ink.plain)
         ax.set_xlabel("parameters" + facts.counted)
-        _top_label(ax, "final loss, nats a token")
+        ink.top_label(ax, "final loss, nats a token")
         _at_ends(ax, ends)
 
     p = facts.prediction
@@ -133,7 +132,7 @@ def line(view: View) -> Picture | None:
         span = np.log(max(losses) / min(losses)) or 0.1
         ink.log_axis(ax.yaxis, min(losses) / np.exp(0.09 * span), max(losses) * np.exp(0.03 * span), ink.plain)
         ax.set_xlabel(only)
-        _top_label(ax, "final loss, nats a token")
+        ink.top_label(ax, "final loss, nats a token")
 
     alt = f"Final loss against {only} of {len(seen)} runs, with the fitted law."
     return Picture(
@@ -188,7 +187,7 @@ def compute(view: View) -> Picture | None:
         ink.log_axis(ax.xaxis, low, right * 1.5, ink.power_of_ten, 5)
         ink.log_axis(ax.yaxis, min(seen) / np.exp(0.14 * span), max(seen) * np.exp(0.1 * span), ink.plain)
         ax.set_xlabel("training FLOPs")
-        _top_label(ax, "loss, nats a token")
+        ink.top_label(ax, "loss, nats a token")
 
     goal = f", with the target at {ink.power_of_ten(facts.target.flops)} FLOPs" if facts.target else ""
     alt = f"Loss against training FLOPs of {len(main)} runs{goal}."
@@ -233,7 +232,7 @@ def residuals(view: View) -> Picture | None:
         _percent(axes[0])
         for ax in axes[1:]:
             ax.tick_params(labelleft=False)
-        _top_label(axes[0], "run minus law")
+        ink.top_label(axes[0], "run minus law")
 
     rms = float(np.sqrt(np.mean(off**2)))
     law = facts.fit.main.bound.law.name
@@ -299,7 +298,7 @@ def backtest(view: View) -> Picture | None:
         ax.set_ylim(-top * 1.2, top * 1.2)
         _percent(ax)
         ax.set_xlabel("gap: compute of the run over the largest fitted")
-        _top_label(ax, "prediction minus truth")
+        ink.top_label(ax, "prediction minus truth")
 
     errors = [abs(r["error"]) for r in facts.fit.backtest] if facts.fit else []
     inside = sum(r["low"] <= r["loss"] <= r["high"] for r in (facts.fit.backtest if facts.fit else []))
@@ -358,7 +357,7 @@ def coverage(view: View) -> Picture | None:
         ax.set_xlim(0, 100)
         ax.set_ylim(0, 102)
         ax.set_xlabel("level of the interval, %")
-        _top_label(ax, "held-out runs inside, %")
+        ink.top_label(ax, "held-out runs inside, %")
 
     alt = f"{own:.0%} of {len(rows)} held-out runs lie inside their {fit.config.level:.0%} interval."
     return Picture(
@@ -421,7 +420,7 @@ def seeds(view: View) -> Picture | None:
         ax.set_ylim(-top, top)
         _percent(ax)
         ax.set_xlabel("tokens of the run")
-        _top_label(ax, "run minus mean of its seeds")
+        ink.top_label(ax, "run minus mean of its seeds")
 
     alt = (
         f"Spread of final loss over seeds in {len(cells)} repeated settings; standard deviation {sd:.2g}% of the loss."

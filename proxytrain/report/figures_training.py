@@ -51,7 +51,7 @@ def curves(view: View) -> Picture | None:
         ink.log_axis(ax.xaxis, low, high, ink.count, 7 if size == "wide" else 5, lengths)
         ink.log_axis(ax.yaxis, min(seen) * 0.985, float(np.quantile(seen, 0.995)) * 1.02, ink.plain)
         ax.set_xlabel("tokens trained on")
-        _top_label(ax, "loss, nats a token")
+        ink.top_label(ax, "loss, nats a token")
         ink.end_labels(ax, _labels(view, lines))
 
     sizes = len({line.row.params for line in lines})
@@ -112,7 +112,7 @@ def by_schedule(view: View) -> Picture | None:
         _token_axis(ax, 0.13 * last, last)
         ink.log_axis(ax.yaxis, min(seen) * 0.985, max(seen) * 1.01, ink.plain)
         ax.set_xlabel("tokens trained on")
-        _top_label(ax, "loss, nats a token")
+        ink.top_label(ax, "loss, nats a token")
         ink.end_labels(ax, labels)
 
     names = ", ".join(sorted({n for found in shown.values() for n in found}))
@@ -157,7 +157,7 @@ def schedules(view: View) -> Picture | None:
         ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
         _token_axis(ax, 0, last)
         ax.set_xlabel("tokens trained on")
-        _top_label(ax, "base learning rate")
+        ink.top_label(ax, "base learning rate")
         longest = {r.schedule: r for r in runs}  # the last of each name is the longest
         points = [(float(learning_rates(r.phases, np.array([0.68 * r.tokens]))[0]), n) for n, r in longest.items()]
         height = ax.get_window_extent().height * 72 / ax.figure.dpi
@@ -220,20 +220,6 @@ def _token_axis(ax: Any, low: float, high: float) -> None:
     ax.set_xlim(low, high * 1.015)
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: ink.count(v) if v else "0"))
-
-
-def _top_label(ax: Any, text: str) -> None:
-    """What the vertical axis shows, written upright above it."""
-    ax.annotate(
-        text,
-        (0, 1),
-        xycoords="axes fraction",
-        xytext=(0, 6),
-        textcoords="offset points",
-        color=MUTED,
-        fontsize=ink.SMALL,
-        va="bottom",
-    )
 
 
 def _asked(view: View) -> list[Run]:

@@ -1,12 +1,15 @@
-"""How figures look: colours, canvas, ticks, labels; and from a matplotlib figure to a small inline SVG.
+"""How figures look: colours, canvas, ticks, labels; from a matplotlib figure to a small inline SVG, and to files.
 
 Figures are drawn in the colours of the light page. In the SVG each colour becomes `var(--name, colour)`, so the page
-recolours them in the dark; text inherits the page's font. Nothing here knows what is drawn.
+recolours them in the dark; text inherits the page's font. What `hover` names carries its name, and the SVG says what
+its axes are, so that the page's script can read values off the drawing. Nothing here knows what is drawn.
 """
 
 from __future__ import annotations
 
 import html
+import io
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,22 +23,24 @@ COLOURS = {
     "ink": ("#1c2027", "#e6e8ec"),
     "muted": ("#667080", "#98a2b3"),
     "grid": ("#e4e7ec", "#2c323c"),
-    "accent": ("#d1491b", "#ff8f66"),
+    "accent": ("#bf3f14", "#ff8f66"),
     "miss": ("#a8327d", "#f08ac6"),
     "page": ("#ffffff", "#14171c"),
 }
 HUES = [
     ("#2b6cb0", "#6fb1f2"),
-    ("#b7671d", "#f0a35c"),
-    ("#2f8558", "#68cf97"),
+    ("#a65a12", "#f0a35c"),
+    ("#2a7d51", "#68cf97"),
     ("#8f4aa8", "#cf95e6"),
-    ("#9c7a10", "#dcbc55"),
+    ("#86680a", "#dcbc55"),
     ("#a83f5f", "#f08cab"),
 ]
 SIZES = {"wide": (880.0, 400.0), "half": (420.0, 300.0), "phone": (380.0, 320.0)}  # CSS pixels
 TEXT = 12.0
 SMALL = 11.0
 HIGHEST = 20.0  # nats a token; more is no loss of a language model
+CONTRAST = 4.5  # of text on the page: WCAG 2.2, AA
+DOTS_PER_INCH = 288  # of PNG files: four a CSS pixel
 
 
 @dataclass(frozen=True)
@@ -63,14 +68,45 @@ class Palette:
 
 
 def palette(count: int) -> Palette:
-    """Viridis, cut to the part that reads well on white, and to the part that reads well on black."""
+    """Viridis, each colour made as dark, or as bright, as text needs on the light and on the dark page."""
     from matplotlib import colormaps
-    from matplotlib.colors import to_hex
 
     at = np.linspace(0, 1, count) if count > 1 else np.array([0.45])
-    light = [to_hex(colormaps["viridis"](0.05 + 0.56 * x)) for x in at]
-    dark = [to_hex(colormaps["viridis"](0.42 + 0.52 * x)) for x in at]
-    return Palette(light, dark)
+    light, dark = COLOURS["page"]
+    return Palette(
+        [_readable(np.array(colormaps["viridis"](0.05 + 0.75 * x)[:3]), light) for x in at],
+        [_readable(np.array(colormaps["viridis"](0.30 + 0.65 * x)[:3]), dark) for x in at],
+    )
+
+
+def _readable(colour: np.ndarray, page: str) -> str:
+    """The colour, moved away from the page's until text in it can be read."""
+    from matplotlib.colors import to_hex
+
+    away = np.zeros(3) if page == COLOURS["page"][0] else np.ones(3)
+    for share in np.linspace(0, 1, 101):
+        mixed = to_hex((1 - share) * colour + share * away)
+        if contrast(mixed, page) >= CONTRAST:
+            return mixed
+    raise AssertionError
+
+
+def contrast(a: str, b: str) -> float:
+    """Contrast of two colours, from 1 to 21 (WCAG 2.2).
+
+    Examples
+    --------
+    >>> contrast("#ffffff", "#000000")
+    21.0
+    """
+
+    def luminance(colour: str) -> float:
+        rgb = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    low, high = sorted((luminance(a), luminance(b)))
+    return round((high + 0.05) / (low + 0.05), 3)
 
 
 @contextmanager
@@ -125,8 +161,6 @@ def canvas(size: str, panels: int = 1, **subplots: Any) -> Iterator[tuple[Any, l
 
 def svg(figure: Any, key: str, title: str, colours: dict[str, str]) -> str:
     """The figure as inline SVG: ids under `key`, colours as custom properties, `title` as its text alternative."""
-    import io
-
     import matplotlib
 
     buffer = io.StringIO()
@@ -146,6 +180,8 @@ def svg(figure: Any, key: str, title: str, colours: dict[str, str]) -> str:
     text = re.sub(r"(; )?(stroke|fill): #000000; \2-opacity: 0(?=[;\"])", "", text)
     referred = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', text))
     kept = {a or b for a, b in referred}
+    names = getattr(figure, "hover", [])
+    text = re.sub(r' id="hover-(\d+)"', lambda m: f' data-hover="{html.escape(names[int(m[1])])}"', text)
     text = re.sub(r' id="([^"]+)"', lambda m: f' id="{key}-{m[1]}"' if m[1] in kept else "", text)
     text = re.sub(r'href="#', f'href="#{key}-', text).replace("url(#", f"url(#{key}-")
     text = re.sub(
@@ -158,11 +194,66 @@ def svg(figure: Any, key: str, title: str, colours: dict[str, str]) -> str:
     assert head
     box = re.search(r'viewBox="[^"]+"', head[0])
     assert box
+    axes = f' data-axes="{html.escape(json.dumps(_axes(figure)))}"' if names else ""
     opening = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" {box[0]} role="img" aria-labelledby="{key}-title">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" {box[0]} role="img" aria-labelledby="{key}-title"{axes}>'
         f'<title id="{key}-title">{html.escape(title)}</title>'
     )
     return opening + text[head.end() :].strip()
+
+
+def hover(artist: Any, *names: str) -> None:
+    """Say what a line is, or what each of its dots is: the page shows it where a reader points."""
+    figure = artist.get_figure()
+    known = figure.__dict__.setdefault("hover", [])
+    artist.set_gid(f"hover-{len(known)}")
+    known.append("\n".join(n.replace("\n", " ") for n in names))
+
+
+def top_label(ax: Any, text: str) -> None:
+    """What the vertical axis shows, written upright above it."""
+    ax.shows = text
+    ax.annotate(
+        text,
+        (0, 1),
+        xycoords="axes fraction",
+        xytext=(0, 6),
+        textcoords="offset points",
+        color=COLOURS["muted"][0],
+        fontsize=SMALL,
+        va="bottom",
+    )
+
+
+def _axes(figure: Any) -> list[dict[str, Any]]:
+    """Of each panel: where it lies in the SVG, and limits, kind and name of its axes."""
+    out = []
+    scale, height = 72.0 / figure.dpi, 72.0 * figure.get_size_inches()[1]
+    for ax in figure.axes:
+        box = ax.get_window_extent()
+        sides = [box.x0 * scale, height - box.y1 * scale, box.x1 * scale, height - box.y0 * scale]
+        x, y = (
+            {"from": float(lim[0]), "to": float(lim[1]), "log": kind == "log", "name": name}
+            for lim, kind, name in (
+                (ax.get_xlim(), ax.get_xscale(), ax.get_xlabel()),
+                (ax.get_ylim(), ax.get_yscale(), getattr(ax, "shows", "")),
+            )
+        )
+        out.append({"box": [round(v, 2) for v in sides], "x": x, "y": y})
+    return out
+
+
+def files(figure: Any) -> dict[str, bytes]:
+    """The figure on white as files for a paper, by suffix: SVG with its letters as outlines, and PNG."""
+    import matplotlib
+
+    page, out = COLOURS["page"][0], {}
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "figure"}):
+        for suffix, metadata in ((".svg", {"Date": None, "Creator": None}), (".png", {"Software": None})):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=suffix[1:], facecolor=page, dpi=DOTS_PER_INCH, metadata=metadata)
+            out[suffix] = buffer.getvalue()
+    return out
 
 
 def log_axis(axis: Any, low: float, high: float, form: Any, most: int = 6, at: Sequence[float] = ()) -> None:
