@@ -221,11 +221,16 @@ def publishing(target: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole: under a temporary name, synced, then renamed over `path`."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """`write_text` of bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = temporary(path)
     try:
-        with open(fresh, "x", encoding="utf-8") as file:
-            file.write(text)
+        with open(fresh, "xb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(fresh, path)

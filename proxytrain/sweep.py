@@ -21,6 +21,7 @@ from proxytrain.config import Config, Slurm, build
 from proxytrain.corpus import Corpus, Stream, prepare
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import Curve, Fit, Prediction, fit_losses, load_fit
+from proxytrain.fit.curves.jumps import jump
 from proxytrain.fit.laws import get_law
 from proxytrain.launch import local
 from proxytrain.launch.claims import holder
@@ -47,6 +48,7 @@ class Request:
     records: list[dict[str, Any]]
     targets: list[Run]  # the run to predict; with verify.seeds=n under n seeds
     target_records: list[dict[str, Any]]
+    command: list[str]  # arguments of the verb that asked
 
     @property
     def target(self) -> Run | None:
@@ -107,6 +109,7 @@ def request(overrides: list[str], config_dir: str | None, console: Console) -> R
         records=[freeze.run_record(run, c) for run, c in by_id.values()],
         targets=targets,
         target_records=[freeze.run_record(run, c) for run, c in zip(targets, target_configs)],
+        command=[*(["--config-dir", config_dir] if config_dir else []), *overrides],
     )
 
 
@@ -290,11 +293,13 @@ def target_params(record: dict[str, Any], columns: Any) -> int:
 
 
 def caveats(asked: Request) -> list[str]:
-    """What sets the target apart from every run of the sweep, beside its width and length: no law speaks of that."""
+    """What no law speaks of: jumps in the runs' curves, curves that cannot be read, and what sets the target apart from
+    every run of the sweep beside its width and length.
+    """
+    found = _jumps(asked)
     if asked.target_record is None:
-        return []
-    found = []
-    for key, value in _leaves(asked.target_record["config"]):
+        return found
+    for key, value in leaves(asked.target_record["config"]):
         values = {_get(r["config"], key) for r in asked.records}
         if key not in ("model.width", "tokens", "init_seed", "data_seed") and value not in values:
             known = ", ".join(sorted(map(str, values - {None})))
@@ -302,6 +307,38 @@ def caveats(asked: Request) -> list[str]:
                 f"the target has {key}={value}, the sweep's runs {known or 'do not'}: the law does not cover that"
             )
     return found
+
+
+def _jumps(asked: Request) -> list[str]:
+    """In words: runs whose loss falls at once, and those whose curve cannot tell because it is broken."""
+    seen, found, broken = 0, [], []
+    for record in asked.records:
+        try:
+            (curve,) = curves(asked.store, [record])
+        except Refusal:  # not finished
+            continue
+        except (RequestError, OSError, ValueError, KeyError):
+            broken.append(record["id"])
+            continue
+        seen += 1
+        leap = jump(curve)
+        found += [(leap, record)] if leap else []
+    out = []
+    if found:
+        worst, record = max(found, key=lambda f: f[0].excess)
+        width, batch = record["config"]["model"]["width"], record["config"]["batch_tokens"]
+        out.append(
+            f"UNSAFE: the loss of {len(found)} of {seen} runs falls in a jump, most of all that of {record['id']} "
+            f"(width {width}): by {100 * worst.excess:.0f}% more between {worst.start * batch:,} and "
+            f"{worst.end * batch:,} tokens than before at the same learning rate. A capability appears at once there, "
+            "such as copying, and no law tells when it comes to larger models. To avoid it: token shift (model=gpt), "
+            "text without long repeats (data=prose, or data.unit=line), or only runs that end long after it (more "
+            "tokens)"
+        )
+    if broken:
+        names = ", ".join(broken[:6]) + (f" and {len(broken) - 6} more" if len(broken) > 6 else "")
+        out.append(f"curves of {len(broken)} runs cannot be read ({names}): what they would warn of is not known")
+    return out
 
 
 def truths(asked: Request) -> list[dict[str, Any]]:
@@ -366,10 +403,11 @@ def _check_fit(config: Config) -> None:
         get_law(config.fit.law)
 
 
-def _leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values."""
     for key, value in tree.items():
         if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

@@ -1,4 +1,6 @@
-"""The report: one HTML page that answers at a glance. `facts` reads, `figures*` draw, `words` and `page` write."""
+"""The report: one HTML page that answers at a glance. `facts` reads, `figures*` draw, `words` and `page` write;
+`page.js` lets a reader point at figures and sort tables.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ __all__ = ["write", "write_table"]
 
 
 def write(asked: Request, path: Path) -> Path:
-    """Write the report of a sweep, finished or not, as one self-contained HTML file.
+    """Write the report of a sweep, finished or not, as one self-contained HTML file, and its figures in `figures/`
+    beside it, each as SVG and PNG.
 
     Parameters
     ----------
@@ -27,9 +30,16 @@ def write(asked: Request, path: Path) -> Path:
     """
     from proxytrain.report.facts import collect
     from proxytrain.report.page import render
-    from proxytrain.store import write_text
+    from proxytrain.store import remove, write_bytes, write_text
 
-    write_text(path, render(collect(asked)))
+    page, figures = render(collect(asked))
+    folder = path.parent / "figures"
+    for old in folder.glob("*"):
+        if old.name not in figures and old.suffix in (".svg", ".png"):
+            remove(old)
+    for name, content in figures.items():
+        write_bytes(folder / name, content)
+    write_text(path, page)
     return path
 
 

@@ -14,6 +14,7 @@ from proxytrain import accounting, sweep
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import Fit, Prediction
 from proxytrain.plan import freeze
+from proxytrain.report.course import Course, course
 from proxytrain.store import Store
 
 POINTS = 40_000  # of all curves together, so that a page of 500 runs stays light
@@ -44,6 +45,7 @@ class Row:
     seconds: float | None = None
     diverged_at: int | None = None
     why: str = ""
+    other: tuple[tuple[str, str], ...] = ()  # what else differs between the runs of the sweep: key and value
 
     @property
     def final(self) -> float:
@@ -57,14 +59,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Line:
-    """A curve thinned for drawing, without the beginning that it shares with a longer run drawn before it."""
+    """A curve thinned for drawing."""
 
     row: Row
     tokens: np.ndarray  # (n,)
-    loss: np.ndarray  # (n,) mean training loss since the point before
+    loss: np.ndarray  # (n,) training loss, a running mean
     eval_tokens: np.ndarray  # (m,)
     eval_loss: np.ndarray  # (m,)
-    whole: bool  # from the first token
+    start: float = 0.0  # tokens; what comes before is shared with a longer run that is drawn
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class Shown:
     prediction: Prediction | None
     used: list[Row]  # the runs that were fitted, in the order of `fit.runs`
     truth: Row | None  # the target, once trained
+    course: Course | None = None
+    truth_line: Line | None = None
 
     @property
     def done(self) -> list[Row]:
@@ -104,7 +108,7 @@ class Shown:
         return False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Facts(Shown):
     """All that the page of a sweep and its figures read."""
 
@@ -112,6 +116,7 @@ class Facts(Shown):
     costs: dict[str, Any]
     seconds: float  # of one worker, all segments of the sweep
     missing: list[tuple[str, str]] = field(default_factory=list)  # what, why
+    caveats: list[str] = field(default_factory=list)  # what no law speaks of
 
     @property
     def counted(self) -> str:
@@ -126,10 +131,11 @@ def collect(asked: sweep.Request) -> Facts:
     """Read the store, fit where no fresh fit lies there, and note what is missing."""
     missing: list[tuple[str, str]] = []
     states = _states(asked)
-    rows = [_row(record, asked.store, states.get(record["id"], {})) for record in asked.records]
+    varied = _varied(asked.records)
+    rows = [_row(record, asked.store, states.get(record["id"], {}), varied) for record in asked.records]
     rows.sort(key=lambda r: (r.schedule, r.params, r.tokens, r.lr, r.init_seed, r.data_seed))
     missing += _unfinished(rows)
-    target = _row(asked.target_record, asked.store, {}) if asked.target_record else None
+    target = _row(asked.target_record, asked.store, {}, varied) if asked.target_record else None
     fitted, prediction = None, None
     try:
         fitted = sweep.fit(asked)
@@ -139,6 +145,7 @@ def collect(asked: sweep.Request) -> Facts:
         missing.insert(0, ("prediction" if fitted else "fit", str(refusal)))
     except RequestError as error:
         missing.insert(0, ("fit", str(error)))
+    truth = target if target and target.status in ("done", "diverged") else None
     return Facts(
         asked=asked,
         rows=rows,
@@ -147,16 +154,20 @@ def collect(asked: sweep.Request) -> Facts:
         fit=fitted,
         prediction=prediction,
         used=_used(asked, rows, fitted),
-        truth=target if target and target.status in ("done", "diverged") else None,
+        truth=truth,
+        course=_course(asked, missing) if prediction else None,
+        truth_line=next(iter(_lines(asked.store, [truth], missing)), None) if truth else None,
         costs=_costs(asked),
         seconds=_seconds(asked.store, rows),
         missing=missing,
+        caveats=sweep.caveats(asked),
     )
 
 
-def _row(record: dict[str, Any], store: Store, state: dict[str, Any]) -> Row:
+def _row(record: dict[str, Any], store: Store, state: dict[str, Any], varied: list[str]) -> Row:
     c = record["config"]
     result = store.result(record["id"]) or {}
+    leaves = dict(sweep.leaves(c))
     return Row(
         id=record["id"],
         width=c["model"]["width"],
@@ -177,6 +188,7 @@ def _row(record: dict[str, Any], store: Store, state: dict[str, Any]) -> Row:
         seconds=result.get("seconds"),
         diverged_at=result.get("diverged_at"),
         why=state.get("why", ""),
+        other=tuple((key, str(leaves[key])) for key in varied if leaves.get(key) is not None),
     )
 
 
@@ -210,6 +222,27 @@ def _used(asked: sweep.Request, rows: list[Row], fitted: Fit | None) -> list[Row
     order = sweep.table(asked.store, asked.records)["run"]
     by_id = {r.id: r for r in rows}
     return [by_id[order[int(number) - 1]] for number in fitted.runs["row"]]
+
+
+def _course(asked: sweep.Request, missing: list[tuple[str, str]]) -> Course | None:
+    try:
+        return course(asked)
+    except (Refusal, RequestError) as error:
+        missing.append(("curve of the target", str(error)))
+        return None
+
+
+def _varied(records: list[dict[str, Any]]) -> list[str]:
+    """Keys of the configuration that differ between runs, beside size, length, schedule, rate and seeds; what belongs
+    to a schedule only where it differs under the same name.
+    """
+    known = ("model.width", "model.depth", "tokens", "lr", "init_seed", "data_seed", "schedule.name")
+    values: dict[tuple[str, str], set[str]] = {}
+    for r in records:
+        for key, value in sweep.leaves(r["config"]):
+            name = r["schedule"] if key.startswith("schedule.") else ""
+            values.setdefault((key, name), set()).add(str(value))
+    return list(dict.fromkeys(key for (key, _), found in values.items() if len(found) > 1 and key not in known))
 
 
 def _costs(asked: sweep.Request) -> dict[str, Any]:
@@ -267,11 +300,7 @@ def _lines(store: Store, rows: list[Row], missing: list[tuple[str, str]]) -> lis
         others.append((curve.loss, curve.lr))
         tokens, loss = thin(curve.tokens, curve.loss, most)
         start = float(curve.tokens[shared - 1]) if shared else 0.0
-        keep = tokens >= start
-        fresh = curve.eval_tokens > start
-        out.append(
-            Line(row, tokens[keep], loss[keep], curve.eval_tokens[fresh], curve.eval_loss[fresh], whole=shared == 0)
-        )
+        out.append(Line(row, tokens, loss, curve.eval_tokens, curve.eval_loss, start))
     return out
 
 

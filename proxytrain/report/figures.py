@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from proxytrain.report import ink
 from proxytrain.report.facts import Facts, Row, Shown
@@ -91,7 +90,8 @@ class View:
         scales: Sequence[str] = (),
     ) -> Drawn:
         """`paint(axes, size)`, or with scales `paint(axes, size, scale)`, once a size and scale."""
-        variants, files = {}, {}
+        variants: dict[str, str] = {}
+        files: dict[str, bytes] = {}
         for size in sizes:
             for scale in scales or ("",):
                 name = f"{size} {scale}".strip()

@@ -46,7 +46,8 @@ def fit(view: View) -> Picture | None:
             if band is not None:
                 x, y, down, up = band
                 ax.fill_between(x, down, up, color=MUTED, alpha=0.13, lw=0, zorder=1)
-                ax.plot(x, y, color=MUTED, lw=1.2, zorder=2)
+                (law,) = ax.plot(x, y, color=MUTED, lw=1.2, zorder=2)
+                ink.hover(law, f"the law at {ink.count(length)} tokens")
                 seen += [down.min(), up.max()]
                 ends.append((x[-1], y[-1], f"{ink.count(length)} tokens"))
             elif here:
@@ -54,7 +55,7 @@ def fit(view: View) -> Picture | None:
                 ends.append((n_of[tip.id], tip.final, f"{ink.count(length)} tokens"))
         filled = [row.id in used or not facts.fit for row in main]
         colours = [view.colour(row) for row in main]
-        ax.scatter(
+        dots = ax.scatter(
             [n_of[row.id] for row in main],
             [row.final for row in main],
             s=27,
@@ -64,6 +65,7 @@ def fit(view: View) -> Picture | None:
             alpha=0.9,
             zorder=4,
         )
+        ink.hover(dots, *(view.result(row) + ("" if full else ", not fitted") for row, full in zip(main, filled)))
         if facts.target and target_n:
             seen += _target(view, ax, target_n, left=True)
         ink.log_axis(ax.xaxis, low_n / np.exp(0.04 * span), right, ink.count, 7 if size == "wide" else 5)
@@ -94,6 +96,63 @@ def fit(view: View) -> Picture | None:
     )
     heading = "From the grid to the target" if facts.target else "Final loss against size"
     return Picture("fit", heading, read, caption.strip(), alt, view.draw("fit", alt, ("wide", "phone"), paint))
+
+
+def lengths(view: View) -> Picture | None:
+    """Final loss against tokens, a line a size, and the way to the target."""
+    facts = view.facts
+    main = [r for r in facts.done if r.schedule == facts.schedule]
+    if len({r.tokens for r in main}) < 2:
+        return None
+    n_of = _counted(view)
+    goal = facts.target if facts.prediction or facts.truth else None
+    least, most = (float(f(r.tokens for r in main)) for f in (min, max))
+    right = max(most, float(goal.tokens) if goal else 0.0)
+    sizes = {r.params: r for r in main}
+    if len(sizes) > MOST_COLOURS:
+        sizes = {n: sizes[n] for n in sorted(sizes)[:: -(-len(sizes) // MOST_COLOURS)]}
+
+    def paint(axes: list[Any], size: str) -> None:
+        (ax,) = axes
+        ax.figure.subplots_adjust(left=0.1, right=0.97, top=0.9, bottom=0.155)
+        seen = [r.final for r in main]
+        ways = [(view.colour(r), n_of[r.id], most, view.label(r), False) for r in sizes.values()]
+        if goal:
+            ways.append((ACCENT, n_of["target"], right, "the target's size", True))
+        for colour, n, stop, what, banded in ways:
+            along = _along(view, n, least, stop)
+            if along is None:
+                continue
+            x, y, low, high = along
+            (law,) = ax.plot(x, y, color=colour, lw=1.1, zorder=2)
+            ink.hover(law, f"the law at {what}")
+            if banded:
+                ax.fill_between(x, low, high, color=colour, alpha=0.12, lw=0, zorder=1)
+                seen += [low.min()]
+        ends = [r.tokens for r in main], [r.final for r in main]
+        dots = ax.scatter(*ends, s=18, c=[view.colour(r) for r in main], linewidths=0, zorder=4)
+        ink.hover(dots, *map(view.result, main))
+        if goal:
+            seen += _target(view, ax, goal.tokens, left=True, short=True)
+        seen = ink.sane(seen)
+        span = np.log(max(seen) / min(seen)) or 0.1
+        room = (right / least) ** 0.06
+        ink.log_axis(ax.xaxis, least / room, right * room, ink.count, 6, sorted({r.tokens for r in main}))
+        ink.log_axis(ax.yaxis, min(seen) / np.exp(0.14 * span), max(seen) * np.exp(0.1 * span), ink.plain)
+        ax.set_xlabel("tokens trained on")
+        ink.top_label(ax, "final loss, nats a token")
+
+    alt = f"Final loss against tokens of {len(main)} runs of {len({r.params for r in main})} sizes, with the law."
+    return Picture(
+        "lengths",
+        "Final loss against tokens",
+        "Dots on their line mean that the law holds along training; where lines flatten, longer runs buy little.",
+        "Dots: runs, coloured by size. "
+        + ("Lines: what the fit expects of each size. " if facts.fit else "")
+        + ("Red with its band: the target's size." if goal else ""),
+        alt,
+        view.draw("lengths", alt, ("half",), paint),
+    )
 
 
 def line(view: View) -> Picture | None:
@@ -160,15 +219,18 @@ def compute(view: View) -> Picture | None:
         seen = [r.final for r in main]
         for line in facts.lines:
             r = line.row
-            if r.schedule == facts.schedule and line.whole and r.loss is not None:
+            if r.schedule == facts.schedule and not line.start and r.loss is not None:
                 x = line.tokens * r.flops / r.tokens
                 keep = x >= low
-                ax.plot(x[keep][::2], line.loss[keep][::2], color=view.colour(r), lw=0.8, alpha=0.35, zorder=2)
+                (way,) = ax.plot(x[keep][::2], line.loss[keep][::2], color=view.colour(r), lw=0.8, alpha=0.35, zorder=2)
+                ink.hover(way, view.name(r))
         cells: dict[int, dict[float, list[float]]] = {}
         for r in main:
             cells.setdefault(r.params, {}).setdefault(r.flops, []).append(r.final)
         dots = [r.flops for r in main], [r.final for r in main]
-        ax.scatter(*dots, s=18, c=[view.colour(r) for r in main], linewidths=0, zorder=4)
+        ink.hover(
+            ax.scatter(*dots, s=18, c=[view.colour(r) for r in main], linewidths=0, zorder=4), *map(view.result, main)
+        )
         for params, cell in cells.items() if len(cells) <= MOST_COLOURS else ():
             colour = view.colour(next(r for r in main if r.params == params))
             ends = sorted(cell)
@@ -176,7 +238,8 @@ def compute(view: View) -> Picture | None:
         right = max(r.flops for r in main)
         best = frontier(facts.fit, low * 2.5, max(right, facts.target.flops if facts.target else right))
         if best is not None:
-            ax.plot(best[0], best[1], color=INK, lw=1.4, ls=(0, (4, 2)), zorder=3.5)
+            (edge,) = ax.plot(best[0], best[1], color=INK, lw=1.4, ls=(0, (4, 2)), zorder=3.5)
+            ink.hover(edge, "frontier: the best that the fit expects of any size")
             seen += [best[1].min()]
         if facts.target:
             seen += _target(view, ax, facts.target.flops, left=True, short=True)
@@ -224,7 +287,8 @@ def residuals(view: View) -> Picture | None:
             ticks = sorted(set(x)) if words == "tokens" and len(set(x)) <= LENGTHS else ()
             ax.axhspan(-luck, luck, color=MUTED, alpha=0.14, lw=0)
             ax.axhline(0, color=MUTED, lw=0.8)
-            ax.scatter(x, off, s=21, c=[view.colour(row) for row in facts.used], linewidths=0, alpha=0.85)
+            dots = ax.scatter(x, off, s=21, c=[view.colour(row) for row in facts.used], linewidths=0, alpha=0.85)
+            ink.hover(dots, *(f"{view.result(r)}, {o:+.2f}% off the law" for r, o in zip(facts.used, off)))
             room = (max(x) / min(x)) ** 0.08 * 1.02
             ink.log_axis(ax.xaxis, min(x) / room, max(x) * room, ink.count, 4, ticks)
             ax.set_ylim(-top, top)
@@ -279,7 +343,12 @@ def backtest(view: View) -> Picture | None:
             down, mid, up = (100 * (r[k] / r["loss"] - 1) for k in ("low", "prediction", "high"))
             colour = INK if down <= 0 <= up else MISS
             ax.plot([at, at], [down, up], color=colour, lw=1.1, alpha=0.35, zorder=2)
-            ax.plot(at, mid, "o", ms=4.2, color=colour, mec="none", alpha=0.85, zorder=3)
+            (dot,) = ax.plot(at, mid, "o", ms=4.2, color=colour, mec="none", alpha=0.85, zorder=3)
+            ink.hover(
+                dot,
+                f"{ink.count(r['params'])} params, {ink.count(r['tokens'])} tokens, gap {r['gap']:.3g}: predicted "
+                f"{r['prediction']:.4f} [{r['low']:.4f}, {r['high']:.4f}], truth {r['loss']:.4f}",
+            )
             top = max(top, abs(mid) * 1.3, min(abs(down), abs(up)), np.quantile([abs(down), abs(up)], 0.9))
         ax.axhline(0, color=MUTED, lw=0.9, zorder=1)
         if p and np.ndim(p.gap) == 0 and p.gap > low:
@@ -390,15 +459,15 @@ def seeds(view: View) -> Picture | None:
     """Runs that differ in their seeds only: how far they lie from their mean."""
     cells: dict[tuple, list[Row]] = {}
     for r in view.facts.done:
-        cells.setdefault((r.schedule, r.params, r.tokens, r.lr), []).append(r)
+        cells.setdefault((r.schedule, r.params, r.tokens, r.lr, r.other), []).append(r)
     cells = {k: v for k, v in cells.items() if len(v) > 1}
     if not cells:
         return None
-    off: list[tuple[float, float, str]] = []
+    off: list[tuple[Row, float]] = []
     squares, free = 0.0, 0
     for found in cells.values():
         mean = float(np.mean([r.final for r in found]))
-        off += [(r.tokens, 100 * (r.final / mean - 1), view.colour(r)) for r in found]
+        off += [(r, 100 * (r.final / mean - 1)) for r in found]
         squares += sum((100 * (r.final / mean - 1)) ** 2 for r in found)
         free += len(found) - 1
     sd = float(np.sqrt(squares / free))
@@ -408,15 +477,17 @@ def seeds(view: View) -> Picture | None:
     def paint(axes: list[Any], size: str) -> None:
         (ax,) = axes
         ax.figure.subplots_adjust(left=0.115, right=0.97, top=0.9, bottom=0.155)
-        lengths = np.array([t for t, _, _ in off])
+        lengths = np.array([r.tokens for r, _ in off])
         step = 0.025 * np.log(max(lengths.max() / lengths.min(), 8.0)) / max(1, len(rank) / 6)
         ax.axhspan(-sd, sd, color=MUTED, alpha=0.14, lw=0)
         ax.axhline(0, color=MUTED, lw=0.8)
-        for t, y, colour in off:
-            ax.plot(t * np.exp(rank[colour] * step), y, "o", ms=4.6, color=colour, mec="none", alpha=0.85)
+        places = [r.tokens * np.exp(rank[view.colour(r)] * step) for r, _ in off]
+        colours = [view.colour(r) for r, _ in off]
+        dots = ax.scatter(places, [y for _, y in off], s=21, c=colours, linewidths=0, alpha=0.85)
+        ink.hover(dots, *(f"{view.result(r)}, {y:+.2f}% off the mean of its seeds" for r, y in off))
         room = max((lengths.max() / lengths.min()) ** 0.1, 1.5)
         ink.log_axis(ax.xaxis, lengths.min() / room, lengths.max() * room, ink.count, 6, lengths.tolist())
-        top = max(abs(y) for _, y, _ in off) * 1.15 or 1.0
+        top = max(abs(y) for _, y in off) * 1.15 or 1.0
         ax.set_ylim(-top, top)
         _percent(ax)
         ax.set_xlabel("tokens of the run")
@@ -473,19 +544,33 @@ def _law(view: View, low: float, high: float, most: float, length: int) -> tuple
     return None
 
 
+def _along(view: View, n: float, low: float, high: float) -> tuple[np.ndarray, ...] | None:
+    """Law and interval along tokens at N; None where the fit does not answer."""
+    if not view.facts.fit:
+        return None
+    x = np.geomspace(low, high, 48)
+    try:
+        p = view.facts.fit.predict(params=n, tokens=x)
+    except Refusal:
+        return None
+    return x, p.loss, p.low, p.high
+
+
 def _target(view: View, ax: Any, x: float, *, left: bool, short: bool = False) -> list[float]:
     """The prediction with its bar, and the truth; returns the losses drawn."""
     facts, seen = view.facts, []
     p = facts.prediction
     if p:
         ax.plot([x, x], [p.low, p.high], color=ACCENT, lw=2, zorder=5, solid_capstyle="butt")
-        ax.plot(x, p.loss, "D", ms=6.5, color=ACCENT, mec="none", zorder=6)
+        (diamond,) = ax.plot(x, p.loss, "D", ms=6.5, color=ACCENT, mec="none", zorder=6)
+        ink.hover(diamond, f"the target: predicted {p.loss:.4f}, between {p.low:.4f} and {p.high:.4f}")
         text = f"predicted {p.loss:.3f}" if short else f"target, predicted {p.loss:.3f} [{p.low:.3f}, {p.high:.3f}]"
         ax.annotate(text, (x, p.low), xytext=(2, -6), textcoords="offset points", ha="right", va="top",
                     color=ACCENT, fontsize=ink.SMALL)  # fmt: skip
         seen += [p.low, p.high]
     if facts.truth and facts.truth.loss is not None:
-        ax.plot(x, facts.truth.loss, "o", ms=9, color="none", mec=INK, mew=1.6, zorder=7)
+        (ring,) = ax.plot(x, facts.truth.loss, "o", ms=9, color="none", mec=INK, mew=1.6, zorder=7)
+        ink.hover(ring, f"the target as it was trained: {facts.truth.loss:.4f}")
         if not short:
             ax.annotate(f"trained {facts.truth.loss:.3f}", (x, facts.truth.loss), xytext=(9, 0),
                         textcoords="offset points", va="center", color=INK, fontsize=ink.SMALL)  # fmt: skip

@@ -1,4 +1,4 @@
-"""Figures of training: loss curves by size and by schedule, and the learning rates behind them."""
+"""Figures of training: loss curves by size and by schedule, the target's own, and the learning rates behind them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import numpy as np
 
 from proxytrain.report import ink
 from proxytrain.report.facts import Facts, Line, Row
-from proxytrain.report.figures import Picture, View
+from proxytrain.report.figures import SCALES, Picture, View
 from proxytrain.runs import Run
 from proxytrain.schedule import learning_rates
 
-SHOWN = 0.015  # curves start at this share of the longest run
+SHOWN = 0.015  # on a log axis curves start at this share of the longest run
+STEEP = 0.04  # on a linear axis what lies before this share of it may rise out of the figure
 EVALUATED = 80  # with more curves than this, evaluations are left out
 MUTED, INK, ACCENT = (ink.COLOURS[n][0] for n in ("muted", "ink", "accent"))
 
@@ -26,40 +27,52 @@ def curves(view: View) -> Picture | None:
     last = max(line.row.tokens for line in lines)
     first_seed = _first_seeds(lines)
 
-    def paint(axes: list[Any], size: str) -> None:
+    def paint(axes: list[Any], size: str, scale: str) -> None:
         (ax,) = axes
         ax.figure.subplots_adjust(left=0.06 if size == "wide" else 0.11, right=0.905 if size == "wide" else 0.82)
         ax.figure.subplots_adjust(top=0.93, bottom=0.115)
         low, high = last * SHOWN, last * 1.04
+        steep = low if scale == "log" else STEEP * last
         seen = []
         for line in reversed(lines):
             strong = (line.row.init_seed, line.row.data_seed) == first_seed[line.row.params]
-            colour, keep = view.colour(line.row), line.tokens >= low * 0.97
+            colour, keep = view.colour(line.row), line.tokens >= max(low * 0.97, line.start)
             x, y = line.tokens[keep], line.loss[keep]
-            seen += y.tolist()
-            ax.plot(x, y, color=colour, lw=1.3 if strong else 0.9, alpha=0.95 if strong else 0.35, zorder=2 + strong)
+            seen += y[x >= steep].tolist()
+            (drawn,) = ax.plot(x, y, color=colour, lw=1.3 if strong else 0.9, alpha=0.95 if strong else 0.35)
+            drawn.set_zorder(2 + strong)
+            ink.hover(drawn, view.name(line.row))
             if len(lines) <= EVALUATED and strong:
-                inside = (line.eval_tokens >= low) & (line.eval_tokens < line.row.tokens)
+                inside = (line.eval_tokens >= max(low, line.start)) & (line.eval_tokens < line.row.tokens)
                 ax.plot(line.eval_tokens[inside], line.eval_loss[inside], ".", ms=3.2, color=colour, zorder=4)
             if line.row.loss is not None:
-                ax.plot(line.row.tokens, line.row.loss, "o", ms=4.6, color=colour, mec="none", zorder=5)
                 seen.append(line.row.loss)
             elif len(x):
-                ax.plot(x[-1], y[-1], "x", ms=7, mew=1.8, color=ACCENT, zorder=6)
+                (cross,) = ax.plot(x[-1], y[-1], "x", ms=7, mew=1.8, color=ACCENT, zorder=6)
+                ink.hover(cross, f"{view.name(line.row)}: diverged")
+        ended = [line.row for line in lines if line.row.loss is not None]
+        ends = [r.tokens for r in ended], [r.final for r in ended]
+        if ended:
+            dots = ax.scatter(*ends, s=21, c=[view.colour(r) for r in ended], linewidths=0, zorder=5)
+            ink.hover(dots, *map(view.result, ended))
         seen = ink.sane(seen)
-        lengths = [line.row.tokens for line in lines if line.row.loss is not None]
-        ink.log_axis(ax.xaxis, low, high, ink.count, 7 if size == "wide" else 5, lengths)
-        ink.log_axis(ax.yaxis, min(seen) * 0.985, float(np.quantile(seen, 0.995)) * 1.02, ink.plain)
+        top = float(np.quantile(seen, 0.995))
+        if scale == "log":
+            lengths = [r.tokens for r in ended]
+            ink.log_axis(ax.xaxis, low, high, ink.count, 7 if size == "wide" else 5, lengths)
+            ink.log_axis(ax.yaxis, min(seen) * 0.985, top * 1.02, ink.plain)
+        else:
+            _token_axis(ax, 0, last)
+            room = 0.03 * (top - min(seen)) or 0.1
+            ax.set_ylim(min(seen) - room, top + room)
         ax.set_xlabel("tokens trained on")
         ink.top_label(ax, "loss, nats a token")
         ink.end_labels(ax, _labels(view, lines))
 
     sizes = len({line.row.params for line in lines})
     many = len({(r.init_seed, r.data_seed) for r in view.facts.rows}) > 1
-    endings = sum(not line.whole for line in lines)
-    alt = (
-        f"Training loss against tokens of {len(lines)} runs of {sizes} model sizes under the {name} schedule, log axes."
-    )
+    endings = sum(line.start > 0 for line in lines)
+    alt = f"Training loss against tokens of {len(lines)} runs of {sizes} model sizes under the {name} schedule."
     caption = (
         f"{len(lines)} runs under {name}. Lines: training loss, a running mean. "
         + ("Small dots: evaluations on a fixed slice of validation text. " if len(lines) <= EVALUATED else "")
@@ -71,8 +84,65 @@ def curves(view: View) -> Picture | None:
     read = "Lower is better; where a line bends down to a large dot, the learning rate decays and a run ends."
     if not endings:
         read = "Lower is better; a large dot is where a run ends."
-    variants = view.draw("curves", alt, ("wide", "phone"), paint)
-    return Picture("curves", "Loss during training", read, caption.strip(), alt, variants)
+    drawn = view.draw("curves", alt, ("wide", "phone"), paint, scales=SCALES)
+    return Picture("curves", "Loss during training", read, caption.strip(), alt, drawn)
+
+
+def outlook(view: View) -> Picture | None:
+    """The target's loss curve as laws of whole curves expect it, with its band; and as it came, once it was trained."""
+    facts = view.facts
+    c, t, p = facts.course, facts.target, facts.prediction
+    if not c or not t:
+        return None
+    trained = facts.truth_line
+
+    def paint(axes: list[Any], size: str, scale: str) -> None:
+        (ax,) = axes
+        ax.figure.subplots_adjust(left=0.1, right=0.97, top=0.9, bottom=0.155)
+        keep = c.tokens >= t.tokens * STEEP
+        ax.fill_between(c.tokens[keep], c.low[keep], c.high[keep], color=ACCENT, alpha=0.15, lw=0, zorder=1)
+        (middle,) = ax.plot(c.tokens[keep], c.loss[keep], color=ACCENT, lw=1.6, zorder=3)
+        ink.hover(middle, "predicted curve of the target")
+        seen = [*c.low[keep], *c.high[keep]]
+        if trained:
+            late = trained.tokens >= t.tokens * STEEP
+            (line,) = ax.plot(trained.tokens[late], trained.loss[late], color=INK, lw=1.0, alpha=0.75, zorder=2)
+            ink.hover(line, "the target as it was trained: training loss, a running mean")
+            seen += trained.loss[late].tolist()
+        if p:
+            ax.plot([t.tokens] * 2, [p.low, p.high], color=ACCENT, lw=2, zorder=4, solid_capstyle="butt")
+            (diamond,) = ax.plot(t.tokens, p.loss, "D", ms=6.5, color=ACCENT, mec="none", zorder=5)
+            ink.hover(diamond, f"the answer, from final losses: {p.loss:.4f}, between {p.low:.4f} and {p.high:.4f}")
+            seen += [p.low, p.high]
+        if facts.truth and facts.truth.loss is not None:
+            (ring,) = ax.plot(t.tokens, facts.truth.loss, "o", ms=9, color="none", mec=INK, mew=1.6, zorder=6)
+            ink.hover(ring, f"the target as it was trained: final loss {facts.truth.loss:.4f}")
+        seen = ink.sane(seen)
+        if scale == "log":
+            ink.log_axis(ax.xaxis, t.tokens * STEEP, t.tokens * 1.06, ink.count, 5)
+            ink.log_axis(ax.yaxis, min(seen) * 0.985, max(seen) * 1.01, ink.plain)
+        else:
+            _token_axis(ax, 0, t.tokens * 1.01)
+            room = 0.03 * (max(seen) - min(seen))
+            ax.set_ylim(min(seen) - room, max(seen) + room)
+        ax.set_xlabel("tokens trained on")
+        ink.top_label(ax, "loss, nats a token")
+
+    end = f"{c.loss[-1]:.3f}, between {c.low[-1]:.3f} and {c.high[-1]:.3f}"
+    alt = f"Predicted loss curve of the target with its {c.level:.0%} band; it ends at {end}."
+    if facts.truth and facts.truth.loss is not None:
+        alt += f" The target as it was trained ended at {facts.truth.loss:.4f}."
+    return Picture(
+        "outlook",
+        "The target's curve",
+        f"A target under way should keep within the band {c.level:.0%} of the time; one that leaves it tells early.",
+        f"Red line and band: the law {c.law} of whole curves, fitted to {c.curves} of the runs, for the target's own "
+        f"schedule; at the end {end}. Diamond with bar: the answer above, from final losses, which rests on more. "
+        + ("Black: the target as it was trained; ring: its final loss." if trained else "")
+        + (f" {c.note}." if c.note else ""),
+        alt,
+        view.draw("outlook", alt, ("half",), paint, scales=SCALES),
+    )  # fmt: skip
 
 
 def by_schedule(view: View) -> Picture | None:
@@ -80,8 +150,8 @@ def by_schedule(view: View) -> Picture | None:
     cells: dict[tuple, dict[str, Line]] = {}
     for line in view.facts.lines:
         r = line.row
-        if line.whole and r.loss is not None:
-            cell = cells.setdefault((r.params, r.tokens, r.init_seed, r.data_seed), {})
+        if r.loss is not None and r.loss < ink.HIGHEST:
+            cell = cells.setdefault((r.params, r.tokens, r.init_seed, r.data_seed, r.other), {})
             if r.schedule not in cell or r.final < cell[r.schedule].row.final:
                 cell[r.schedule] = line
     chosen: dict[int, dict[str, Line]] = {}
@@ -93,7 +163,7 @@ def by_schedule(view: View) -> Picture | None:
     shown = {k: chosen[k] for k in sorted(chosen)[:: max(1, len(chosen) - 1)]}  # the smallest and the largest size
     hues = _hues(view)
 
-    def paint(axes: list[Any], size: str) -> None:
+    def paint(axes: list[Any], size: str, scale: str) -> None:
         (ax,) = axes
         ax.figure.subplots_adjust(left=0.1, right=0.755, top=0.9, bottom=0.155)
         last = max(line.row.tokens for found in shown.values() for line in found.values())
@@ -101,16 +171,22 @@ def by_schedule(view: View) -> Picture | None:
         for found in shown.values():
             for name, line in found.items():
                 keep = line.tokens > 0.15 * line.row.tokens
-                ax.plot(line.tokens[keep], line.loss[keep], color=hues[name], lw=1.3, zorder=3)
-                ax.plot(line.row.tokens, line.row.loss, "o", ms=4.6, color=hues[name], mec="none", zorder=4)
+                (drawn,) = ax.plot(line.tokens[keep], line.loss[keep], color=hues[name], lw=1.3, zorder=3)
+                ink.hover(drawn, view.name(line.row))
+                (dot,) = ax.plot(line.row.tokens, line.row.loss, "o", ms=4.6, color=hues[name], mec="none", zorder=4)
+                ink.hover(dot, view.result(line.row))
                 seen += [*line.loss[keep].tolist(), line.row.final]
                 labels.append((line.row.final, f"{name} {line.row.final:.3f}", hues[name]))
             if len(shown) > 1:
                 top = max(found.values(), key=lambda line: line.row.final).row
                 labels.append((top.final * 1.0001, view.label(top), MUTED))
         seen = ink.sane(seen)
-        _token_axis(ax, 0.13 * last, last)
-        ink.log_axis(ax.yaxis, min(seen) * 0.985, max(seen) * 1.01, ink.plain)
+        if scale == "log":
+            ink.log_axis(ax.xaxis, 0.14 * last, last * 1.02, ink.count, 5, [last])
+            ink.log_axis(ax.yaxis, min(seen) * 0.985, max(seen) * 1.01, ink.plain)
+        else:
+            _token_axis(ax, 0.13 * last, last)
+            ax.set_ylim(min(seen) * 0.985, max(seen) * 1.01)
         ax.set_xlabel("tokens trained on")
         ink.top_label(ax, "loss, nats a token")
         ink.end_labels(ax, labels)
@@ -124,13 +200,13 @@ def by_schedule(view: View) -> Picture | None:
     alt = f"Loss curves of equal runs under different schedules ({names}). Final losses: {finals}."
     return Picture(
         "by-schedule",
-        "Other schedules",
+        "Loss by schedule",
         "Lines of one size differ in their schedule; compare where they end.",
         "Training loss, averaged; dots and numbers: final loss on the whole validation set. "
         "Same size, length and seed; of several peak learning rates the best."
         + (f" Shown: the smallest and largest of {len(chosen)} sizes." if len(chosen) > 2 else ""),
         alt,
-        view.draw("by-schedule", alt, ("half",), paint),
+        view.draw("by-schedule", alt, ("half",), paint, scales=SCALES),
     )
 
 
@@ -151,7 +227,8 @@ def schedules(view: View) -> Picture | None:
         top = max(r.lr for r in runs)
         for run in runs[:100]:
             x = np.unique(np.r_[np.linspace(1, run.tokens, 240), [p.end for p in run.phases]])
-            ax.plot(x, learning_rates(run.phases, x), color=hues[run.schedule], lw=1.4, alpha=0.85, zorder=3)
+            (line,) = ax.plot(x, learning_rates(run.phases, x), color=hues[run.schedule], lw=1.4, alpha=0.85, zorder=3)
+            ink.hover(line, f"{run.schedule}, {ink.count(run.tokens)} tokens, peak {run.lr:g}")
         ax.set_ylim(0, top * 1.1)
         ax.yaxis.set_major_locator(MaxNLocator(5))
         ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))

@@ -1,48 +1,37 @@
-"""The page: facts and pictures to one HTML file with its style inside. All text is escaped here."""
+"""The page: facts and pictures to one HTML file with its style and script inside. All text is escaped here."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+import shlex
+from collections.abc import Callable, Iterable
 from html import escape
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from proxytrain import sweep
+from proxytrain.plan import freeze
 from proxytrain.report import ink, words
 from proxytrain.report.facts import Facts, Row
-from proxytrain.report.figures import Picture, pictures
+from proxytrain.report.figures import SCALES, Picture, pictures
+from proxytrain.runs import NUMERICS_VERSION
 from proxytrain.track.text import duration
 
-COLUMNS = (
-    ("run", ""),
-    ("width", "n"),
-    ("depth", "n"),
-    ("params", "n"),
-    ("tokens", "n"),
-    ("schedule", ""),
-    ("lr", "n"),
-    ("seed", "n"),
-    ("final loss", "n"),
-    ("bits/byte", "n"),
-    ("status", ""),
-    ("epochs", "n"),
-    ("seconds", "n"),
-)
 
-
-def render(facts: Facts) -> str:
-    """The whole page of a sweep."""
+def render(facts: Facts) -> tuple[str, dict[str, bytes]]:
+    """The whole page of a sweep, and its figures as files by name."""
     drawn, palette = pictures(facts)
     parts = [_answer(facts), _figures(facts, drawn), _table(facts), _missing(facts), _reproduce(facts)]
-    return document(facts.asked.name, "proxytrain report", palette, parts)
+    files = {f"{p.key}{end}": content for p in drawn for end, content in p.drawn.files.items()}
+    return document(facts.asked.name, "proxytrain report", palette, parts), files
 
 
 def document(title: str, kind: str, palette: ink.Palette, parts: list[str]) -> str:
-    """One HTML file with its style inside."""
+    """One HTML file with its style and script inside."""
     light, dark = palette.css()
-    style = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
+    style, script = ((Path(__file__).parent / name).read_text(encoding="utf-8") for name in ("style.css", "page.js"))
     name = escape(title)
     return "\n".join(
         [
@@ -62,6 +51,7 @@ def document(title: str, kind: str, palette: ink.Palette, parts: list[str]) -> s
             "<main>",
             *parts,
             "</main>",
+            f"<script>{script}</script>",
             "</body>",
             "</html>",
             "",
@@ -104,49 +94,92 @@ def _figures(facts: Facts, drawn: list[Picture]) -> str:
 
 
 def figure(p: Picture) -> str:
-    images = "".join(f'<div class="{size}">{image}</div>' for size, image in p.variants.items())
-    kind = "half" if "half" in p.variants else "full"
+    """A figure with its words; of one in two scales a switch says which is shown."""
+    images = "".join(f'<div class="plot {kind}">{image}</div>' for kind, image in p.drawn.variants.items())
+    kind = "half" if any("half" in v for v in p.drawn.variants) else "full"
+    scales = [s for s in SCALES if any(s in v.split() for v in p.drawn.variants)]
+    switch = "".join(
+        f'<label><input type="radio" name="scale-{p.key}" value="{s}"{" checked" if s == SCALES[0] else ""}>{s}</label>'
+        for s in scales
+    )
+    if scales:
+        switch = f'<fieldset class="scale"><legend>axes of {escape(p.heading)}</legend>{switch}</fieldset>'
     return (
         f'<figure id="figure-{p.key}" class="{kind}"><h2>{escape(p.heading)}</h2><p class="read">{escape(p.read)}</p>'
-        f"{images}<figcaption>{escape(p.caption)}</figcaption></figure>"
+        f"<div>{switch}{images}</div><figcaption>{escape(p.caption)}</figcaption></figure>"
     )
 
 
 def _table(facts: Facts) -> str:
-    rows = [(r, "") for r in facts.rows] + ([(facts.target, "target")] if facts.target else [])
-    hidden = {"depth"} if len({r.depth for r, _ in rows}) == 1 else set()
-    head = "".join(f'<th scope="col"{_kind(kind)}>{name}</th>' for name, kind in COLUMNS if name not in hidden)
-    body = "\n".join(_cells(r, name, hidden) for r, name in rows)
+    """Runs, a column for whatever differs between them; the target last."""
+    rows = [*facts.rows, *([facts.target] if facts.target else [])]
+    columns = [(name, kind, [cell(r) for r in rows]) for name, kind, cell in _columns(facts)]
+    columns = [c for c in columns if any(text for text, _ in c[2]) and not (c[0] == "depth" and len(set(c[2])) == 1)]
+    head = "".join(f'<th scope="col"{_kind(kind)}>{escape(name)}</th>' for name, kind, _ in columns)
+    body = []
+    for i, r in enumerate(rows):
+        cells = "".join(_td(kind, *shown[i]) for _, kind, shown in columns)
+        status = f"{r.status} target" if r is facts.target else r.status
+        body.append(f'<tr class="{escape(status)}" title="{escape(r.id)}">{cells}</tr>')
     return (
         '<section id="runs"><h2>Runs</h2><p class="read">Loss in nats a token on the whole validation set, ± its '
-        "sampling error. Params without embedding and readout. Seconds of one worker, from the first token.</p>"
-        '<div class="scroll" tabindex="0" role="region" aria-label="Table of runs"><table>'
-        f"<thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div></section>"
+        "sampling error. Params without embedding and readout. Seconds of one worker, from the first token. Whatever "
+        "differs between runs has a column; all else is the same in all, and stands at the end of the page. A click on "
+        'a heading sorts.</p><div class="scroll" tabindex="0" role="region" aria-label="Table of runs">'
+        f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>\n{chr(10).join(body)}\n</tbody></table></div>'
+        "</section>"
     )
 
 
-def _cells(r: Row, name: str, hidden: set[str]) -> str:
-    status = r.status if not r.why else f"{r.status}: {r.why}"
+def _td(kind: str, text: str, value: float | None) -> str:
+    sorted_by = "" if value is None else f' data-value="{value:.10g}"'
+    return f"<td{_kind(kind)}{sorted_by}>{escape(text)}</td>"
+
+
+Cell = tuple[str, float | None]  # text, and the number by which it is sorted, where it is one
+
+
+def _columns(facts: Facts) -> list[tuple[str, str, Callable[[Row], Cell]]]:
+    """Name, class and cells of every column."""
+    number = "n"
+    keys = list(dict.fromkeys(key for r in facts.rows for key, _ in r.other))
+    return [
+        ("run", "", lambda r: (r.id[:8] + (" (target)" if r is facts.target else ""), None)),
+        ("width", number, lambda r: (str(r.width), r.width)),
+        ("depth", number, lambda r: (str(r.depth), r.depth)),
+        ("params", number, lambda r: (f"{r.params:,}", r.params)),
+        ("tokens", number, lambda r: (f"{r.tokens:,}", r.tokens)),
+        ("schedule", "", lambda r: (r.schedule, None)),
+        ("lr", number, lambda r: (f"{r.lr:g}", r.lr)),
+        *((key, "", _other(key)) for key in keys),
+        ("seed", number, lambda r: (r.seeds, r.init_seed)),
+        ("final loss", number, lambda r: (_loss(r), r.loss)),
+        ("bits/byte", number, lambda r: (_maybe(r.bits_per_byte, "#.5g"), r.bits_per_byte)),
+        ("status", "", lambda r: (_status(r), None)),
+        ("epochs", number, lambda r: (_maybe(r.epochs, ".2f"), r.epochs)),
+        ("seconds", number, lambda r: (_maybe(r.seconds, ".0f"), r.seconds)),
+    ]
+
+
+def _other(key: str) -> Callable[[Row], Cell]:
+    def cell(row: Row) -> Cell:
+        text = dict(row.other).get(key, "")
+        try:
+            return text, float(text)
+        except ValueError:
+            return text, None
+
+    return cell
+
+
+def _maybe(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _status(r: Row) -> str:
     if r.status == "diverged" and r.diverged_at is not None:
-        status = f"diverged at {ink.count(r.diverged_at)}"
-    values = (
-        r.id[:8] + (f" ({name})" if name else ""),
-        str(r.width),
-        str(r.depth),
-        f"{r.params:,}",
-        f"{r.tokens:,}",
-        r.schedule,
-        f"{r.lr:g}",
-        r.seeds,
-        _loss(r),
-        "" if r.bits_per_byte is None else f"{r.bits_per_byte:#.5g}",
-        status,
-        "" if r.epochs is None else f"{r.epochs:.2f}",
-        "" if r.seconds is None else f"{r.seconds:.0f}",
-    )
-    shown = [(v, kind) for v, (column, kind) in zip(values, COLUMNS) if column not in hidden]
-    cells = "".join(f"<td{_kind(kind)}>{escape(v)}</td>" for v, kind in shown)
-    return f'<tr class="{escape(r.status)}{" " + name if name else ""}" title="{escape(r.id)}">{cells}</tr>'
+        return f"diverged at {ink.count(r.diverged_at)}"
+    return f"{r.status}: {r.why}" if r.why else r.status
 
 
 def _loss(r: Row) -> str:
@@ -171,14 +204,19 @@ def _missing(facts: Facts) -> str:
 def _reproduce(facts: Facts) -> str:
     asked, fit = facts.asked, facts.fit
     m = asked.corpus.manifest
-    folder = asked.folder
-    verb = "verify" if facts.truth else "sweep"
+    verbs = ["sweep", *(["verify"] if facts.truth else []), "report"]
+    commands = [shlex.join(["proxytrain", verb, *asked.command]) for verb in verbs]
     versions = {"proxytrain": version("proxytrain"), **(fit.versions if fit else {}), **_trained_with(facts)}
     items = [
         (
             "Corpus",
             f"{m.content_hash}: {m.train_tokens:,} training and {m.val_tokens:,} validation tokens, {m.tokenizer}",
         ),
+        (
+            "Runs",
+            f"{freeze.request_of(asked.records, asked.target_record)}, a hash of the ids of all runs and the target",
+        ),
+        ("Numerics", f"version {NUMERICS_VERSION}"),
         ("Versions", ", ".join(f"{k} {v}" for k, v in sorted(versions.items()))),
     ]
     if facts.seconds:
@@ -187,18 +225,24 @@ def _reproduce(facts: Facts) -> str:
         items.append(
             ("Table fitted", f"sha256 {fit.data_hash}: {fit.data['fitted']} of {fit.data['rows']} finished runs")
         )
-        items.append(("Kept in", str(folder / "fit.json")))
+    items.append(
+        ("Beside", f"in {asked.folder}: plan.json, losses.csv, fit.json, predictions.csv, figures/*.svg, *.png")
+    )
     rows = "".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in items)
     summary = f"<h3>The fit</h3><pre>{escape(chr(10).join(fit.summary()))}</pre>" if fit else ""
-    config = json.dumps(_config(facts), indent=1, default=str)
+    same = {k: v for k, v in sweep.leaves(asked.records[0]["config"]) if all(_has(r, k, v) for r in asked.records)}
     return (
-        '<section id="reproduce"><h2>Reproduce</h2>'
-        f"<pre>{escape(f'proxytrain {verb} sweep.name={asked.name} store={asked.store.root} [overrides]')}</pre>"
-        f"<p>with the overrides that were given; the whole configuration is below, and that of each run in "
-        f"<code>{escape(str(folder / 'plan.json'))}</code>.</p>"
-        f"<dl>{rows}</dl>{summary}"
-        f"<details><summary>The whole configuration</summary><pre>{escape(config)}</pre></details></section>"
+        f'<section id="reproduce"><h2>Reproduce</h2><pre>{escape(chr(10).join(commands))}</pre>'
+        f"<p>The configuration that this makes is below; that of each run is also in <code>{escape(str(asked.folder))}"
+        f"/plan.json</code>.</p><dl>{rows}</dl>{summary}"
+        f"<details><summary>The same in all runs</summary><pre>{escape(json.dumps(same, indent=1))}</pre></details>"
+        "<details><summary>The whole configuration</summary>"
+        f"<pre>{escape(json.dumps(_config(facts), indent=1, default=str))}</pre></details></section>"
     )
+
+
+def _has(record: dict[str, Any], key: str, value: Any) -> bool:
+    return dict(sweep.leaves(record["config"])).get(key) == value
 
 
 def _config(facts: Facts) -> dict[str, Any]:

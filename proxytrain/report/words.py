@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from proxytrain import sweep
+from proxytrain.fit import Fit
 from proxytrain.report import ink
 from proxytrain.report.facts import Facts
 from proxytrain.track.text import duration
@@ -31,12 +31,16 @@ def target(facts: Facts) -> str:
 
 def answer(facts: Facts) -> str:
     """The page in one sentence."""
-    p = facts.prediction
-    if p:
+    p, fit = facts.prediction, facts.fit
+    if p and fit and facts.target:
         down, up = p.low / p.loss - 1, p.high / p.loss - 1
+        laws = sum(w >= 0.005 for w in fit.weights.values())
+        law = f"the law {fit.main.bound.law.name}" if laws == 1 else f"an average of {laws} laws"
         return (
-            f"{target(facts)}, is predicted to end at a loss of {loss(facts, p.loss)}; one such run lies between "
-            f"{p.low:.4f} and {p.high:.4f} ({_signed(down)}, {_signed(up)}) with {p.level:.0%} probability."
+            f"{target(facts)}, is predicted to end at a loss of {loss(facts, p.loss)}, with {p.level:.0%} probability "
+            f"between {p.low:.4f} and {p.high:.4f} ({_signed(down)}, {_signed(up)}), by {law} fitted to "
+            f"{len(facts.used)} runs of at most 1/{p.gap:.3g} of its compute, {_held(fit)}; the sweep cost "
+            f"{facts.costs['flops_shared'] / facts.target.flops:.2g} times the target's FLOPs."
         )
     if facts.target:
         why = {"fit": "The runs could not be fitted", "prediction": "The fit does not reach the target"}
@@ -44,6 +48,18 @@ def answer(facts: Facts) -> str:
         return f"No prediction. {reason}. Asked was: {_lower(target(facts))}."
     done = len(facts.done)
     return f"{done} of {len(facts.rows)} runs are trained. No larger run was named to predict (sweep.target)."
+
+
+def _held(fit: Fit) -> str:
+    """The backtest in half a sentence."""
+    if not fit.backtest:
+        return "too few to hold any out for a backtest"
+    errors = np.abs([r["error"] for r in fit.backtest])
+    inside = sum(r["low"] <= r["loss"] <= r["high"] for r in fit.backtest)
+    return (
+        f"which in a backtest foretold {len(errors)} held-out runs with a median error of {np.median(errors):.2%} "
+        f"({inside} of {len(errors)} inside their intervals)"
+    )
 
 
 def after(facts: Facts) -> str | None:
@@ -83,7 +99,9 @@ def grounds(facts: Facts) -> list[tuple[str, str]]:
         else:
             out.append(("Backtest", "none possible: too few runs to hold any out"))
     if p:
-        out.append(("Gap", f"{p.gap:.3g}× the compute of the largest run that was fitted (6 N D)"))
+        tested = max((r["gap"] for r in fit.backtest), default=0.0) if fit else 0.0
+        reach = f"; the backtest reached {tested:.3g}×" if tested else "; nothing was tested by a backtest"
+        out.append(("Gap", f"{p.gap:.3g}× the compute of the largest run that was fitted (6 N D){reach}"))
     out.append(("Cost", cost(facts)))
     return out
 
@@ -122,7 +140,7 @@ def warnings(facts: Facts) -> list[str]:
             f"In the backtest {share:.0%} of the intervals held the truth, where {p.level:.0%} should: "
             "this interval may be too narrow."
         )
-    out += [f"{w[0].upper()}{w[1:]}." for w in sweep.caveats(facts.asked)]
+    out += [f"{w[0].upper()}{w[1:]}." for w in facts.caveats]
     open_runs = [r for r in facts.rows if r.status not in ("done", "diverged")]
     if open_runs:
         rest = "the prediction is preliminary" if p else "what follows is preliminary"
