@@ -145,6 +145,11 @@ def collect(asked: sweep.Request) -> Facts:
         missing.insert(0, ("prediction" if fitted else "fit", str(refusal)))
     except RequestError as error:
         missing.insert(0, ("fit", str(error)))
+    used = _used(asked, rows, fitted)
+    if fitted:
+        left = [r for r in rows if r.status == "done" and r not in used]
+        if left:
+            missing.append((f"{len(left)} of {len(rows)} runs", f"not fitted: {_names(left)}; the notes above say why"))
     truth = target if target and target.status in ("done", "diverged") else None
     return Facts(
         asked=asked,
@@ -153,7 +158,7 @@ def collect(asked: sweep.Request) -> Facts:
         target=target,
         fit=fitted,
         prediction=prediction,
-        used=_used(asked, rows, fitted),
+        used=used,
         truth=truth,
         course=_course(asked, missing) if prediction else None,
         truth_line=next(iter(_lines(asked.store, [truth], missing)), None) if truth else None,
@@ -211,9 +216,12 @@ def _unfinished(rows: list[Row]) -> list[tuple[str, str]]:
     for status, text in (("running", "being trained"), ("waiting", "not trained yet")):
         left = [r for r in rows if r.status == status]
         if left:
-            names = ", ".join(r.id[:8] for r in left[:8]) + (f" and {len(left) - 8} more" if len(left) > 8 else "")
-            out.append((f"{len(left)} of {len(rows)} runs", f"{text}: {names}"))
+            out.append((f"{len(left)} of {len(rows)} runs", f"{text}: {_names(left)}"))
     return out
+
+
+def _names(rows: list[Row]) -> str:
+    return ", ".join(r.id[:8] for r in rows[:8]) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
 
 
 def _used(asked: sweep.Request, rows: list[Row], fitted: Fit | None) -> list[Row]:

@@ -572,8 +572,9 @@ def _target(view: View, ax: Any, x: float, *, left: bool, short: bool = False) -
         (ring,) = ax.plot(x, facts.truth.loss, "o", ms=9, color="none", mec=INK, mew=1.6, zorder=7)
         ink.hover(ring, f"the target as it was trained: {facts.truth.loss:.4f}")
         if not short:
-            ax.annotate(f"trained {facts.truth.loss:.3f}", (x, facts.truth.loss), xytext=(9, 0),
-                        textcoords="offset points", va="center", color=INK, fontsize=ink.SMALL)  # fmt: skip
+            top = max(facts.truth.loss, p.high if p else 0.0)
+            ax.annotate(f"trained {facts.truth.loss:.3f}", (x, top), xytext=(2, 5), textcoords="offset points",
+                        ha="right", va="bottom", color=INK, fontsize=ink.SMALL)  # fmt: skip
         seen.append(facts.truth.loss)
     return seen
 

@@ -194,7 +194,7 @@ def _kind(kind: str) -> str:
 
 def _missing(facts: Facts) -> str:
     if not facts.missing:
-        text = "<p>Nothing: every run of the sweep is done, and nothing was refused.</p>"
+        text = "<p>Nothing: every run of the sweep is done and fitted, and no answer was refused.</p>"
     else:
         items = "".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in facts.missing)
         text = f"<dl>{items}</dl>"
