@@ -68,7 +68,7 @@ def _fit(asked: sweep.Request) -> CurveFit:
             if {r["id"] for r in chosen} <= names <= set(asked.ids):
                 return kept
     result = fit_curves(
-        sweep.curves(asked, chosen), law=LAW, level=options.level, allow_extrapolation=options.allow_extrapolation
+        sweep.curves(asked.store, chosen), law=LAW, level=options.level, allow_extrapolation=options.allow_extrapolation
     )
     result.save(path)
     return result

@@ -79,13 +79,18 @@ class Shown:
     fit: Fit | None
     prediction: Prediction | None
     used: list[Row]  # the runs that were fitted, in the order of `fit.runs`
-    truth: Row | None  # the target, once trained
+    truths: list[Row]  # the target's runs that were trained, one a seed
     course: Course | None = None
-    truth_line: Line | None = None
+    truth_lines: list[Line] = field(default_factory=list)
 
     @property
     def done(self) -> list[Row]:
         return [r for r in self.rows if r.status == "done"]
+
+    @property
+    def came(self) -> list[float]:
+        """Final losses of the target's runs that did not diverge."""
+        return [r.final for r in self.truths if r.loss is not None]
 
     @property
     def schedule(self) -> str:
@@ -135,11 +140,10 @@ def collect(asked: sweep.Request) -> Facts:
     rows = [_row(record, asked.store, states.get(record["id"], {}), varied) for record in asked.records]
     rows.sort(key=lambda r: (r.schedule, r.params, r.tokens, r.lr, r.init_seed, r.data_seed))
     missing += _unfinished(rows)
-    target = _row(asked.target_record, asked.store, {}, varied) if asked.target_record else None
     fitted, prediction = None, None
     try:
         fitted = sweep.fit(asked)
-        if target:
+        if asked.target:
             prediction = sweep.predict(asked, fitted)
     except Refusal as refusal:
         missing.insert(0, ("prediction" if fitted else "fit", str(refusal)))
@@ -150,18 +154,19 @@ def collect(asked: sweep.Request) -> Facts:
         left = [r for r in rows if r.status == "done" and r not in used]
         if left:
             missing.append((f"{len(left)} of {len(rows)} runs", f"not fitted: {_names(left)}; the notes above say why"))
-    truth = target if target and target.status in ("done", "diverged") else None
+    goals = [_row(record, asked.store, {}, varied) for record in asked.target_records]
+    truths = [r for r in goals if r.status in ("done", "diverged")]
     return Facts(
         asked=asked,
         rows=rows,
         lines=_lines(asked.store, rows, missing),
-        target=target,
+        target=goals[0] if goals else None,
         fit=fitted,
         prediction=prediction,
         used=used,
-        truth=truth,
+        truths=truths,
         course=_course(asked, missing) if prediction else None,
-        truth_line=next(iter(_lines(asked.store, [truth], missing)), None) if truth else None,
+        truth_lines=_lines(asked.store, truths, missing),
         costs=_costs(asked),
         seconds=_seconds(asked.store, rows),
         missing=missing,

@@ -28,7 +28,7 @@ def fit(view: View) -> Picture | None:
     n_of = _counted(view)
     lengths = _lengths(main, facts.target)
     most = max(n_of[r.id] for r in main)
-    target_n = n_of.get("target") if facts.prediction or facts.truth else None
+    target_n = n_of.get("target") if facts.prediction or facts.truths else None
 
     def paint(axes: list[Any], size: str) -> None:
         (ax,) = axes
@@ -78,15 +78,15 @@ def fit(view: View) -> Picture | None:
 
     p = facts.prediction
     goal = f" Predicted for the target: {p.loss:.4f}, between {p.low:.4f} and {p.high:.4f}." if p else ""
-    if facts.truth and facts.truth.loss is not None:
-        goal += f" Trained: {facts.truth.loss:.4f}."
+    if facts.came:
+        goal += f" Trained: {', '.join(f'{x:.4f}' for x in facts.came)}."
     alt = f"Final loss against parameters of {len(main)} runs, with the fitted law at {len(lengths)} lengths.{goal}"
     caption = (
         "Dots: runs" + (" (hollow: not used by the fit)" if facts.fit and len(used) < len(main) else "") + ". "
         + (f"Lines: what the fit expects at each length; bands: {facts.fit.config.level:.0%} intervals of one new run. "
            if facts.fit else "No fit, so no lines. ")
         + ("Diamond with bar: the prediction. " if p else "")
-        + ("Ring: the target as it was trained." if facts.truth and facts.truth.loss is not None else "")
+        + ("Ring: the target as it was trained." if facts.came else "")
     )  # fmt: skip
     read = (
         "Dots on their line mean that the law holds inside the grid; how far the diamond lies to the right of the "
@@ -105,7 +105,7 @@ def lengths(view: View) -> Picture | None:
     if len({r.tokens for r in main}) < 2:
         return None
     n_of = _counted(view)
-    goal = facts.target if facts.prediction or facts.truth else None
+    goal = facts.target if facts.prediction or facts.truths else None
     least, most = (float(f(r.tokens for r in main)) for f in (min, max))
     right = max(most, float(goal.tokens) if goal else 0.0)
     sizes = {r.params: r for r in main}
@@ -243,7 +243,7 @@ def compute(view: View) -> Picture | None:
             seen += [best[1].min()]
         if facts.target:
             seen += _target(view, ax, facts.target.flops, left=True, short=True)
-            if facts.prediction or facts.truth:
+            if facts.prediction or facts.truths:
                 right = max(right, facts.target.flops)
         seen = ink.sane(seen)
         span = np.log(max(seen) / min(seen)) or 0.1
@@ -359,8 +359,8 @@ def backtest(view: View) -> Picture | None:
             ax.annotate("target", (p.gap, up if above else down), xytext=(0, 5 if above else -5), ha="center",
                         textcoords="offset points", va="bottom" if above else "top", color=ACCENT,
                         fontsize=ink.SMALL)  # fmt: skip
-            if facts.truth and facts.truth.loss is not None:
-                off = 100 * (p.loss / facts.truth.loss - 1)
+            for loss in facts.came:
+                off = 100 * (p.loss / loss - 1)
                 ax.plot(p.gap, -off, "o", ms=6, color="none", mec=INK, mew=1.5, zorder=4)
                 top = max(top, abs(off))
         ink.log_axis(ax.xaxis, low, high, lambda v: f"{v:g}×", 6)
@@ -380,13 +380,7 @@ def backtest(view: View) -> Picture | None:
         f"median error {np.median(errors):.2%}, worst {max(errors):.2%}; {inside} of {total} inside "
         "their interval (others in magenta)."
         + (" Broad red bar: the target's interval about its prediction" if p else "")
-        + (
-            "; ring: the truth, seen from there."
-            if p and facts.truth and facts.truth.loss is not None
-            else "."
-            if p
-            else ""
-        )
+        + ("; ring: the truth, seen from there." if p and facts.came else "." if p else "")
         + (f" {len(rows)} of them are drawn." if len(rows) < total else "")
     )
     return Picture(
@@ -568,14 +562,14 @@ def _target(view: View, ax: Any, x: float, *, left: bool, short: bool = False) -
         ax.annotate(text, (x, p.low), xytext=(2, -6), textcoords="offset points", ha="right", va="top",
                     color=ACCENT, fontsize=ink.SMALL)  # fmt: skip
         seen += [p.low, p.high]
-    if facts.truth and facts.truth.loss is not None:
-        (ring,) = ax.plot(x, facts.truth.loss, "o", ms=9, color="none", mec=INK, mew=1.6, zorder=7)
-        ink.hover(ring, f"the target as it was trained: {facts.truth.loss:.4f}")
-        if not short:
-            top = max(facts.truth.loss, p.high if p else 0.0)
-            ax.annotate(f"trained {facts.truth.loss:.3f}", (x, top), xytext=(2, 5), textcoords="offset points",
-                        ha="right", va="bottom", color=INK, fontsize=ink.SMALL)  # fmt: skip
-        seen.append(facts.truth.loss)
+    for loss in facts.came:
+        (ring,) = ax.plot(x, loss, "o", ms=9, color="none", mec=INK, mew=1.6, zorder=7)
+        ink.hover(ring, f"the target as it was trained: {loss:.4f}")
+    if facts.came and not short:
+        top, each = max([*facts.came, p.high if p else 0.0]), ", ".join(f"{loss:.3f}" for loss in facts.came)
+        ax.annotate(f"trained {each}", (x, top), xytext=(2, 5), textcoords="offset points", ha="right", va="bottom",
+                    color=INK, fontsize=ink.SMALL)  # fmt: skip
+    seen += facts.came
     return seen
 
 

@@ -94,7 +94,6 @@ def outlook(view: View) -> Picture | None:
     c, t, p = facts.course, facts.target, facts.prediction
     if not c or not t:
         return None
-    trained = facts.truth_line
 
     def paint(axes: list[Any], size: str, scale: str) -> None:
         (ax,) = axes
@@ -104,19 +103,19 @@ def outlook(view: View) -> Picture | None:
         (middle,) = ax.plot(c.tokens[keep], c.loss[keep], color=ACCENT, lw=1.6, zorder=3)
         ink.hover(middle, "predicted curve of the target")
         seen = [*c.low[keep], *c.high[keep]]
-        if trained:
+        for trained in facts.truth_lines:
             late = trained.tokens >= t.tokens * STEEP
             (line,) = ax.plot(trained.tokens[late], trained.loss[late], color=INK, lw=1.0, alpha=0.75, zorder=2)
-            ink.hover(line, "the target as it was trained: training loss, a running mean")
+            ink.hover(line, f"the target as it was trained, seed {trained.row.seeds}: training loss, a running mean")
             seen += trained.loss[late].tolist()
         if p:
             ax.plot([t.tokens] * 2, [p.low, p.high], color=ACCENT, lw=2, zorder=4, solid_capstyle="butt")
             (diamond,) = ax.plot(t.tokens, p.loss, "D", ms=6.5, color=ACCENT, mec="none", zorder=5)
             ink.hover(diamond, f"the answer, from final losses: {p.loss:.4f}, between {p.low:.4f} and {p.high:.4f}")
             seen += [p.low, p.high]
-        if facts.truth and facts.truth.loss is not None:
-            (ring,) = ax.plot(t.tokens, facts.truth.loss, "o", ms=9, color="none", mec=INK, mew=1.6, zorder=6)
-            ink.hover(ring, f"the target as it was trained: final loss {facts.truth.loss:.4f}")
+        for loss in facts.came:
+            (ring,) = ax.plot(t.tokens, loss, "o", ms=9, color="none", mec=INK, mew=1.6, zorder=6)
+            ink.hover(ring, f"the target as it was trained: final loss {loss:.4f}")
         seen = ink.sane(seen)
         if scale == "log":
             ink.log_axis(ax.xaxis, t.tokens * STEEP, t.tokens * 1.06, ink.count, 5)
@@ -130,19 +129,23 @@ def outlook(view: View) -> Picture | None:
 
     end = f"{c.loss[-1]:.3f}, between {c.low[-1]:.3f} and {c.high[-1]:.3f}"
     alt = f"Predicted loss curve of the target with its {c.level:.0%} band; it ends at {end}."
-    if facts.truth and facts.truth.loss is not None:
-        alt += f" The target as it was trained ended at {facts.truth.loss:.4f}."
+    if facts.came:
+        alt += f" The target as it was trained ended at {_each(facts.came)}."
     return Picture(
         "outlook",
         "The target's curve",
         f"A target under way should keep within the band {c.level:.0%} of the time; one that leaves it tells early.",
         f"Red line and band: the law {c.law} of whole curves, fitted to {c.curves} of the runs, for the target's own "
         f"schedule; at the end {end}. Diamond with bar: the answer above, from final losses, which rests on more. "
-        + ("Black: the target as it was trained; ring: its final loss." if trained else "")
+        + ("Black: the target as it was trained; ring: its final loss." if facts.truths else "")
         + (f" {c.note}." if c.note else ""),
         alt,
         view.draw("outlook", alt, ("half",), paint, scales=SCALES),
     )  # fmt: skip
+
+
+def _each(losses: list[float]) -> str:
+    return ", ".join(f"{x:.4f}" for x in losses)
 
 
 def by_schedule(view: View) -> Picture | None:

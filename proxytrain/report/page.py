@@ -112,14 +112,15 @@ def figure(p: Picture) -> str:
 
 def _table(facts: Facts) -> str:
     """Runs, a column for whatever differs between them; the target last."""
-    rows = [*facts.rows, *([facts.target] if facts.target else [])]
+    goals = facts.truths or ([facts.target] if facts.target else [])
+    rows = [*facts.rows, *goals]
     columns = [(name, kind, [cell(r) for r in rows]) for name, kind, cell in _columns(facts)]
     columns = [c for c in columns if any(text for text, _ in c[2]) and not (c[0] == "depth" and len(set(c[2])) == 1)]
     head = "".join(f'<th scope="col"{_kind(kind)}>{escape(name)}</th>' for name, kind, _ in columns)
     body = []
     for i, r in enumerate(rows):
         cells = "".join(_td(kind, *shown[i]) for _, kind, shown in columns)
-        status = f"{r.status} target" if r is facts.target else r.status
+        status = f"{r.status} target" if r in goals else r.status
         body.append(f'<tr class="{escape(status)}" title="{escape(r.id)}">{cells}</tr>')
     return (
         '<section id="runs"><h2>Runs</h2><p class="read">Loss in nats a token on the whole validation set, ± its '
@@ -144,7 +145,7 @@ def _columns(facts: Facts) -> list[tuple[str, str, Callable[[Row], Cell]]]:
     number = "n"
     keys = list(dict.fromkeys(key for r in facts.rows for key, _ in r.other))
     return [
-        ("run", "", lambda r: (r.id[:8] + (" (target)" if r is facts.target else ""), None)),
+        ("run", "", lambda r: (r.id[:8] + ("" if r in facts.rows else " (target)"), None)),
         ("width", number, lambda r: (str(r.width), r.width)),
         ("depth", number, lambda r: (str(r.depth), r.depth)),
         ("params", number, lambda r: (f"{r.params:,}", r.params)),
@@ -204,7 +205,7 @@ def _missing(facts: Facts) -> str:
 def _reproduce(facts: Facts) -> str:
     asked, fit = facts.asked, facts.fit
     m = asked.corpus.manifest
-    verbs = ["sweep", *(["verify"] if facts.truth else []), "report"]
+    verbs = ["sweep", *(["verify"] if facts.truths else []), "report"]
     commands = [shlex.join(["proxytrain", verb, *asked.command]) for verb in verbs]
     versions = {"proxytrain": version("proxytrain"), **(fit.versions if fit else {}), **_trained_with(facts)}
     items = [

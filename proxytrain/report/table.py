@@ -95,7 +95,7 @@ def shown(fit: Fit) -> Shown:
     if goal:
         n, d = size_and_length({c: np.asarray(v, dtype=float) for c, v in goal.items()})
         target = _run("target", float(n), float(d), None, fit.data.get("schedule") or "")
-    return Shown(rows, [], target, fit, fit.prediction, rows, None)
+    return Shown(rows, [], target, fit, fit.prediction, rows, [])
 
 
 def _run(name: str, params: float, tokens: float, loss: float | None, schedule: Any) -> Row:

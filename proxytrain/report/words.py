@@ -64,16 +64,25 @@ def _held(fit: Fit) -> str:
 
 def after(facts: Facts) -> str | None:
     """Prediction against truth, where the target was trained."""
-    t, p = facts.truth, facts.prediction
-    if not t:
+    p, came = facts.prediction, facts.came
+    lost = [f"it diverged after {t.diverged_at or 0:,} tokens" for t in facts.truths if t.loss is None]
+    if not facts.truths:
         return None
-    if t.loss is None:
-        return f"The target has been trained since and diverged after {t.diverged_at or 0:,} tokens."
-    text = f"The target has been trained since: {t.loss:.4f} ± {t.val_se or 0:.4f}"
+    if not came:
+        return f"The target has been trained since: {'; '.join(lost)}."
+    if len(came) == 1:
+        error = next(t.val_se for t in facts.truths if t.loss is not None) or 0.0
+        text = f"The target has been trained since: {came[0]:.4f} ± {error:.4f}"
+    else:
+        each = ", ".join(f"{x:.4f}" for x in came)
+        text = f"The target has been trained since, {len(came)} times: {each}, mean {np.mean(came):.4f}"
+    text = "; ".join([text, *lost])
     if not p:
         return f"{text}. There was no prediction to hold it against."
-    inside = "inside" if p.low <= t.loss <= p.high else "OUTSIDE"
-    return f"{text}. The prediction was off by {_signed(p.loss / t.loss - 1, 2)}; the truth lies {inside} the interval."
+    inside = sum(p.low <= x <= p.high for x in came)
+    where = ("inside" if inside else "OUTSIDE") if len(came) == 1 else f"{inside} times in {len(came)} inside"
+    off = _signed(p.loss / float(np.mean(came)) - 1, 2)
+    return f"{text}. The prediction was off by {off}; the truth lies {where} the interval."
 
 
 def grounds(facts: Facts) -> list[tuple[str, str]]:
@@ -118,8 +127,8 @@ def cost(facts: Facts) -> str:
         text += f", {ratio:.2g}× the target's {ink.power_of_ten(facts.target.flops)} FLOPs"
     if facts.seconds:
         text += f"; measured {duration(facts.seconds)} of one worker"
-        if facts.truth and facts.truth.seconds:
-            text += f", the target {duration(facts.truth.seconds)}"
+        if facts.truths and facts.truths[0].seconds:
+            text += f", the target {duration(facts.truths[0].seconds)}"
     return text
 
 
@@ -129,8 +138,10 @@ def warnings(facts: Facts) -> list[str]:
     p, fit = facts.prediction, facts.fit
     if p and p.note:
         out.append(p.note)
-    if p and facts.truth and facts.truth.loss is not None and not p.low <= facts.truth.loss <= p.high:
-        out.append("The target was trained and its loss lies outside the interval.")
+    outside = sum(not p.low <= x <= p.high for x in facts.came) if p else 0
+    if outside:
+        times = "" if len(facts.came) == 1 else f" in {outside} of {len(facts.came)} runs"
+        out.append(f"The target was trained and its loss lies outside the interval{times}.")
     for what, why in facts.missing:
         if what in ("fit", "prediction"):
             out.append(f"Refused: {why}")
