@@ -3,6 +3,7 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 tests/slurm/install.sh || echo "SLURM cannot be installed: its tests will say so" >&2
+tests/report/install.sh || echo "Chromium cannot be installed: the report's tests will say so" >&2
 OMP_NUM_THREADS=1 python -m pytest -m slow "$@"
 OMP_NUM_THREADS=1 python scripts/chaos.py --kills 200 --updates 1000
 store=$(mktemp -d)

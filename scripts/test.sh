@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# The tests on a fresh clone: sets up .venv (and, as root, SLURM), checks format and types, runs what is not slow, then
+# The tests on a fresh clone: sets up .venv (and, as root, SLURM and Chromium), checks format and types, runs what is not slow, then
 # a minute or two of faults (scripts/chaos.py).
 # Arguments are passed on to pytest:  scripts/test.sh tests/fit -k chinchilla
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 tests/slurm/install.sh || echo "SLURM cannot be installed: its tests will say so" >&2
+tests/report/install.sh || echo "Chromium cannot be installed: the report's tests will say so" >&2
 export OMP_NUM_THREADS=1
 all=$([ $# -eq 0 ] && echo yes || true)
 if [ "$all" ]; then

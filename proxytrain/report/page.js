@@ -43,7 +43,7 @@ function pointable(plot) {
       const bonus = thing.path ? 0 : 5; // a dot on its line wins
       thing.points.forEach(([bx, by, joined], i) => {
         const [ax, ay] = joined ? thing.points[i - 1] : [bx, by];
-        if (Math.min(ax, bx) - x > least || x - Math.max(ax, bx) > least) return;
+        if (Math.max(Math.min(ax, bx) - x, x - Math.max(ax, bx)) > least + bonus) return;
         const dx = bx - ax, dy = by - ay, length = dx * dx + dy * dy;
         const t = length ? Math.max(0, Math.min(1, ((x - ax) * dx + (y - ay) * dy) / length)) : 0;
         const px = ax + t * dx, py = ay + t * dy, far = Math.hypot(px - x, py - y) - bonus;
