@@ -14,11 +14,13 @@ if TYPE_CHECKING:
         Curve,
         CurveFit,
         Fit,
+        OptimumFit,
         Prediction,
         compare,
         fit_critical_batch,
         fit_curves,
         fit_losses,
+        fit_optimum,
         load_fit,
     )
     from proxytrain.store import RunCurve, Store
@@ -28,6 +30,7 @@ _ROOMS = {
     "Curve": "fit",
     "CurveFit": "fit",
     "Fit": "fit",
+    "OptimumFit": "fit",
     "Prediction": "fit",
     "Refusal": "errors",
     "RequestError": "errors",
@@ -37,6 +40,7 @@ _ROOMS = {
     "fit_critical_batch": "fit",
     "fit_curves": "fit",
     "fit_losses": "fit",
+    "fit_optimum": "fit",
     "load_fit": "fit",
     "load_model": "train.export",
 }
@@ -44,6 +48,7 @@ __all__ = [
     "Curve",
     "CurveFit",
     "Fit",
+    "OptimumFit",
     "Prediction",
     "Refusal",
     "RequestError",
@@ -53,6 +58,7 @@ __all__ = [
     "fit_critical_batch",
     "fit_curves",
     "fit_losses",
+    "fit_optimum",
     "load_fit",
     "load_model",
 ]

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from proxytrain.fit.curves.result import CurveFit, CurvePrediction
     from proxytrain.fit.laws import LAWS, Law, Term
     from proxytrain.fit.losses import fit_losses
+    from proxytrain.fit.optimum.fit import fit_optimum
+    from proxytrain.fit.optimum.result import Optimum, OptimumFit
     from proxytrain.fit.options import FitConfig
     from proxytrain.fit.result import Fit, Prediction
     from proxytrain.fit.saving import load_fit
@@ -34,12 +36,15 @@ _HOME = {
     "Fit": "result",
     "FitConfig": "options",
     "Law": "laws",
+    "Optimum": "optimum.result",
+    "OptimumFit": "optimum.result",
     "Prediction": "result",
     "Term": "laws",
     "compare": "crossover",
     "fit_critical_batch": "batch",
     "fit_curves": "curves.fit",
     "fit_losses": "losses",
+    "fit_optimum": "optimum.fit",
     "load_fit": "saving",
 }
 
@@ -55,12 +60,15 @@ __all__ = [
     "Fit",
     "FitConfig",
     "Law",
+    "Optimum",
+    "OptimumFit",
     "Prediction",
     "Term",
     "compare",
     "fit_critical_batch",
     "fit_curves",
     "fit_losses",
+    "fit_optimum",
     "load_fit",
 ]
 

@@ -274,9 +274,10 @@ def law_lines() -> str:
     width = max(map(len, LAWS))
     lines = [("auto", f"the backtest weighs {', '.join(AUTO)}")] + [(law.name, law.when) for law in LAWS.values()]
     lines += [
+        ("optimum", "runs over learning rates (and batches) at several sizes: the optimal rate and batch at another"),
         (
             "critical_batch",
             "curves at several batch sizes (batch_tokens, step, loss): B_crit, fewest updates and tokens",
-        )
+        ),
     ]
     return "\n".join(f"  {name:{width}}  {when}" for name, when in lines)

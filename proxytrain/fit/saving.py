@@ -21,9 +21,11 @@ from proxytrain.fit.result import Fit, Prediction, not_identified
 
 if TYPE_CHECKING:
     from proxytrain.fit.curves.result import CurveFit
+    from proxytrain.fit.optimum.result import OptimumFit
 
 FORMAT = "proxytrain fit 2"
 CURVE_FORMAT = "proxytrain curve fit 1"
+OPTIMUM_FORMAT = "proxytrain optimum 1"
 
 
 def save_fit(fit: Fit, path: str | os.PathLike[str]) -> None:
@@ -41,8 +43,8 @@ def write_whole(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def load_fit(path: str | os.PathLike[str]) -> Fit | CurveFit:
-    """Read a fit that `Fit.save` or `CurveFit.save` wrote; its predictions are the same to the last bit.
+def load_fit(path: str | os.PathLike[str]) -> Fit | CurveFit | OptimumFit:
+    """Read a fit that `Fit.save`, `CurveFit.save` or `OptimumFit.save` wrote; it predicts the same to the last bit.
 
     Raises a RequestError where the file is missing or is not such a fit.
     """
@@ -55,6 +57,10 @@ def load_fit(path: str | os.PathLike[str]) -> Fit | CurveFit:
             from proxytrain.fit.curves.saving import from_json
 
             return from_json(raw, path)
+        if raw.get("format") == OPTIMUM_FORMAT:
+            from proxytrain.fit.optimum.result import OptimumFit
+
+            return OptimumFit.of_json(raw)
         if raw.get("format") != FORMAT:
             raise RequestError(f"{path}: format is {raw.get('format')!r}, must be {FORMAT!r}")
         members = tuple(_member_from(m) for m in raw["laws"])

@@ -29,6 +29,8 @@ def fit(options: argparse.Namespace) -> int:
         raise RequestError(f"table={config.table}, curves={config.curves}: a fit reads one of them")
     if config.fit.law == "critical_batch":
         return _fit_critical_batch(options, config, path)
+    if config.fit.law == "optimum":
+        return _fit_optimum(options, config, path)
     if config.curves is not None:
         return _fit_curves(options, config, path)
     if config.table is not None:
@@ -46,7 +48,7 @@ def fit(options: argparse.Namespace) -> int:
 
 @verb("loss with interval from a fit.json: params=7e9 tokens=2e12, or the sweep's target", JSON)
 def predict(options: argparse.Namespace) -> int:
-    from proxytrain.fit import Fit, load_fit
+    from proxytrain.fit import CurveFit, OptimumFit, load_fit
     from proxytrain.track.text import sentence
 
     config = ask.config(options)
@@ -61,8 +63,10 @@ def predict(options: argparse.Namespace) -> int:
         return 0
     path = _fit_file(options, config)
     fitted = load_fit(path)
-    if not isinstance(fitted, Fit):
+    if isinstance(fitted, CurveFit):
         return _predict_curve(options, config, fitted)
+    if isinstance(fitted, OptimumFit):
+        return _predict_optimum(options, config, fitted)
     if not place:
         raise RequestError("params=null: give params=... with file=..., such as params=7e9")
     anyway = fitted.config.allow_extrapolation or config.fit.allow_extrapolation
@@ -147,6 +151,58 @@ def _fit_critical_batch(options: argparse.Namespace, config: Any, path: Path) ->
     print("\n".join(result.summary()))
     print(f"written to {path}")
     return 0
+
+
+def _fit_optimum(options: argparse.Namespace, config: Any, path: Path) -> int:
+    """Optimal learning rate (and batch) of a table, or of a sweep whose grids have several; then of its target."""
+    from proxytrain import sweep as job
+    from proxytrain.fit import fit_optimum
+    from proxytrain.report.optimum import draw_optimum
+
+    table, asked = config.table, None
+    if table is None:
+        asked, _ = ask.request(options)
+        table, path = job.table(asked.store, asked.records), path if config.file else asked.folder / "optimum.json"
+    keys = {k: getattr(config.fit, k) for k in ("level", "schedule", "allow_extrapolation", "columns")}
+    result = fit_optimum(table, **keys)
+    result.save(path)
+    print("\n".join(result.summary()))
+    if asked and asked.target_record:
+        t = asked.target_record
+        n = job.target_params(t, config.fit.columns)
+        print(optimum_line(result.predict(params=n, tokens=t["tokens"], batch_tokens=_batch(result, config))))
+    print(f"written to {path}; pictures: {', '.join(map(str, draw_optimum(result, path.with_suffix(''))))}")
+    return 0
+
+
+def _predict_optimum(options: argparse.Namespace, config: Any, fitted: Any) -> int:
+    """Optimal learning rate and batch of the run that was named."""
+    place = ask.place(options, config)
+    if set(place) != {"params", "tokens"}:
+        raise RequestError("params, tokens: give both, such as params=7e9 tokens=2e12 (and batch_tokens to fix it)")
+    given = any(o.startswith("batch_tokens=") for o in options.overrides)
+    level = config.fit.level if any(o.startswith("fit.level=") for o in options.overrides) else None
+    fitted = replace(fitted, allow_extrapolation=fitted.allow_extrapolation or config.fit.allow_extrapolation)
+    batch = float(config.batch_tokens) if given else None
+    answer = fitted.predict(**place, batch_tokens=batch, level=level)
+    print(json.dumps(vars(answer), indent=1) if options.json else optimum_line(answer))
+    return 0
+
+
+def _batch(fitted: Any, config: Any) -> float | None:
+    """The batch at which the best rate is asked for, where the law is one of the rate at a batch."""
+    return None if "batch_tokens" in fitted.laws else float(config.batch_tokens)
+
+
+def optimum_line(answer: Any) -> str:
+    """The answer in one sentence; a label of an unsafe answer comes first."""
+    text = f"best learning rate {answer.lr:.4g} [{answer.lr_low:.4g}, {answer.lr_high:.4g}]"
+    if answer.batch_low is not None:
+        text += f", batch {answer.batch_tokens:,.0f} tokens [{answer.batch_low:,.0f}, {answer.batch_high:,.0f}]"
+    elif answer.batch_tokens:
+        text += f" at batches of {answer.batch_tokens:,.0f} tokens"
+    text += f" ({answer.level:.0%} intervals); expected loss {100 * answer.regret:.2g}% above the optimum's"
+    return f"{answer.note}: {text}" if answer.note else text
 
 
 def _compare(config: Any) -> int:

@@ -1,0 +1,259 @@
+"""Laws of the optimum, what they predict, and how sure that is."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from proxytrain.errors import Refusal, RequestError
+
+FARTHEST = 3.0  # times the largest log-gap held out: beyond, a prediction is refused
+
+
+@dataclass(frozen=True)
+class OptimumLaw:
+    """log optimum = c0 + sum of exponent x (log axis - centre), with the covariance (p, p) of the coefficients.
+
+    `shape` (p,) is half of what a skewed valley changes, `scatter` the SD of single optima around the law.
+    """
+
+    centre: Mapping[str, float]
+    coefficients: tuple[float, ...]
+    covariance: np.ndarray
+    shape: np.ndarray
+    scatter: float
+    freedom: int
+
+    @property
+    def exponents(self) -> dict[str, float]:
+        return dict(zip(self.centre, self.coefficients[1:]))
+
+    @property
+    def stderr(self) -> dict[str, float]:
+        """Of the exponents."""
+        return dict(zip(self.centre, np.sqrt(np.diag(self.covariance) + self.shape**2)[1:].tolist()))
+
+    @property
+    def factor(self) -> float:
+        """c of c N^a D^b."""
+        return float(
+            np.exp(self.coefficients[0] - sum(a * m for a, m in zip(self.coefficients[1:], self.centre.values())))
+        )
+
+    def at(self, place: Mapping[str, float]) -> tuple[float, float]:
+        """Log optimum of a new cell, and its variance."""
+        z = np.r_[1.0, [np.log(place[c]) - m for c, m in self.centre.items()]]
+        centre = float(z @ np.array(self.coefficients))
+        return centre, float(z @ self.covariance @ z + (z @ self.shape) ** 2 + self.scatter**2)
+
+
+@dataclass(frozen=True)
+class Held:
+    """One cell predicted from smaller ones: `off` is log(predicted / own optimum), `regret` its cost (log)."""
+
+    cells: int
+    about: Mapping[str, float]
+    gap: float
+    off: tuple[float, ...]
+    regret: float
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """Predicted optimum of one model; `regret` is the expected loss (log) of training at it instead of the true one."""
+
+    lr: float
+    lr_low: float
+    lr_high: float
+    batch_tokens: float | None
+    batch_low: float | None
+    batch_high: float | None
+    regret: float
+    gap: float
+    level: float
+    note: str
+
+
+@dataclass(frozen=True)
+class OptimumFit:
+    """Laws of the optimal learning rate ("lr") and, where grids had batches, batch ("batch_tokens").
+
+    `about` maps params and tokens to the (K,) cells that were fitted, `optimum` their own optima, `curvature` (K, k, k)
+    that of log loss there; `noise` is the SD of one run around the shape.
+    """
+
+    laws: Mapping[str, OptimumLaw]
+    about: Mapping[str, np.ndarray]
+    optimum: Mapping[str, np.ndarray]
+    curvature: np.ndarray
+    noise: float
+    backtest: tuple[Held, ...]
+    level: float
+    allow_extrapolation: bool
+    warnings: list[str]
+    runs: int
+    source: str
+
+    def predict(
+        self, params: float, tokens: float, batch_tokens: float | None = None, level: float | None = None
+    ) -> Optimum:
+        """Optimal learning rate and batch of a run; at `batch_tokens`, where given, the best rate for that batch.
+
+        Raises
+        ------
+        RequestError
+            A value cannot be, or batch_tokens is needed and missing.
+        Refusal
+            It lies farther beyond the cells than their backtest supports.
+        """
+        level = self.level if level is None else level
+        place = {"params": params, "tokens": tokens, "batch_tokens": batch_tokens}
+        for name, value in place.items():
+            if value is not None and not (isinstance(value, (int, float)) and np.isfinite(value) and value > 0):
+                raise RequestError(f"{name}={value!r}: must be a number above 0")
+        needed = {c for law in self.laws.values() for c in law.centre}
+        if "batch_tokens" in needed and batch_tokens is None:
+            raise RequestError("batch_tokens=null: these grids give the best rate at a batch; say which")
+        gap, note = self._reach(params, tokens)
+        known = {c: float(v) for c, v in place.items() if v is not None}
+        found = {name: law.at(known) for name, law in self.laws.items()}
+        steep = self.curvature[int(np.argmin(np.abs(np.log(self.about["tokens"] / tokens))))]
+        centre = np.array([v for v, _ in found.values()])
+        covariance = np.diag([v for _, v in found.values()])
+        if len(centre) == 2 and batch_tokens is not None:  # along the valley at the batch that is given
+            slope = -steep[0, 1] / steep[0, 0]
+            moved = float(np.log(batch_tokens) - centre[1])
+            centre = np.array([centre[0] + slope * moved, np.log(batch_tokens)])
+            covariance = np.diag([covariance[0, 0] + slope**2 * covariance[1, 1], 0.0])
+        from scipy.stats import t as student
+
+        freedom = min(law.freedom for law in self.laws.values())
+        half = float(student.ppf(0.5 + level / 2, freedom)) * np.sqrt(np.diag(covariance))
+        value, low, high = np.exp(centre), np.exp(centre - half), np.exp(centre + half)
+        free = len(centre) == 2 and batch_tokens is None
+        return Optimum(
+            lr=float(value[0]),
+            lr_low=float(low[0]),
+            lr_high=float(high[0]),
+            batch_tokens=float(value[1]) if free else batch_tokens,
+            batch_low=float(low[1]) if free else None,
+            batch_high=float(high[1]) if free else None,
+            regret=regret(steep, covariance),
+            gap=gap,
+            level=level,
+            note=note,
+        )
+
+    def _reach(self, params: float, tokens: float) -> tuple[float, str]:
+        """Gap to the largest cell, and a label where it is beyond what was held out."""
+        compute = self.about["params"] * self.about["tokens"]
+        gap = float(params * tokens / compute.max())
+        for c, value in (("params", params), ("tokens", tokens)):
+            if c in self._axes or self._along(params, tokens):
+                continue
+            near = self.about[c]
+            raise Refusal(
+                f"{c}={value:.4g}: the cells that bracket an optimum have {c} from {near.min():.4g} to "
+                f"{near.max():.4g}, alone or in step with the other, and no exponent of it is known; add grids of "
+                f"learning rates at other {c}"
+            )
+        seen = max((h.gap for h in self.backtest), default=1.0)
+        if gap <= max(seen**FARTHEST, 1.5):
+            return gap, ""
+        if self.allow_extrapolation:
+            return gap, f"EXTRAPOLATED beyond what was held out (up to {seen:.3g}x)"
+        raise Refusal(
+            f"params={params:.4g} and tokens={tokens:.4g} are {gap:.3g}x beyond the largest grid, and {seen:.3g}x "
+            f"could be held out: up to {max(seen**FARTHEST, 1.5):.3g}x is predicted; add a larger grid of learning "
+            "rates, or set allow_extrapolation=true (fit.allow_extrapolation=true on the command line)"
+        )
+
+    @property
+    def _axes(self) -> set[str]:
+        return {c for law in self.laws.values() for c in law.centre}
+
+    def _along(self, params: float, tokens: float) -> bool:
+        """Whether a model lies on the line (or at the one size or length) on which all cells lie."""
+        n, d = np.log(self.about["params"]), np.log(self.about["tokens"])
+        if not np.ptp(n) > 0:
+            return bool(abs(np.log(params) - n.mean()) < np.log(1.5))
+        slope = float(np.polyfit(n, d, 1)[0])
+        expected = d.mean() + slope * (np.log(params) - n.mean())
+        return bool(abs(np.log(tokens) - expected) < np.log(1.5))
+
+    def summary(self) -> list[str]:
+        """Short lines for people."""
+        units = {"lr": "learning rate", "batch_tokens": "batch (tokens)"}
+        lines = [f"optimum of {' and '.join(units[n] for n in self.laws)} from {self.runs} runs, {len(self)} grids"]
+        for name, law in self.laws.items():
+            powers = " ".join(f"{c}^({v:+.3f} ± {law.stderr[c]:.3f})" for c, v in law.exponents.items())
+            lines.append(
+                f"  {units[name]} = {law.factor:.4g} {powers}".rstrip()
+                + f"; single optima scatter by {100 * law.scatter:.0f}% around it"
+            )
+        if self.backtest:
+            worst = max(self.backtest, key=lambda h: h.regret)
+            mean = float(np.mean([h.regret for h in self.backtest]))
+            lines.append(
+                f"  larger grids predicted from smaller ones ({len(self.backtest)} times, up to "
+                f"{max(h.gap for h in self.backtest):.3g}x): loss {100 * mean:.3f}% above their own optimum on "
+                f"average, {100 * worst.regret:.3f}% at most"
+            )
+        else:
+            lines.append("  too few grids to hold any out: intervals rest on an assumed scatter of optima")
+        return lines + [f"  warning: {w}" for w in self.warnings]
+
+    def __len__(self) -> int:
+        return len(self.about["params"])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it as JSON: under a temporary name, synced, then renamed."""
+        from proxytrain.fit.saving import OPTIMUM_FORMAT, write_whole
+
+        write_whole(Path(path), json.dumps(_plain({"format": OPTIMUM_FORMAT, **vars(self)}), indent=1) + "\n")
+
+    @classmethod
+    def of_json(cls, raw: Mapping[str, Any]) -> OptimumFit:
+        laws = {
+            name: OptimumLaw(
+                law["centre"],
+                tuple(law["coefficients"]),
+                np.array(law["covariance"]),
+                np.array(law["shape"]),
+                law["scatter"],
+                law["freedom"],
+            )
+            for name, law in raw["laws"].items()
+        }
+        held = tuple(Held(**{**h, "off": tuple(h["off"])}) for h in raw["backtest"])
+        return cls(
+            laws=laws,
+            about={c: np.array(v) for c, v in raw["about"].items()},
+            optimum={c: np.array(v) for c, v in raw["optimum"].items()},
+            curvature=np.array(raw["curvature"]),
+            backtest=held,
+            **{k: raw[k] for k in ("noise", "level", "allow_extrapolation", "warnings", "runs", "source")},
+        )
+
+
+def regret(curvature: np.ndarray, covariance: np.ndarray) -> float:
+    """Expected log loss above the optimum, of a point that scatters around it by `covariance` (k, k)."""
+    return float(np.trace(curvature @ covariance)) / 2
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, (OptimumLaw, Held)):
+        return _plain(vars(value))
+    return value
