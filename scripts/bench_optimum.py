@@ -68,9 +68,8 @@ def main() -> None:
         best = fit.predict(params=n, tokens=d)
         return np.log([best.lr, best.batch_tokens or np.nan])
 
-    print(
-        "\nexcess over the larger cells' own optimum, %: mean / largest\nwindow   ours            published law   quadratics"
-    )
+    print("\nexcess over the larger cells' own optimum, %: mean / largest")
+    print("window   ours            published law   quadratics")
     for window in WINDOWS:
         own = {key: vertex(cell, window) for key, cell in table[large].groupby(["params", "tokens"])}
         row = []
