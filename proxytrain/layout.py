@@ -45,13 +45,18 @@ def layout(model: Model, vocab: int) -> tuple[Weight, ...]:
     placed, offset = [], 0
     for w in _weights(model, vocab):
         placed.append(Weight(w.name, w.shape, w.kind, w.component, offset, w.fill))
-        offset += math.ceil(w.size / ALIGN) * ALIGN
+        offset += aligned(w.size)
     return tuple(placed)
 
 
 def flat_size(weights: tuple[Weight, ...]) -> int:
     """P: length of the flat vector, gaps included."""
-    return weights[-1].offset + math.ceil(weights[-1].size / ALIGN) * ALIGN
+    return weights[-1].offset + aligned(weights[-1].size)
+
+
+def aligned(size: int) -> int:
+    """Floats that a weight takes in the vector, the gap after it included."""
+    return math.ceil(size / ALIGN) * ALIGN
 
 
 def _weights(model: Model, vocab: int) -> Iterator[Weight]:

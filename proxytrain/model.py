@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from proxytrain.config import Model, Parametrization
-from proxytrain.layout import Weight, flat_size
-from proxytrain.ops import EPS, CausalConv, RMSNorm, SquaredReLU
+from proxytrain.layout import Weight, aligned, flat_size
+from proxytrain.ops import EPS, causal_conv, rms_norm, squared_relu
 from proxytrain.parametrization import rule
 
 Weights = dict[str, Tensor]
+Rope = tuple[Tensor, Tensor]
 
 
 def initial(weights: tuple[Weight, ...], model: Model, parametrization: Parametrization, init_seed: int) -> Tensor:
@@ -42,28 +43,29 @@ def initial(weights: tuple[Weight, ...], model: Model, parametrization: Parametr
 
 def views(flat: Tensor, weights: tuple[Weight, ...]) -> Weights:
     """The weights as views (K, *shape) of a flat buffer (K, P)."""
-    return {w.name: flat[:, w.offset : w.offset + w.size].unflatten(1, w.shape) for w in weights}
+    pieces = flat.split([aligned(w.size) for w in weights], dim=1)  # its gradient is one concatenation
+    return {w.name: piece[:, : w.size].unflatten(1, w.shape) for w, piece in zip(weights, pieces)}
 
 
-def logits(weights: Weights, ids: Tensor, model: Model, readout_scale: float) -> Tensor:
-    """Next-token logits (K, N, V) of sequences `ids` (K, B, T).
+def logits(weights: Weights, ids: Tensor, model: Model, readout_scale: float, rope: Rope | None = None) -> Tensor:
+    """Next-token logits (K, N, V) of sequences `ids` (K, B, T); `rope` is `rope_table`'s, made here if it is not given.
 
     A position sees itself and earlier ones of its own sequence only.
     """
     K, B, T = ids.shape
-    rope = _rope_table(T, model.head_size, model.rope_base, ids.device)
+    rope = rope or rope_table(T, model.head_size, model.rope_base, ids.device)
     x = _embed(weights["embedding"], ids.reshape(K, B * T))  # (K, N, d)
     for i in range(model.depth):
         w = {name.split(".", 1)[1]: value for name, value in weights.items() if name.startswith(f"{i}.")}
-        h = RMSNorm.apply(x, w["norm_attention"])
+        h = rms_norm(x, w["norm_attention"])
         if model.conv_attention:
-            h = CausalConv.apply(h, w["conv_attention"], T)
+            h = causal_conv(h, w["conv_attention"], T)
         x = x + torch.bmm(_attention(h, w, rope, model, B, T), w["attention_out"])
-        h = RMSNorm.apply(x, w["norm_mlp"])
+        h = rms_norm(x, w["norm_mlp"])
         if model.conv_mlp:
-            h = CausalConv.apply(h, w["conv_mlp"], T)
+            h = causal_conv(h, w["conv_mlp"], T)
         x = x + torch.bmm(_activation(torch.bmm(h, w["mlp_in"]), model.mlp), w["mlp_out"])
-    x = RMSNorm.apply(x, weights["norm"])
+    x = rms_norm(x, weights["norm"])
     readout = weights["embedding"].transpose(1, 2) if model.tied else weights["readout"]
     out = torch.bmm(x, readout)
     if readout_scale != 1.0:
@@ -91,7 +93,7 @@ def _shift(x: Tensor, T: int) -> Tensor:
     return F.pad(x.unflatten(1, (-1, T)), (0, 0, 1, -1)).flatten(1, 2)
 
 
-def _attention(x: Tensor, w: Weights, rope: tuple[Tensor, Tensor], model: Model, B: int, T: int) -> Tensor:
+def _attention(x: Tensor, w: Weights, rope: Rope, model: Model, B: int, T: int) -> Tensor:
     K, N, d = x.shape
     q, k, v = torch.bmm(x, w["qkv"]).split(d, dim=2)
     if "shift_keys" in w:
@@ -108,14 +110,14 @@ def _attention(x: Tensor, w: Weights, rope: tuple[Tensor, Tensor], model: Model,
 
 
 @functools.lru_cache(maxsize=8)
-def _rope_table(T: int, size: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
+def rope_table(T: int, size: int, base: float, device: torch.device) -> Rope:
     """cos and sin (T, 1, size/2) of the rotary embedding (2104.09864)."""
     frequency = base ** (-torch.arange(0, size, 2, device=device, dtype=torch.float32) / size)
     angle = torch.arange(T, device=device, dtype=torch.float32)[:, None, None] * frequency
     return angle.cos(), angle.sin()
 
 
-def _rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+def _rotate(x: Tensor, rope: Rope) -> Tensor:
     cos, sin = (t.to(x.dtype) for t in rope)
     a, b = x.chunk(2, dim=-1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
@@ -125,4 +127,4 @@ def _activation(x: Tensor, kind: str) -> Tensor:
     if kind == "swiglu":
         gate, value = x.chunk(2, dim=-1)
         return F.silu(gate) * value
-    return F.gelu(x) if kind == "gelu" else SquaredReLU.apply(x)
+    return F.gelu(x) if kind == "gelu" else squared_relu(x)

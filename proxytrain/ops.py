@@ -1,6 +1,7 @@
 """Operations with a backward of their own, where autograd's would pass over memory more often than needed.
 
-At these widths time goes into passes over activations, not into products. Each is tested against autograd.
+At these widths time goes into passes over activations, not into products. Each is tested against autograd. A compiler
+fuses the plain formulas by itself, and better: under one they are what runs.
 """
 
 from __future__ import annotations
@@ -16,8 +17,34 @@ from torch.autograd.function import once_differentiable
 EPS = 1e-6
 
 
-class RMSNorm(Function):
+def rms_norm(x: Tensor, gain: Tensor) -> Tensor:
     """x / rms(x) * gain (1910.07467): x (K, N, d), gain (K, d)."""
+    if torch.compiler.is_compiling():
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + EPS) * gain[:, None]
+    return RMSNorm.apply(x, gain)
+
+
+def causal_conv(x: Tensor, taps: Tensor, T: int) -> Tensor:
+    """Depthwise convolution over T positions: x (K, B*T, d), taps (K, n, d); tap j weighs the position j before."""
+    if torch.compiler.is_compiling():
+        rows = x.unflatten(1, (-1, T))
+        out = rows * taps[:, None, None, 0]
+        for j in range(1, taps.shape[1]):
+            out = out + F.pad(rows, (0, 0, j, -j)) * taps[:, None, None, j]
+        return out.flatten(1, 2)
+    return CausalConv.apply(x, taps, T)
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """max(x, 0)^2 (2109.08668)."""
+    if torch.compiler.is_compiling():
+        y = F.relu(x)
+        return y * y
+    return SquaredReLU.apply(x)
+
+
+class RMSNorm(Function):
+    """See `rms_norm`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gain: Tensor) -> Tensor:
@@ -36,7 +63,7 @@ class RMSNorm(Function):
 
 
 class CausalConv(Function):
-    """Depthwise convolution over T positions: x (K, B*T, d), taps (K, n, d); tap j weighs the position j before."""
+    """See `causal_conv`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, taps: Tensor, T: int) -> Tensor:
@@ -62,7 +89,7 @@ class CausalConv(Function):
 
 
 class SquaredReLU(Function):
-    """max(x, 0)^2 (2109.08668)."""
+    """See `squared_relu`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

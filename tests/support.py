@@ -68,6 +68,7 @@ def train(
     *,
     largest: int = 4,
     micro_batches: int = 1,
+    compiled: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train a request's runs in this process; what is there already is left out, checkpoints are gone on from."""
@@ -85,6 +86,7 @@ def train(
             runs={r["id"]: r for r in asked.records},
             train=asked.config.train,
             micro_batches=micro_batches,
+            compiled=compiled,
             device=torch.device("cpu"),
             folders=[packs / name for name in part.names],
             attempt=attempt,

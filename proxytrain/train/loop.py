@@ -8,30 +8,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from proxytrain.config import Train
-from proxytrain.corpus import Corpus, Stream
-from proxytrain.model import cross_entropy, initial, logits
-from proxytrain.optimizer import adamw, rates
+from proxytrain.corpus import Corpus
+from proxytrain.model import initial
 from proxytrain.plan.pack import Pack
 from proxytrain.plan.share import Key
-from proxytrain.runs import Recipe
-from proxytrain.schedule import learning_rates
 from proxytrain.store import Store
 from proxytrain.train import checkpoint, evaluate
-from proxytrain.train.export import readout_scale
 from proxytrain.train.members import Active, Rows, sound
 from proxytrain.train.publish import Broken, Publisher
+from proxytrain.train.update import Update
 
 __all__ = ["Broken", "Interrupted", "train_pack"]
 
 FLUSH_UPDATES = 32  # losses are looked at so often
-EVALUATE_TOKENS = 4096  # at most so many at once
 FLUSH_TOKENS = 1 << 20  # and text is read at most so much ahead
 
 
@@ -48,6 +43,7 @@ def train_pack(
     runs: dict[str, dict],
     train: Train,
     micro_batches: int,
+    compiled: bool,
     device: torch.device,
     folders: Sequence[Path],
     attempt: Path,
@@ -59,6 +55,7 @@ def train_pack(
     Parameters
     ----------
     wanted : states that others start from; they are made again where a published segment has lost its own
+    micro_batches, compiled : how an update is made: in how many parts, and whether as a compiled program
     runs : id -> record of the plan, for `config.yaml` and `result.json`
     folders, attempt : where earlier attempts left checkpoints (the pack's own folder first), and where this one writes
     should_stop : asked after every update; when true the state is saved and `Interrupted` raised
@@ -71,7 +68,7 @@ def train_pack(
     Broken
         If a state that it starts from is not whole; it has been thrown away, and must be made again.
     """
-    how = {"members": len(pack.members), "micro_batches": micro_batches}
+    how = {"members": len(pack.members), "micro_batches": micro_batches, "compiled": compiled}
     how |= {"eval_every": train.eval_every, "eval_tokens": train.eval_tokens}
     publisher = Publisher(store, corpus, runs, device, how, train.keep_weights)
     rows = checkpoint.latest(folders, pack, device) or _start(pack, wanted, publisher, device)
@@ -81,22 +78,23 @@ def train_pack(
         attempt, lambda: [p for p in folders[0].glob("attempt-*") if p != attempt and not p.is_symlink()]
     )
     try:
-        _train(rows, publisher, saver, train, micro_batches, should_stop, report)
+        recipe = pack.members[0].recipe
+        step = Update(rows, recipe, corpus, micro_batches, device, compiled)
+        _train(rows, step, publisher, saver, train, should_stop, report)
     finally:
         saver.close()
 
 
 def _train(
     rows: Rows,
+    step: Update,
     publisher: Publisher,
     saver: checkpoint.Saver,
     train: Train,
-    micro_batches: int,
     should_stop: Callable[[], bool],
     report: Callable[[Rows], None],
 ) -> None:
-    recipe, corpus = rows.active[0].member.recipe, publisher.corpus
-    step = Update(rows, recipe, corpus, micro_batches, publisher.device)
+    recipe, corpus = step.recipe, step.corpus
     slice_ = evaluate.sequences(corpus.val, recipe.model.context, train.eval_tokens)
     whole = evaluate.sequences(corpus.val, recipe.model.context)
     report(rows)
@@ -197,92 +195,3 @@ def _evaluate(rows: Rows, step: Update, text: tuple, every: int) -> None:
         for i, losses in zip(due, step.evaluate(rows.state.weights[due], text)):
             rows.active[i].curve["eval_tokens"].append(np.array([rows.active[i].position]))
             rows.active[i].curve["eval_loss"].append(np.array([losses.mean()]))
-
-
-class Update:
-    """The update of all members: text, forward, backward, AdamW."""
-
-    def __init__(self, rows: Rows, recipe: Recipe, corpus: Corpus, micro_batches: int, device: torch.device):
-        self.rows, self.recipe, self.device = rows, recipe, device
-        self.corpus, self.micro_batches = corpus, micro_batches
-        self.scale = readout_scale(recipe.model, recipe.parametrization)
-        self.multipliers = [t.to(device) for t in rates(rows.layout, recipe.model, recipe.parametrization)]
-        self.streams: dict[int, Stream] = {}
-
-    def precision(self) -> AbstractContextManager:
-        if self.recipe.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
-
-    def evaluate(self, flat: torch.Tensor, text: tuple) -> np.ndarray:
-        model = self.recipe.model
-        chunk = max(1, min(self.recipe.batch_tokens, EVALUATE_TOKENS) // model.context)
-        with self.precision():
-            return evaluate.losses(flat, self.rows.layout, model, self.scale, text, chunk)
-
-    def updates(self, count: int, should_stop: Callable[[], bool]) -> None:
-        """Up to `count` updates, fewer when asked to stop; curves and positions follow."""
-        rows, B = self.rows, self.recipe.batch_tokens
-        K, device, state = len(rows.active), self.device, rows.state
-        optimizers = [a.member.recipe.optimizer for a in rows.active]
-        tokens = np.stack([a.position + B * np.arange(1, count + 1) for a in rows.active])  # (K, count)
-        lr = np.stack([learning_rates(a.member.nodes[-1].phases, t) for a, t in zip(rows.active, tokens)])
-        peak = np.array([a.goal.lr for a in rows.active])[:, None]
-        decay = np.array([o.weight_decay for o in optimizers])[:, None] * lr / peak
-        clip = torch.tensor([[o.clip or float("inf")] for o in optimizers], device=device)
-        lr_t, decay_t = torch.from_numpy(lr).to(device), torch.from_numpy(decay).to(device)
-        ids, targets = self._text(count)  # (K or 1, count, B, T)
-        log = torch.empty((count, 2, K), device=device)
-        for u in range(count):
-            rows.grad.zero_()
-            log[u, 0] = self._gradients(ids[:, u].expand(K, -1, -1), targets[:, u].reshape(-1, B).expand(K, -1))
-            log[u, 1] = adamw(
-                state,
-                rows.grad,
-                self.recipe.optimizer,
-                lr=lr_t[:, u : u + 1],
-                decay=decay_t[:, u : u + 1],
-                clip=clip,
-                lr_multiplier=self.multipliers[0],
-                decay_multiplier=self.multipliers[1],
-            )[:, 0]
-            if should_stop():
-                count = u + 1
-                break
-        values = log[:count].cpu().double().numpy()
-        for k, a in enumerate(rows.active):
-            a.position += count * B
-            pieces = (tokens[k], lr[k], values[:, 0, k], values[:, 1, k])
-            for name, piece in zip(("tokens", "lr", "loss", "grad_norm"), pieces):
-                a.curve[name].append(piece[:count])
-
-    def _gradients(self, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Adds the gradients of the members' mean losses to the rows; returns the losses (K,)."""
-        K, B, T = ids.shape
-        z_loss = self.recipe.optimizer.z_loss
-        total = torch.zeros(K, device=self.device)
-        parts = (x.view(K, B, T).tensor_split(self.micro_batches, 1) for x in (ids, targets))
-        for part, goal in zip(*parts):
-            with self.precision():
-                out = logits(self.rows.weights, part, self.recipe.model, self.scale)
-            share = part.shape[1] / B
-            loss = cross_entropy(out, goal.reshape(K, -1)).mean(1) * share
-            objective = loss.sum()
-            if z_loss:
-                objective = objective + z_loss * share * out.float().logsumexp(2).square().mean(1).sum()
-            objective.backward()
-            total += loss.detach()
-        return total
-
-    def _text(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs and targets of the next updates; one copy where all members read the same."""
-        B, T = self.recipe.batch_tokens, self.recipe.model.context
-        wanted = [(a.member.recipe.data_seed, a.position) for a in self.rows.active]
-        texts = {}
-        for seed, position in dict.fromkeys(wanted):
-            stream = self.streams.setdefault(seed, Stream(self.corpus.train, T, seed))
-            texts[seed, position] = stream.read(position, count * B)
-        chosen = [texts[w] for w in (wanted[:1] if len(texts) == 1 else wanted)]
-        both = (torch.from_numpy(np.stack([c[i] for c in chosen])).to(self.device) for i in (0, 1))
-        ids, targets = (x.view(len(chosen), count, B // T, T) for x in both)
-        return ids, targets

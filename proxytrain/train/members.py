@@ -84,6 +84,15 @@ class Rows:
         self.state = State(s.weights[index], s.first[index], s.second[index], s.updates[index])
         self._bind()
 
+    def fill_up(self, size: int) -> None:
+        """Rows of zeros without a member, up to so many in all."""
+        if size > len(self.state.weights):
+            more = size - len(self.state.weights)
+            s = self.state
+            buffers = (s.weights, s.first, s.second, s.updates)
+            self.state = State(*(torch.cat((b, b.new_zeros((more, b.shape[1])))) for b in buffers))
+            self._bind()
+
     def snapshot(self, row: int) -> np.ndarray:
         """Weights and moments (3, P) of one member, float32, on the host."""
         s = self.state

@@ -1,0 +1,172 @@
+"""The update of a pack as compiled programs of fixed shapes: gradients of all members, and AdamW over the flat buffers.
+
+What is compiled serves the whole life of a worker, and lies on disk in this user's cache (TORCHINDUCTOR_CACHE_DIR), so
+that a shape compiles once on a machine. On CUDA an update is then captured as one graph and replayed. Nothing falls
+back in silence: a graph must be whole, and once a program has run it may not be compiled again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import os
+import platform
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from proxytrain.config import Model, Optimizer
+from proxytrain.layout import layout
+from proxytrain.model import cross_entropy, logits, rope_table, views
+from proxytrain.optimizer import State, adamw
+from proxytrain.plan.pack import MOST_SEQUENCES
+from proxytrain.runs import Recipe
+
+SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # of a pack that has shrunk; rows without a member fill it up
+WARM = 3  # updates of a program before it is captured
+VERSIONS = 512  # of one function that may be compiled: shapes times sizes
+
+
+def rows(members: int, largest: int, sequences: int) -> int:
+    """Rows of the program for so many members left of a pack that had `largest`: one of few sizes."""
+    if members == largest:
+        return members
+    size = next((s for s in SIZES if s >= members), largest)
+    return min(size, largest) if size * sequences <= MOST_SEQUENCES else members
+
+
+def autocast(precision: str, device: str) -> AbstractContextManager:
+    """Where products run in bfloat16, if they do; weights, moments and sums stay float32."""
+    return torch.autocast(device, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
+class Program:
+    """The update of the rows of a state, as one program.
+
+    Parameters
+    ----------
+    state : what it changes, in place
+    grad : (K, P), scratch
+    scale : multiplier of the logits
+    multipliers : (P,) of rates and decays
+    clip : (K, 1)
+    """
+
+    def __init__(
+        self,
+        state: State,
+        grad: Tensor,
+        recipe: Recipe,
+        micro_batches: int,
+        scale: float,
+        multipliers: list[Tensor],
+        clip: Tensor,
+    ):
+        device, K, T = grad.device, len(grad), recipe.model.context
+        shape = (K, recipe.batch_tokens // T, T)
+        self.state, self.grad, self.micro_batches = state, grad, micro_batches
+        self.multipliers = multipliers
+        self.ids, self.targets = (torch.zeros(shape, dtype=torch.long, device=device) for _ in range(2))
+        self.lr, self.decay = (torch.zeros((K, 1), dtype=torch.float64, device=device) for _ in range(2))
+        self.clip = torch.full((K, 1), float("inf"), device=device)
+        self.clip[: len(clip)] = clip
+        self.rope = rope_table(T, recipe.model.head_size, recipe.model.rope_base, device)
+        rule = dataclasses.replace(recipe.optimizer, weight_decay=0.0, clip=None)  # a member's own, not the program's
+        self.gradients, self.adamw = _compiled(recipe.model, recipe.vocab, scale, rule, recipe.precision, device.type)
+        self.calls = 0
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.out: tuple[Tensor, Tensor]
+
+    def __call__(self, ids: Tensor, targets: Tensor, lr: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
+        """One update: losses (K,) and gradient norms (K, 1), overwritten by the next.
+
+        Parameters
+        ----------
+        ids, targets : (k or 1, B, T) of the k members; rows without a member are left at rate 0
+        lr, decay : (k, 1)
+        """
+        for buffer, value in ((self.ids, ids), (self.targets, targets), (self.lr, lr), (self.decay, decay)):
+            buffer[: len(lr)].copy_(value)
+        self.calls += 1
+        if self.graph is not None:
+            self.graph.replay()
+        elif self.grad.device.type == "cuda" and self.calls > WARM:
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.compiler.set_stance("fail_on_recompile"), torch.cuda.graph(self.graph):
+                self.out = self._update()
+            self.graph.replay()  # the capture only recorded
+        else:
+            with torch.compiler.set_stance("fail_on_recompile" if self.calls > 1 else "default"):
+                self.out = self._update()
+        return self.out
+
+    def _update(self) -> tuple[Tensor, Tensor]:
+        parts = [x.tensor_split(self.micro_batches, 1) for x in (self.ids, self.targets)]
+        losses = [
+            self.gradients(
+                self.state.weights, self.grad, ids, targets, self.rope, ids.shape[1] / self.ids.shape[1], i == 0
+            )
+            for i, (ids, targets) in enumerate(zip(*parts))
+        ]
+        s = self.state
+        rates = (self.lr, self.decay, self.clip, *self.multipliers)
+        norm = self.adamw(s.weights, s.first, s.second, s.updates, self.grad, *rates)
+        return functools.reduce(torch.add, losses), norm
+
+
+@functools.cache
+def _compiled(
+    model: Model, vocab: int, scale: float, optimizer: Optimizer, precision: str, device: str
+) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+    """Gradients and AdamW of packs of one shape; each number of members is compiled when it is first met."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_cache_dir()))
+    import torch._dynamo
+
+    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = VERSIONS
+    weights = layout(model, vocab)
+
+    def gradients(
+        flat: Tensor, grad: Tensor, ids: Tensor, targets: Tensor, rope: tuple[Tensor, Tensor], share: float, first: bool
+    ) -> Tensor:
+        def objective(flat: Tensor) -> tuple[Tensor, Tensor]:
+            with autocast(precision, device):
+                out = logits(views(flat, weights), ids, model, scale, rope)
+            loss = cross_entropy(out, targets.flatten(1)).mean(1) * share
+            total = loss.sum()
+            if optimizer.z_loss:
+                total = total + optimizer.z_loss * share * out.float().logsumexp(2).square().mean(1).sum()
+            return total, loss
+
+        found, loss = torch.func.grad(objective, has_aux=True)(flat)
+        if first:
+            grad.copy_(found)
+        else:
+            grad.add_(found)
+        return loss
+
+    def update(weights, first, second, updates, grad, lr, decay, clip, lr_multiplier, decay_multiplier):  # type: ignore[no-untyped-def]
+        return adamw(
+            State(weights, first, second, updates),
+            grad,
+            optimizer,
+            lr=lr,
+            decay=decay,
+            clip=clip,
+            lr_multiplier=lr_multiplier,
+            decay_multiplier=decay_multiplier,
+        )
+
+    return tuple(torch.compile(f, dynamic=False, fullgraph=True) for f in (gradients, update))  # type: ignore[return-value]
+
+
+def _cache_dir() -> Path:
+    """Compiled code is for this kind of processor, and is run: it lies with this user's files, never in a store."""
+    text = "\n".join(sorted(set(Path("/proc/cpuinfo").read_text().splitlines())))
+    flags = [line for line in text.splitlines() if line.startswith(("flags", "model name", "Features"))]
+    kind = hashlib.blake2b("\n".join([platform.machine(), *flags]).encode(), digest_size=6).hexdigest()
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "proxytrain" / f"compiled-{kind}"

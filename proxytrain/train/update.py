@@ -1,0 +1,139 @@
+"""The update of all members of a pack: text, forward, backward, AdamW, and the rows of their curves.
+
+Members are one program; losses stay on the device and are read once a block of updates. Members that read the same text
+share one copy of it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from proxytrain.corpus import Corpus, Stream
+from proxytrain.model import cross_entropy, logits
+from proxytrain.optimizer import adamw, rates
+from proxytrain.runs import Recipe
+from proxytrain.schedule import learning_rates
+from proxytrain.train import evaluate, program
+from proxytrain.train.export import readout_scale
+from proxytrain.train.members import Rows
+
+EVALUATE_TOKENS = 4096  # at most so many at once
+
+
+class Update:
+    """The update of the members of `rows`, whoever of them is left, operation by operation or `compiled`."""
+
+    def __init__(
+        self,
+        rows: Rows,
+        recipe: Recipe,
+        corpus: Corpus,
+        micro_batches: int,
+        device: torch.device,
+        compiled: bool = False,
+    ):
+        self.rows, self.recipe, self.device = rows, recipe, device
+        self.corpus, self.micro_batches, self.compiled = corpus, micro_batches, compiled
+        self.largest = len(rows.active)
+        self.program: program.Program | None = None
+        self.scale = readout_scale(recipe.model, recipe.parametrization)
+        self.multipliers = [t.to(device) for t in rates(rows.layout, recipe.model, recipe.parametrization)]
+        self.streams: dict[int, Stream] = {}
+
+    def evaluate(self, flat: torch.Tensor, text: tuple) -> np.ndarray:
+        model = self.recipe.model
+        chunk = max(1, min(self.recipe.batch_tokens, EVALUATE_TOKENS) // model.context)
+        with program.autocast(self.recipe.precision, self.device.type):
+            return evaluate.losses(flat, self.rows.layout, model, self.scale, text, chunk)
+
+    def updates(self, count: int, should_stop: Callable[[], bool]) -> None:
+        """Up to `count` updates, fewer when asked to stop; curves and positions follow."""
+        rows, B = self.rows, self.recipe.batch_tokens
+        K, device = len(rows.active), self.device
+        optimizers = [a.member.recipe.optimizer for a in rows.active]
+        tokens = np.stack([a.position + B * np.arange(1, count + 1) for a in rows.active])  # (K, count)
+        lr = np.stack([learning_rates(a.member.nodes[-1].phases, t) for a, t in zip(rows.active, tokens)])
+        peak = np.array([a.goal.lr for a in rows.active])[:, None]
+        decay = np.array([o.weight_decay for o in optimizers])[:, None] * lr / peak
+        clip = torch.tensor([[o.clip or float("inf")] for o in optimizers], device=device)
+        lr_t, decay_t = torch.from_numpy(lr).to(device), torch.from_numpy(decay).to(device)
+        ids, targets = self._text(count)  # (K or 1, count, B, T)
+        step = self._program(clip) if self.compiled else functools.partial(self._eager, clip)
+        log = torch.empty((count, 2, K), device=device)
+        for u in range(count):
+            loss, norm = step(ids[:, u], targets[:, u], lr_t[:, u : u + 1], decay_t[:, u : u + 1])
+            log[u, 0], log[u, 1] = loss[:K], norm[:K, 0]
+            if should_stop():
+                count = u + 1
+                break
+        values = log[:count].cpu().double().numpy()
+        for k, a in enumerate(rows.active):
+            a.position += count * B
+            pieces = (tokens[k], lr[k], values[:, 0, k], values[:, 1, k])
+            for name, piece in zip(("tokens", "lr", "loss", "grad_norm"), pieces):
+                a.curve[name].append(piece[:count])
+
+    def _program(self, clip: torch.Tensor) -> program.Program:
+        """The program of the rows as they are; another one once members have left."""
+        if self.program is None or self.program.state is not self.rows.state:
+            sequences = self.recipe.batch_tokens // self.recipe.model.context
+            self.rows.fill_up(program.rows(len(self.rows.active), self.largest, sequences))
+            s, grad = self.rows.state, self.rows.grad
+            self.program = program.Program(
+                s, grad, self.recipe, self.micro_batches, self.scale, self.multipliers, clip
+            )
+        return self.program
+
+    def _eager(
+        self, clip: torch.Tensor, ids: torch.Tensor, targets: torch.Tensor, lr: torch.Tensor, decay: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Losses (K,) and gradient norms (K, 1) of one update; ids and targets (K or 1, B, T), the rest (K, 1)."""
+        rows, K = self.rows, len(self.rows.active)
+        rows.grad.zero_()
+        loss = self._gradients(ids.expand(K, -1, -1), targets.expand(K, -1, -1))
+        norm = adamw(
+            rows.state,
+            rows.grad,
+            self.recipe.optimizer,
+            lr=lr,
+            decay=decay,
+            clip=clip,
+            lr_multiplier=self.multipliers[0],
+            decay_multiplier=self.multipliers[1],
+        )
+        return loss, norm
+
+    def _gradients(self, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Adds the gradients of the members' mean losses to the rows; returns the losses (K,)."""
+        K, B, _ = ids.shape
+        z_loss = self.recipe.optimizer.z_loss
+        total = torch.zeros(K, device=self.device)
+        parts = (x.tensor_split(self.micro_batches, 1) for x in (ids, targets))
+        for part, goal in zip(*parts):
+            with program.autocast(self.recipe.precision, self.device.type):
+                out = logits(self.rows.weights, part, self.recipe.model, self.scale)
+            share = part.shape[1] / B
+            loss = cross_entropy(out, goal.reshape(K, -1)).mean(1) * share
+            objective = loss.sum()
+            if z_loss:
+                objective = objective + z_loss * share * out.float().logsumexp(2).square().mean(1).sum()
+            objective.backward()
+            total += loss.detach()
+        return total
+
+    def _text(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs and targets of the next updates; one copy where all members read the same."""
+        B, T = self.recipe.batch_tokens, self.recipe.model.context
+        wanted = [(a.member.recipe.data_seed, a.position) for a in self.rows.active]
+        texts = {}
+        for seed, position in dict.fromkeys(wanted):
+            stream = self.streams.setdefault(seed, Stream(self.corpus.train, T, seed))
+            texts[seed, position] = stream.read(position, count * B)
+        chosen = [texts[w] for w in (wanted[:1] if len(texts) == 1 else wanted)]
+        both = (torch.from_numpy(np.stack([c[i] for c in chosen])).to(self.device) for i in (0, 1))
+        ids, targets = (x.view(len(chosen), count, B // T, T) for x in both)
+        return ids, targets
