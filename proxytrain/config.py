@@ -139,6 +139,7 @@ class Train:
     eval_every: Positive  # tokens between evaluations on the small slice
     eval_tokens: Positive  # size of that slice
     keep_weights: Literal["none", "final", "all"] = "final"
+    compile: Literal["auto", "on", "off"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -252,6 +253,8 @@ def build(cls: Any, value: Any, key: str = "") -> Any:
         return build(_member(key, value) if dataclasses.is_dataclass(args[0]) else args[0], value, key)
     if origin is Literal:
         value = parse_number(value) if isinstance(args[0], int) else value
+        if isinstance(value, bool) and {"on", "off"} <= set(args):
+            value = "on" if value else "off"  # as YAML reads these words
         if value not in args:
             raise RequestError(f"{key}={value}: allowed are {', '.join(map(str, args))}{_near(str(value), args)}")
         return args[args.index(value)]

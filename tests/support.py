@@ -69,6 +69,7 @@ def train(
     largest: int = 4,
     micro_batches: int = 1,
     compiled: bool = False,
+    device: torch.device = torch.device("cpu"),  # noqa: B008
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train a request's runs in this process; what is there already is left out, checkpoints are gone on from."""
@@ -87,7 +88,7 @@ def train(
             train=asked.config.train,
             micro_batches=micro_batches,
             compiled=compiled,
-            device=torch.device("cpu"),
+            device=device,
             folders=[packs / name for name in part.names],
             attempt=attempt,
             should_stop=should_stop,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
+import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +40,7 @@ def machine(config: Config) -> Machine:
 
     kind = device(config)
     threads = config.launch.threads
+    check(config.train, kind)
     if kind == "cuda":
         workers = config.launch.workers or torch.cuda.device_count()
         memory = int(0.9 * torch.cuda.mem_get_info()[0])
@@ -66,6 +70,36 @@ def device(config: Config) -> str:
             f"train.device=cuda: torch {torch.__version__} sees no GPU; set train.device=cpu, or install a CUDA build"
         )
     return asked
+
+
+def check(train: Train, kind: str) -> None:
+    """Whether this machine can do what `train` asks. Imports torch.
+
+    Raises
+    ------
+    RequestError
+        If it cannot compile, or its GPU has no bfloat16.
+    """
+    import torch
+
+    if train.precision == "bfloat16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise RequestError(
+            f"train.precision=bfloat16: {torch.cuda.get_device_name()} does not have it; set train.precision=float32"
+        )
+    if train.compile == "on" and (why := no_compiler(kind)):
+        raise RequestError(f"train.compile=on: {why}; install it, or set train.compile=auto")
+
+
+def no_compiler(kind: str) -> str | None:
+    """What is missing here for compiled programs; None if nothing is."""
+    compiler = os.environ.get("CXX" if kind == "cpu" else "CC") or ("g++" if kind == "cpu" else "gcc")
+    if shutil.which(compiler) is None:
+        return f"it needs a C++ compiler, and there is no {compiler} on the PATH"
+    if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
+        return f"it needs Python's headers, and there is no {sysconfig.get_path('include')}/Python.h"
+    if kind == "cuda" and importlib.util.find_spec("triton") is None:
+        return "it needs the package triton"
+    return None
 
 
 def _cluster(train: Train, launch: Slurm) -> Machine:

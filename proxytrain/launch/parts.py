@@ -1,9 +1,9 @@
 """What of a frozen plan is left to do. Read off the store; nothing else remembers it.
 
 A pack is done when all its nodes are published, with the states from which packs that are not done start. One that
-failed twice counts as its two halves from then on, and so on down to single members; a member that fails twice alone
-has failed, and what starts from it waits until it is retried, while its neighbours go on. Every worker derives the same
-parts from the same files, so nobody writes the plan again.
+failed twice, or did not fit into memory, counts as its two halves from then on, and so on down to single members; a
+member that fails twice alone has failed, and what starts from it waits until it is retried, while its neighbours go
+on. Every worker derives the same parts from the same files, so nobody writes the plan again.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from proxytrain.launch.memory import too_large
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.pack import Member, Pack
 from proxytrain.plan.share import Key, Node
@@ -108,7 +109,7 @@ def _parts(plan: Plan, store: Store, done: set[str]) -> Iterator[tuple[Part, Lit
                 yield part.of(tuple(m for m, ok in zip(members, able) if not ok)), "blocked"
                 if any(able):
                     waiting.append(part.of(tuple(m for m, ok in zip(members, able) if ok)))
-            elif not failed_twice(packs / part.pack.id):
+            elif not (failed_twice(packs / part.pack.id) or too_large(packs / part.pack.id)):
                 if not (part.whole and finished(part.pack, store, part.wanted)):
                     coming.update(n.key for m in members for n in m.nodes)
                     yield part, "open"

@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Any
 from proxytrain.config import Launch
 from proxytrain.errors import RequestError
 from proxytrain.launch.claims import Claim, take
+from proxytrain.launch.machine import check, no_compiler
+from proxytrain.launch.memory import micro_batches, out_of_memory, relieve
 from proxytrain.launch.parts import Part, failures, finished, folders, ready, record_failure, unfinished
+from proxytrain.plan import cost
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.pack import Pack
 from proxytrain.process import say
@@ -51,6 +54,8 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
     from proxytrain.corpus import load
     from proxytrain.train.loop import Broken, Interrupted, train_pack
 
+    check(plan.train, device)
+    compiler = no_compiler(device) is None
     torch.set_num_threads(launch.threads)
     torch.set_flush_denormal(True)
     corpus = load(store.corpora(), plan.corpus)
@@ -70,6 +75,7 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
                 continue
             claim, part = taken
             report = _Reporter(claim, part.pack)
+            base, parts = plan.micro_batches[part.names[-1]], micro_batches(packs / part.pack.id)
             with claim.held(launch.stale_seconds):
                 try:
                     train_pack(
@@ -79,7 +85,8 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
                         corpus=corpus,
                         runs=plan.runs if plan.target is None else {**plan.runs, plan.target["id"]: plan.target},
                         train=plan.train,
-                        micro_batches=plan.micro_batches[part.names[-1]],
+                        micro_batches=parts or base,
+                        compiled=compiler and cost.compiled(part.pack, plan.train, device, launch.threads),
                         device=torch.device(device),
                         folders=[packs / name for name in part.names],
                         attempt=claim.attempt,
@@ -96,8 +103,11 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
                     if isinstance(error, OSError) and error.errno in STORE_TROUBLE:
                         raise
                     claim.beat()
-                    if not claim.lost.is_set():  # else another worker has the pack, and counts
-                        _failed(packs / part.pack.id, claim)
+                    if claim.lost.is_set():  # another worker has the pack, and counts
+                        continue
+                    if out_of_memory(error) and _relieved(part, packs, parts or base, device, launch.threads):
+                        continue
+                    _failed(packs / part.pack.id, claim)
                 finally:
                     report.end()
         except OSError as error:
@@ -170,6 +180,13 @@ def _tidy(part: Part, plan: Plan, store: Store) -> None:
     for name in part.names if finished(whole, store) else part.names[:1]:
         for attempt in (folders(plan, store) / name).glob("attempt-*"):
             shutil.rmtree(attempt, ignore_errors=True)
+
+
+def _relieved(part: Part, packs: Path, parts: int, device: str, threads: int) -> bool:
+    """Whether the next attempt at a pack for which memory was short needs less; what it will be is said and kept."""
+    step = relieve(part.pack, packs / part.pack.id, parts, device, threads)
+    say(f"{part.pack.id}: out of memory with {len(part.pack.members)} members; {step or 'nothing smaller is left'}")
+    return step is not None
 
 
 def _failed(folder: Path, claim: Claim) -> None:

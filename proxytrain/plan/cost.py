@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from proxytrain import accounting
+from proxytrain.config import Train
 from proxytrain.layout import flat_size, layout
 from proxytrain.plan.pack import MOST_SEQUENCES, Member, Pack
 from proxytrain.plan.share import Node
@@ -14,6 +15,8 @@ from proxytrain.plan.share import Node
 # one-thread workers slow each other down. On a GPU the launches of an update dominate at these sizes.
 CPU_FLOPS, CPU_FLOAT_SECONDS, CPU_UPDATE_SECONDS, CPU_SHARING = 100e9, 2.2e-9, 1.5e-3, 1.25
 GPU_FLOPS, GPU_UPDATE_SECONDS = 20e12, 12e-3
+COMPILE_SECONDS = {"cpu": 40.0, "cuda": 60.0}  # a program, once a machine
+COMPILED_SPEED = {"cpu": 1.3, "cuda": 2.0}  # of an update, in that of an eager one
 CURVE_BYTES = 32  # a row of a curve
 SEGMENT_BYTES, RUN_BYTES = 4096, 4096  # what is there besides
 
@@ -28,6 +31,24 @@ def seconds(pack: Pack, device: str) -> float:
     if device == "cuda":
         return updates * GPU_UPDATE_SECONDS + tokens * flops / GPU_FLOPS
     return updates * CPU_UPDATE_SECONDS + tokens * (flops / CPU_FLOPS + floats * CPU_FLOAT_SECONDS)
+
+
+def compiled(pack: Pack, train: Train, device: str, threads: int) -> bool:
+    """Whether a pack is to be trained as a compiled program.
+
+    `auto` never gives up what reference mode promises to the bit; elsewhere what compiling saves must exceed what it
+    takes.
+    """
+    if train.compile != "auto":
+        return train.compile == "on"
+    if reference(pack.members[0].recipe.precision, device, threads):
+        return False
+    return seconds(pack, device) * (1 - 1 / COMPILED_SPEED[device]) > COMPILE_SECONDS[device]
+
+
+def reference(precision: str, device: str, threads: int) -> bool:
+    """Whether a worker is one whose results are promised to the bit (as long as nothing is compiled)."""
+    return device == "cpu" and threads == 1 and precision == "float32"
 
 
 def elapsed(packs: Sequence[Pack], workers: int, device: str) -> float:

@@ -83,9 +83,7 @@ class Update:
             sequences = self.recipe.batch_tokens // self.recipe.model.context
             self.rows.fill_up(program.rows(len(self.rows.active), self.largest, sequences))
             s, grad = self.rows.state, self.rows.grad
-            self.program = program.Program(
-                s, grad, self.recipe, self.micro_batches, self.scale, self.multipliers, clip
-            )
+            self.program = program.Program(s, grad, self.recipe, self.micro_batches, self.scale, self.multipliers, clip)
         return self.program
 
     def _eager(

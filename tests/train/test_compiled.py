@@ -1,17 +1,24 @@
-"""Section 7.2 of the design where bits are not promised: compiled, shrunk and in parts, losses agree with eager ones."""
+"""Where bits are not promised: losses of compiled and shrunk packs agree with eager ones (section 7.2 of the design)."""
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from support import outcome, train
+from support import outcome, planned, train
 
-from proxytrain import sweep
+from proxytrain.plan import cost
+from proxytrain.plan.pack import MOST_SEQUENCES
+from proxytrain.train.members import Active, Rows
+from proxytrain.train.program import rows
+from proxytrain.train.update import Update
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+SMALL = ("model.depth=1", "schedule=constant")
+GRID = "sweep.grids=[{init_seed:[0,1],lr:[.016,1e30],tokens:[51200]},{init_seed:[2,3],tokens:[25600],data_seed:[0,7]}]"
 SEED_NOISE = 0.004  # relative SD of a final loss over seeds, at these sizes (FINDINGS.md: .25 to .64%)
 
 
@@ -31,8 +38,7 @@ def both(ask, tmp_path, corpora, *overrides: str, **how) -> list[dict[str, dict[
 
 @needs_compiler
 def test_compiled_losses_agree_with_eager_ones_as_members_leave(ask, tmp_path, corpora):
-    grid = "sweep.grids=[{init_seed:[0,1],lr:[.016,1e30],tokens:[51200]},{init_seed:[2,3],tokens:[25600],data_seed:[0,7]}]"
-    eager, other = both(ask, tmp_path, corpora, grid, "schedule=constant", compiled=True)
+    eager, other = both(ask, tmp_path, corpora, GRID, *SMALL, compiled=True)
     assert len(eager) == 6
     agree(eager, other)
 
@@ -47,10 +53,55 @@ def agree(eager: dict[str, dict[str, np.ndarray]], other: dict[str, dict[str, np
 
 
 @needs_compiler
-def test_a_program_that_would_be_compiled_again_in_silence_is_an_error(ask, tmp_path, corpora):
-    asked = ask("sweep.grids=[{init_seed:[0,1]}]")
-    changed = []
+def test_a_program_that_would_be_compiled_again_is_an_error(ask):
+    asked = ask(*SMALL)
+    (pack,) = planned(asked).packs
+    buffers = Rows.allocate([Active(i, m, 0) for i, m in enumerate(pack.members)], torch.device("cpu"))
+    step = Update(buffers, pack.members[0].recipe, asked.corpus, 1, torch.device("cpu"), compiled=True)
+    step.updates(2, lambda: False)
+    assert step.program is not None
+    step.program.ids = step.program.ids.int()
+    with pytest.raises(RuntimeError, match=r"[Rr]ecompil"):
+        step.updates(1, lambda: False)
 
-    def change(rows) -> bool:
-        """Halfway the text comes in sequences of another length: another program, which nobody asked for."""
-        return False
+
+@pytest.mark.parametrize(
+    ("members", "largest", "expected"), [(7, 7, 7), (5, 7, 6), (3, 7, 3), (9, 10, 10), (13, 64, 16)]
+)
+def test_a_pack_that_shrinks_meets_few_sizes(members, largest, expected):
+    assert rows(members, largest, sequences=8) == expected
+
+
+def test_a_pack_is_not_filled_up_beyond_what_attention_takes():
+    assert rows(5, 7, sequences=MOST_SEQUENCES // 5) == 5
+
+
+def test_reference_mode_is_never_compiled_unless_asked(ask):
+    asked = ask("tokens=4B", "data.allow_repeat=true", "train.checkpoint_seconds=1")
+    (pack,) = planned(asked).packs
+    auto, on, off = (dataclasses.replace(asked.config.train, compile=c) for c in ("auto", "on", "off"))
+    assert not cost.compiled(pack, auto, "cpu", threads=1)
+    assert cost.compiled(pack, auto, "cpu", threads=2)
+    assert cost.compiled(pack, on, "cpu", threads=1)
+    assert not cost.compiled(pack, off, "cpu", threads=2)
+    (short,) = planned(ask("tokens=4096")).packs
+    assert not cost.compiled(short, auto, "cpu", threads=2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("compile", [False, True])
+def test_a_gpu_gives_the_losses_of_the_cpu(ask, tmp_path, corpora, compile):
+    eager, other = both(ask, tmp_path, corpora, GRID, *SMALL, compiled=compile, device=torch.device("cuda"))
+    agree(eager, other)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_captured_program_is_replayed(ask):
+    asked = ask(*SMALL)
+    (pack,) = planned(asked).packs
+    device = torch.device("cuda")
+    buffers = Rows.allocate([Active(i, m, 0) for i, m in enumerate(pack.members)], device)
+    step = Update(buffers, pack.members[0].recipe, asked.corpus, 1, device, compiled=True)
+    step.updates(8, lambda: False)
+    assert step.program is not None
+    assert step.program.graph is not None
