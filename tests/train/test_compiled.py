@@ -1,4 +1,4 @@
-"""Where bits are not promised, losses of compiled and shrunk packs agree with eager ones (section 7.2 of the design)."""
+"""Where bits are not promised, losses of compiled and shrunk packs agree with eager ones (design, section 7.2)."""
 
 from __future__ import annotations
 
