@@ -4,7 +4,8 @@ A phase covers tokens `(start, end]`. An *open* phase (warmup, hold, power) give
 and its own parameters only, so it may be cut anywhere and runs of different length share it. A *closed* phase (every
 decay) depends on its length and is whole or not at all. Positions are whole updates: multiples of the batch.
 
-Sources: WSD 2404.06395, power 2408.13359, 1-sqrt cooldown 2405.18392, warm-up and cosine as everywhere.
+Sources: WSD 2404.06395, power 2408.13359, infinite 2503.02844, 1-sqrt cooldown 2405.18392, warm-up and cosine as
+everywhere.
 """
 
 from __future__ import annotations
@@ -86,6 +87,22 @@ class Power:
     half_life: Positive | None
 
 
+@dataclass(frozen=True)
+class Infinite:
+    """Warm-up, cosine down to a floor, hold for any length, decay over the last part (2503.02844, 2403.08763).
+
+    The way down to the floor takes `cooldown` tokens whatever the run's length, so runs of all lengths share it.
+    """
+
+    name: str
+    cooldown: Positive  # tokens
+    floor: Annotated[float, (0, True, 1.0000001)]  # rate of the hold as a share of the peak
+    decay: Size
+    shape: Shape
+    final: Final
+    half_life: Positive | None
+
+
 SCHEDULES = {
     "constant": Constant,
     "inverse_sqrt": InverseSqrt,
@@ -93,8 +110,10 @@ SCHEDULES = {
     "cosine": Decay,
     "wsd": WSD,
     "power": Power,
+    "infinite": Infinite,
 }
-Schedule = Constant | InverseSqrt | Decay | WSD | Power
+Schedule = Constant | InverseSqrt | Decay | WSD | Power | Infinite
+Tailed = WSD | Power | Infinite
 
 
 def phases(schedule: Schedule, *, lr: float, warmup: int, tokens: int, batch_tokens: int) -> tuple[Phase, ...]:
@@ -118,7 +137,7 @@ def phases(schedule: Schedule, *, lr: float, warmup: int, tokens: int, batch_tok
     if isinstance(schedule, Decay):
         start = warmup
         tail = Phase(name, start, tokens, _decay_params(lr, schedule.final * lr))
-    elif isinstance(schedule, WSD | Power):
+    elif isinstance(schedule, Tailed):
         length = _updates(schedule.decay * tokens if schedule.decay < 1 else schedule.decay, batch_tokens)
         if schedule.decay > 0 and length == 0:
             raise RequestError(
@@ -126,10 +145,12 @@ def phases(schedule: Schedule, *, lr: float, warmup: int, tokens: int, batch_tok
                 "below 1 it is a fraction of the run, from 1 on it is tokens"
             )
         start = tokens - length
-        if start < warmup:
+        least = warmup + (_updates(schedule.cooldown, batch_tokens) if isinstance(schedule, Infinite) else 0)
+        if start < least:
+            before = f"{least} of warm-up and cooldown" if least > warmup else f"{warmup} of warm-up"
             raise RequestError(
-                f"schedule.decay={schedule.decay:g}: {length} tokens of decay and {warmup} of warm-up do not fit into "
-                f"a run of {tokens} tokens; a fraction below 1 or at most {tokens - warmup} tokens"
+                f"schedule.decay={schedule.decay:g}: {length} tokens of decay and {before} do not fit into "
+                f"a run of {tokens} tokens; a fraction below 1 or at most {max(tokens - least, 0)} tokens"
             )
         tail = None
     else:
@@ -143,9 +164,14 @@ def phases(schedule: Schedule, *, lr: float, warmup: int, tokens: int, batch_tok
     stable = Phase(kind, warmup, start, tuple(params))
     top = float(rate(stable, max(warmup, 1)))
     first = Phase("warmup", 0, warmup, (("lr", top), ("over", float(max(warmup, 1)))))
-    if isinstance(schedule, WSD | Power) and start < tokens:
+    down = None
+    if isinstance(schedule, Infinite):
+        end = warmup + _updates(schedule.cooldown, batch_tokens)
+        down = Phase("cosine", warmup, end, _decay_params(lr, schedule.floor * lr))
+        stable = Phase("hold", end, start, (("lr", schedule.floor * lr),))
+    if isinstance(schedule, Tailed) and start < tokens:
         tail = _tail(schedule, start, tokens, float(rate(stable, max(start, 1))), schedule.final * lr)
-    return tuple(p for p in (first, stable, tail) if p is not None and p.end > p.start)
+    return tuple(p for p in (first, down, stable, tail) if p is not None and p.end > p.start)
 
 
 def rate(phase: Phase, position: np.ndarray | float) -> np.ndarray:
@@ -198,7 +224,7 @@ def _knee(schedule: Power, lr: float, batch_tokens: int) -> float:
     return (schedule.amplitude * batch_tokens / 4096 / lr) ** (-1 / schedule.exponent)
 
 
-def _tail(schedule: WSD | Power, start: int, end: int, top: float, final: float) -> Phase:
+def _tail(schedule: Tailed, start: int, end: int, top: float, final: float) -> Phase:
     if schedule.shape == "half_life":
         if not schedule.half_life:
             raise RequestError("schedule.half_life=null: shape=half_life needs a half-life in tokens")

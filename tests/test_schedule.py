@@ -9,12 +9,25 @@ import numpy as np
 import pytest
 
 from proxytrain.errors import RequestError
-from proxytrain.schedule import WSD, Constant, Decay, InverseSqrt, Phase, Power, cut, learning_rates, phases, rate
+from proxytrain.schedule import (
+    WSD,
+    Constant,
+    Decay,
+    Infinite,
+    InverseSqrt,
+    Phase,
+    Power,
+    cut,
+    learning_rates,
+    phases,
+    rate,
+)
 
 LR, WARMUP, B = 0.01, 10_000, 1_000
 WSD_SQRT = WSD("wsd", 0.2, "sqrt", 0.0, None)
 POWER = Power("power", 50_000, None, -0.51, 0.1, "linear", 0.0, None)
-ENDLESS = [Constant("constant"), InverseSqrt("inverse_sqrt"), WSD_SQRT, POWER]
+INFINITE = Infinite("infinite", 300_000, 0.25, 0.2, "exp", 0.01, None)
+ENDLESS = [Constant("constant"), InverseSqrt("inverse_sqrt"), WSD_SQRT, POWER, INFINITE]
 CLOSED = [Decay("cosine", 0.1), Decay("linear", 0.0)]
 
 
@@ -67,6 +80,16 @@ def test_exponential_decay_ends_at_its_share():
     assert learning_rates(plan, np.array([900_000, 950_000, 1_000_000])) == pytest.approx([LR, LR * 0.1, LR * 0.01])
 
 
+def test_the_infinite_schedule_goes_down_to_its_floor_holds_and_anneals():
+    lr = learning_rates(make(INFINITE), np.array([10_000, 160_000, 310_000, 800_000, 900_000, 1_000_000]))
+    assert lr == pytest.approx([LR, 0.625 * LR, 0.25 * LR, 0.25 * LR, 0.05 * LR, 0.01 * LR])
+
+
+def test_the_way_to_the_floor_and_the_decay_must_fit():
+    with pytest.raises(RequestError, match="310000 of warm-up and cooldown do not fit into a run of 350000 tokens"):
+        make(INFINITE, tokens=350_000)
+
+
 def test_warmup_is_linear_and_reaches_the_peak():
     assert learning_rates(make(WSD_SQRT), np.array([1_000, 5_000, 10_000])) == pytest.approx([LR / 10, LR / 2, LR])
 
@@ -86,7 +109,7 @@ def test_what_says_it_does_not_depend_on_the_end_does_not(schedule):
     stable = [p for p in short if p.open][-1].end
     n = np.arange(B, stable + 1, B)
     assert np.array_equal(learning_rates(short, n), learning_rates(long, n))
-    assert cut(long, stable) == tuple(p for p in short if p.open)
+    assert cut(long, stable) == tuple(p for p in short if p.end <= stable)
 
 
 @pytest.mark.parametrize("schedule", CLOSED, ids=lambda s: s.name)

@@ -41,6 +41,11 @@ def test_cosine_runs_share_their_warmup_only():
     assert tokens(nodes) == 1_024_000 + 2_048_000 - 8192
 
 
+def test_infinite_runs_share_all_but_their_decays():
+    nodes = forest(runs({"tokens": [1_024_000, 2_048_000], "schedule": "infinite"}))
+    assert tokens(nodes) == round(0.8 * 2000) * 1024 + round(0.2 * 1000) * 1024 + round(0.2 * 2000) * 1024
+
+
 def test_schedules_of_one_rate_share_the_warmup():
     nodes = forest(runs({"tokens": 1_024_000, "schedule": ["cosine", "wsd", "constant"]}))
     assert tokens(nodes) == 8192 + 3 * (1_024_000 - 8192) - round(0.8 * 1000) * 1024 + 8192

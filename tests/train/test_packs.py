@@ -208,6 +208,16 @@ def test_a_state_that_was_thrown_away_is_made_again(ask, alone):
         assert_same_bits(outcome(longer.store, run.id), alone(ask, run))
 
 
+def test_infinite_runs_of_several_lengths_are_those_trained_apart(ask, tmp_path):
+    infinite = ["schedule=infinite", "schedule.cooldown=2048"]
+    shared = ask(*infinite, "sweep.grids=[{tokens:[4096,6144,10240]}]")
+    train(shared)
+    for run in shared.runs:
+        apart = ask(*infinite, f"tokens={run.tokens}", "sweep.name=apart", store=tmp_path / str(run.tokens))
+        train(apart)
+        assert_same_bits(outcome(shared.store, run.id), outcome(apart.store, run.id))
+
+
 def test_any_history_of_sweeps_ends_with_every_run_trained(ask):
     random = np.random.default_rng(0)
     for _ in range(30):
