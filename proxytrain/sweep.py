@@ -71,8 +71,8 @@ class Request:
         return self.store.sweep(self.name)
 
 
-def request(overrides: list[str], config_dir: str | None, console: Console) -> Request:
-    """Compose and check a configuration, prepare its corpus, and expand its grids.
+def request(overrides: list[str], config_dir: str | None, console: Console, corpus: Corpus | None = None) -> Request:
+    """Compose and check a configuration, prepare its corpus (unless one is given), and expand its grids.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def request(overrides: list[str], config_dir: str | None, console: Console) -> R
     if config.sweep.target:
         goal = point(tree, config.sweep.target, group, "sweep.target")
         target_configs = [_reseeded(goal, i) for i in range(config.verify.seeds)]
-    corpus = prepare(config.data, store.corpora(), console.corpus(), console.say)
+    corpus = corpus or prepare(config.data, store.corpora(), console.corpus(), console.say)
     manifest = corpus.manifest
     by_id = {run.id: (run, c) for c in configs for run in [run_of(c, manifest.content_hash, manifest.vocab_size)]}
     known = {run.schedule for run, _ in by_id.values()}

@@ -23,7 +23,7 @@ ORDER = [
     {"train"},
     {"launch", "track"},
     {"sweep", "housekeeping"},
-    {"report"},
+    {"branch", "report"},
     {"verbs"},
     {"cli"},
     {"__main__", "__init__"},

@@ -54,6 +54,19 @@ def train(options: argparse.Namespace) -> int:
     return _train_one(asked, job, console)
 
 
+@verb("RUN_ID schedule=... tokens=...: go on from a trained run's trunk under another ending, or for longer")
+def branch(options: argparse.Namespace) -> int:
+    from proxytrain import branch as branching
+    from proxytrain import sweep as job
+    from proxytrain.track.console import Console
+
+    run_id, *overrides = options.overrides or [""]
+    if not run_id or "=" in run_id:
+        raise RequestError("RUN_ID: say which run to branch from, as in `proxytrain branch 0123456789abcdef tokens=8M`")
+    console = Console(options.quiet)
+    return _train_one(branching.branch(run_id, overrides, options.config_dir, console), job, console)
+
+
 @verb("train the target (verify.seeds=3: three times) and show prediction against truth")
 def verify(options: argparse.Namespace) -> int:
     from proxytrain import sweep as job
