@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 some runs failed or the answer is a refusal; 2 the request
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 
 from proxytrain.errors import Refusal, RequestError
@@ -35,27 +36,32 @@ def main(argv: list[str] | None = None) -> int:
         if options.cfg:
             return _print_config(options)
         return VERBS[argv[0]].run(options)
-    except RequestError as error:
-        if options.debug:
-            raise
-        print(f"proxytrain {argv[0]}: {error}", file=sys.stderr)
-        return 2
-    except Refusal as error:
-        if options.debug:
-            raise
-        print(f"no answer: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
+    except (RequestError, Refusal, OSError) as error:
         if isinstance(error, BrokenPipeError):  # `proxytrain plan | head`
             sys.stderr.close()
             return 0
         if options.debug:
             raise
-        print(f"proxytrain {argv[0]}: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
-        return 2
+        return _told(argv[0], options, error)
     except KeyboardInterrupt:
+        if options.debug:
+            raise
         print("interrupted; the same command goes on", file=sys.stderr)
         return 130
+
+
+def _told(verb: str, options: argparse.Namespace, error: Exception) -> int:
+    """Say what is wrong in one line; a refusal is an answer, so it is one in JSON too."""
+    if isinstance(error, Refusal):
+        if getattr(options, "json", False) and not options.answered:
+            print(json.dumps({"refused": str(error)}))
+        print(f"no answer: {error}", file=sys.stderr)
+        return 1
+    if isinstance(error, OSError):
+        print(f"proxytrain {verb}: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+    else:
+        print(f"proxytrain {verb}: {error}", file=sys.stderr)
+    return 2
 
 
 def _print_config(options: argparse.Namespace) -> int:
@@ -81,6 +87,7 @@ def _options(name: str, argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     for names, how in VERBS[name].flags:
         parser.add_argument(*names, **how)
+    parser.set_defaults(answered=False)
     return parser.parse_intermixed_args(argv)
 
 

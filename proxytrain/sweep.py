@@ -23,17 +23,18 @@ from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import Curve, Fit, Prediction, fit_losses, load_fit
 from proxytrain.fit.curves.jumps import jump
 from proxytrain.fit.laws import get_law
+from proxytrain.fit.steps import Progress
 from proxytrain.launch import local
 from proxytrain.launch.claims import holder
 from proxytrain.launch.machine import machine
-from proxytrain.launch.parts import NOT_PLANNED, failures, folders, unfinished
-from proxytrain.launch.worker import attempts, progress
+from proxytrain.launch.parts import NOT_PLANNED, failures, unfinished
 from proxytrain.plan import freeze
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.grid import expand, point
 from proxytrain.runs import Run, run_of
 from proxytrain.schedule import learning_rates
 from proxytrain.store import Store, remove, write_text
+from proxytrain.track import watch
 from proxytrain.track.console import Console
 
 
@@ -90,7 +91,8 @@ def request(overrides: list[str], config_dir: str | None, console: Console, corp
     if config.sweep.target:
         goal = point(tree, config.sweep.target, group, "sweep.target")
         target_configs = [_reseeded(goal, i) for i in range(config.verify.seeds)]
-    corpus = corpus or prepare(config.data, store.corpora(), console.corpus(), console.say)
+    with console.at_work("corpus") as tell:
+        corpus = corpus or prepare(config.data, store.corpora(), lambda *done: tell(*_of_text(*done)), console.say)
     manifest = corpus.manifest
     by_id = {run.id: (run, c) for c in configs for run in [run_of(c, manifest.content_hash, manifest.vocab_size)]}
     known = {run.schedule for run, _ in by_id.values()}
@@ -208,7 +210,7 @@ def table(store: Store, records: list[dict[str, Any]]) -> dict[str, list[Any]]:
     return {key: [row[key] for row in rows] for key in rows[0]}
 
 
-def fit(asked: Request) -> Fit:
+def fit(asked: Request, progress: Progress | None = None) -> Fit:
     """Fit the sweep's runs of the target's schedule: `fit.json`, and the table as `losses.csv`. Kept while both hold.
 
     Raises
@@ -229,7 +231,7 @@ def fit(asked: Request) -> Fit:
             if isinstance(kept, Fit) and (kept.config, kept.versions["proxytrain"]) == (options, version("proxytrain")):
                 return kept
     write_text(losses, text)
-    result = fit_losses(losses, **vars(options))
+    result = fit_losses(losses, **vars(options), progress=progress)
     result.save(path)
     return result
 
@@ -359,31 +361,9 @@ def newer(page: Path, asked: Request) -> bool:
     return page.exists() and page.stat().st_mtime_ns > max(times, default=0)
 
 
-def progress_of(store: Store, name: str) -> dict[str, Any]:
-    """State of every run of a sweep, for `status`: done, diverged, failed, running or waiting, and why."""
-    made = freeze.load(store.sweep(name) / "plan.json")
-    states: dict[str, dict[str, Any]] = {}
-    for run_id in made.runs:
-        try:
-            result = store.result(run_id)
-        except RequestError as error:
-            states[run_id] = {"state": "failed", "why": str(error), "log": None}
-            continue
-        states[run_id] = {"state": result["status"], "loss": result["final_loss"]} if result else {"state": "waiting"}
-    for part in unfinished(made, store):
-        folder = folders(made, store) / part.pack.id
-        held = holder(folder)
-        seen: dict[str, Any] = {"attempts": attempts(folder)}
-        if held:
-            seen |= {"state": "running", "on": held, "report": progress(folder)}
-        for run_id in (n.run_id or "" for m in part.pack.members for n in m.nodes):
-            if states.get(run_id, {}).get("state") == "waiting":
-                states[run_id].update(seen)
-    for node, record in failures(made, store):
-        if states.get(node.run_id or "", {}).get("state") == "waiting":
-            why = record["traceback"].strip().splitlines()[-1]
-            states[node.run_id or ""].update(state="failed", why=why, log=record.get("log"))
-    return {"plan": made, "runs": states}
+def progress_of(store: Store, name: str) -> watch.Progress:
+    """How far a sweep is, run by run: done, diverged, failed, running or waiting, and why."""
+    return watch.Watch(freeze.load(store.sweep(name) / "plan.json"), store).look()
 
 
 def _workable(made: Plan, store: Store) -> bool:
@@ -395,6 +375,11 @@ def _workable(made: Plan, store: Store) -> bool:
 def _reseeded(config: Config, by: int) -> Config:
     data_seed = None if config.data_seed is None else config.data_seed + by
     return dataclasses.replace(config, init_seed=config.init_seed + by, data_seed=data_seed)
+
+
+def _of_text(done: int, total: int | None, what: str) -> tuple[float | None, str]:
+    """How far the corpus is, as the console shows it."""
+    return done / total if total else None, f"{what}, {done / 1e6:.0f} MB" if done else what
 
 
 def _check_fit(config: Config) -> None:

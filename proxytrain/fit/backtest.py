@@ -7,7 +7,7 @@ on are that larger cut's own backtest: every interval and every choice below is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,8 +55,10 @@ def splits(runs: Runs) -> list[tuple[str, np.ndarray]]:
     return sorted(unique.values(), key=lambda cut: int(cut[1].sum()))
 
 
-def fit_cuts(runs: Runs, laws: Sequence[Law], config: FitConfig, seed: int) -> list[Cut]:
-    """Fit every law on every cut that identifies it, and predict what each cut holds out."""
+def fit_cuts(
+    runs: Runs, laws: Sequence[Law], config: FitConfig, seed: int, tell: Callable[[str], None] = lambda what: None
+) -> list[Cut]:
+    """Fit every law on every cut that identifies it, and predict what each cut holds out; `tell` hears which."""
     cuts: list[Cut] = []
     for number, (name, train) in enumerate(splits(runs)):
         fitted = runs.take(train)
@@ -66,6 +68,7 @@ def fit_cuts(runs: Runs, laws: Sequence[Law], config: FitConfig, seed: int) -> l
         members, errors = [], {}
         refits = max(LEAST_BOOTSTRAPS, min(BOOTSTRAPS, ROWS // len(fitted)))
         for law in laws:
+            tell(f"{law.name}, backtest on {name}")
             try:
                 member = estimate(law, fitted, config, refits, np.random.default_rng([seed, number]), STARTS, FOLLOWED)
             except Refusal:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.fit.backtest import assemble, fit_cuts, replay
+from proxytrain.fit.backtest import assemble, fit_cuts, replay, splits
 from proxytrain.fit.checks import asked_for, best_settings, left_out, once, refuse_unfit
 from proxytrain.fit.frontier import one_variable
 from proxytrain.fit.identify import usable, what_is_missing
@@ -19,6 +19,7 @@ from proxytrain.fit.nested import drifting_offsets, own_exponents
 from proxytrain.fit.options import FitConfig
 from proxytrain.fit.predictor import estimate
 from proxytrain.fit.result import Fit
+from proxytrain.fit.steps import Progress, steps
 from proxytrain.fit.table import SCALE, Runs, read_runs
 
 
@@ -36,6 +37,7 @@ def fit_losses(
     group: str | None = None,
     allow_extrapolation: bool = False,
     columns: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
 ) -> Fit:
     """Fit a law of final loss to a table of runs, backtest it, and be ready to predict a larger run.
 
@@ -51,6 +53,8 @@ def fit_losses(
         The run to predict: `fit.prediction`.
     level, bootstraps, seed, delta, seed_noise, schedule, group, allow_extrapolation, columns
         See :class:`FitConfig`.
+    progress : callable, optional
+        Called with the share that is done and what comes next, for who waits.
 
     Raises
     ------
@@ -88,8 +92,12 @@ def fit_losses(
     warnings += left_out(laws, runs, used)
     runs = runs.take(used)
     # one random generator for all laws: they are refitted to the same samples, and their mixture's draws are joint ones
-    members = [estimate(item, runs, config, bootstraps, np.random.default_rng([seed, 1000])) for item in laws]
-    cuts = fit_cuts(runs, laws, config, seed)
+    tell = steps(progress, len(laws) * (1 + len(splits(runs))))
+    members = []
+    for item in laws:
+        tell(f"{item.name}, {bootstraps} refits")
+        members.append(estimate(item, runs, config, bootstraps, np.random.default_rng([seed, 1000])))
+    cuts = fit_cuts(runs, laws, config, seed, tell)
     predictor = assemble(runs, members, np.ones(len(runs), dtype=bool), cuts, replay(runs, cuts, level))
     fit = Fit(
         law,

@@ -14,6 +14,7 @@ import json
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -179,7 +180,10 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _now(folder: Path) -> float:
-    """The time by the file system's clock, from a file without a name where it can make those."""
+    """The time by the file system's clock, from a file without a name where it can make those.
+
+    By our own clock where nothing can be written: a store is watched from elsewhere.
+    """
     try:
         descriptor = os.open(folder, os.O_TMPFILE | os.O_WRONLY)
         try:
@@ -188,8 +192,11 @@ def _now(folder: Path) -> float:
             os.close(descriptor)
     except OSError:
         probe = temporary(folder / "now")
-        probe.touch()
         try:
+            probe.touch()
             return probe.stat().st_mtime
+        except OSError:
+            return time.time()
         finally:
-            probe.unlink()
+            with contextlib.suppress(OSError):
+                probe.unlink()

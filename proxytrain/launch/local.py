@@ -14,10 +14,10 @@ from proxytrain.compose import quoted
 from proxytrain.config import Local
 from proxytrain.launch.machine import Machine
 from proxytrain.launch.parts import finished, retry, unfinished
-from proxytrain.launch.worker import progress
 from proxytrain.plan.freeze import Plan
 from proxytrain.store import Store
-from proxytrain.track.console import Console, Progress
+from proxytrain.track.console import Console
+from proxytrain.track.watch import Watch
 
 POLL_SECONDS = 0.25
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -37,7 +37,7 @@ def run(plan: Plan, store: Store, here: Machine, launch: Local, console: Console
     try:
         for number in range(min(here.workers, len(unfinished(plan, store)))):
             workers.append(_start(plan, store, here, launch, number))
-        stopped = _follow(workers, asked, _Watch(plan, store), console)
+        stopped = _follow(workers, asked, Watch(plan, store), console)
     finally:
         for worker in workers:  # after an error here
             if worker.poll() is None:
@@ -56,12 +56,13 @@ def run(plan: Plan, store: Store, here: Machine, launch: Local, console: Console
     return int(not all(finished(p, store) for p in plan.packs))
 
 
-def _follow(workers: list[subprocess.Popen], asked: list[int], watch: _Watch, console: Console) -> bool:
+def _follow(workers: list[subprocess.Popen], asked: list[int], watch: Watch, console: Console) -> bool:
     """Show progress until the last worker has left, passing signals on; whether there were any."""
     passed = 0
-    with console.training(watch.plan) as follow:
-        while any(w.poll() is None for w in workers):
-            follow(watch.progress())
+    with console.training() as view:
+        while alive := sum(w.poll() is None for w in workers):
+            if view.due():
+                view.show(watch.look(alive))
             time.sleep(POLL_SECONDS)
             while passed < len(asked):
                 for worker in workers:
@@ -69,31 +70,9 @@ def _follow(workers: list[subprocess.Popen], asked: list[int], watch: _Watch, co
                 if not passed:
                     console.say("saving; interrupt again to leave at once")
                 passed += 1
-        follow(watch.progress())
+        if not console.quiet:
+            view.show(watch.look(), final=True)
     return bool(asked)
-
-
-class _Watch:
-    """How far the packs of a plan are; those that were seen done are not looked at again."""
-
-    def __init__(self, plan: Plan, store: Store):
-        self.plan, self.store = plan, store
-        self.done: dict[str, int] = {}  # pack -> tokens
-
-    def progress(self) -> Progress:
-        speed, tokens, reports = 0.0, 0, []
-        for pack in self.plan.packs:
-            if pack.id in self.done:
-                continue
-            folder = self.store.sweep(self.plan.name) / "packs" / pack.id
-            if report := progress(folder):
-                tokens += report["tokens"]
-                if (folder / "claim").exists():
-                    speed += report["tokens_per_second"]
-                    reports.append(report)
-            elif finished(pack, self.store):
-                self.done[pack.id] = sum(m.tokens for m in pack.members)
-        return Progress(tokens + sum(self.done.values()), speed, len(self.done), reports)
 
 
 def _start(plan: Plan, store: Store, here: Machine, launch: Local, number: int) -> subprocess.Popen:

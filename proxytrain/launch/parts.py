@@ -9,10 +9,12 @@ on. Every worker derives the same parts from the same files, so nobody writes th
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from proxytrain.errors import RequestError
 from proxytrain.launch.memory import too_large
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.pack import Member, Pack
@@ -52,14 +54,14 @@ def unfinished(plan: Plan, store: Store, done: set[str] | None = None) -> list[P
 
     `done` keeps the ids of packs that were seen finished; they are not looked at again.
     """
-    return [part for part, state in _parts(plan, store, set() if done is None else done) if state == "open"]
+    return [part for part, state in parts(plan, store, set() if done is None else done) if state == "open"]
 
 
-def failures(plan: Plan, store: Store) -> Iterator[tuple[Node, dict[str, Any]]]:
+def failures(plan: Plan, store: Store, done: set[str] | None = None) -> Iterator[tuple[Node, dict[str, Any]]]:
     """Nodes that will not come, with the record of the failure: those of failed members, and all that start there."""
     packs = folders(plan, store)
     lost: dict[Key | None, dict[str, Any]] = {}
-    for part, state in _parts(plan, store, set()):
+    for part, state in parts(plan, store, set() if done is None else done):
         if state == "open":
             continue
         for member in part.pack.members:
@@ -76,15 +78,18 @@ def failures(plan: Plan, store: Store) -> Iterator[tuple[Node, dict[str, Any]]]:
 
 def retry(plan: Plan, store: Store) -> int:
     """Forget the failures of members that failed alone, so that workers try them again; how many there were."""
-    failed = [part for part, state in _parts(plan, store, set()) if state == "failed"]
+    failed = [part for part, state in parts(plan, store, set()) if state == "failed"]
     for part in failed:
         for number in range(FAILURES, 0, -1):
             (folders(plan, store) / part.pack.id / f"failed-{number}.json").unlink(missing_ok=True)
     return len(failed)
 
 
-def _parts(plan: Plan, store: Store, done: set[str]) -> Iterator[tuple[Part, Literal["open", "failed", "blocked"]]]:
-    """The parts of all packs that are not done: what can be trained, what failed alone, what waits for such."""
+def parts(plan: Plan, store: Store, done: set[str]) -> Iterator[tuple[Part, Literal["open", "failed", "blocked"]]]:
+    """The parts of all packs that are not done: what can be trained, what failed alone, what waits for such.
+
+    `done` keeps the ids of packs that were seen finished, as in `unfinished`.
+    """
     packs = folders(plan, store)
     wholes: list[Part] = []
     wanted: set[Key] = set()
@@ -146,6 +151,15 @@ def failure(folder: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or not str(record.get("traceback", "")).strip():
         record = {"traceback": "unknown"}
     return {**record, "traceback": str(record["traceback"]), "log": str(path)}
+
+
+def failure_records(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Failures on record for a pack, the first first, with their files."""
+    for number in range(1, FAILURES + 1):
+        path = folder / f"failed-{number}.json"
+        with suppress(RequestError):
+            if isinstance(record := read_json(path), dict):
+                yield path, record
 
 
 def record_failure(folder: Path, record: dict[str, Any]) -> int:

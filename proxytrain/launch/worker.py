@@ -25,6 +25,8 @@ from proxytrain.plan.freeze import Plan
 from proxytrain.plan.pack import Pack
 from proxytrain.process import say
 from proxytrain.store import Store, clear, read_json, temporary
+from proxytrain.track.console import Pace, clock
+from proxytrain.track.text import report_line
 
 if TYPE_CHECKING:
     from proxytrain.train.members import Rows
@@ -74,7 +76,7 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
                 time.sleep(POLL_SECONDS)
                 continue
             claim, part = taken
-            report = _Reporter(claim, part.pack)
+            report = _Reporter(claim, part.pack, launch.threads)
             base, parts = plan.micro_batches[part.names[-1]], micro_batches(packs / part.pack.id)
             with claim.held(launch.stale_seconds):
                 try:
@@ -147,13 +149,16 @@ class Stop:
 
 
 def progress(folder: Path) -> dict | None:
-    """What the newest attempt at a pack last reported: tokens trained, tokens a second, losses."""
-    attempts = sorted(folder.glob("attempt-*"))
-    try:
-        report: Any = read_json(attempts[-1] / "progress.json") if attempts else None
-        return {**report, "tokens": int(report["tokens"]), "tokens_per_second": float(report["tokens_per_second"])}
-    except (RequestError, OSError, TypeError, KeyError, ValueError):  # none yet, or not whole
-        return None
+    """What the newest attempt at a pack last reported: tokens trained, tokens a second, losses.
+
+    While that is silent the one before it speaks, at no tokens a second.
+    """
+    for age, attempt in enumerate(sorted(folder.glob("attempt-*"), reverse=True)):
+        with contextlib.suppress(RequestError, OSError, TypeError, KeyError, ValueError):  # none yet, or not whole
+            report: Any = read_json(attempt / "progress.json")
+            counts = {name: int(report[name]) for name in ("tokens", "begun", "total")}
+            return {**report, **counts, "tokens_per_second": 0.0 if age else float(report["tokens_per_second"])}
+    return None
 
 
 def attempts(folder: Path) -> int:
@@ -198,10 +203,10 @@ def _failed(folder: Path, claim: Claim) -> None:
 
 
 class _Reporter:
-    """`progress.json` of an attempt, once a second at most, and a line in the log when it ends."""
+    """`progress.json` of an attempt, once a second at most; in the log a line now and then, and when it ends."""
 
-    def __init__(self, claim: Claim, pack: Pack):
-        self.claim, self.pack = claim, pack
+    def __init__(self, claim: Claim, pack: Pack, threads: int):
+        self.claim, self.pack, self.threads, self.pace = claim, pack, threads, Pace()
         self.total = sum(m.tokens for m in pack.members)
         self.first, self.last = time.monotonic(), 0.0
         self.begun: int | None = None
@@ -225,7 +230,10 @@ class _Reporter:
             "members": len(rows.active),
             "width": self.pack.members[0].recipe.model.width,
             "loss": [round(float(a.curve["loss"][-1][-1]), 4) for a in rows.active],
+            "threads": self.threads,
         }
+        if self.pace.due():
+            say(f"{clock(time.time())} {self.claim.path.parent.name}: {report_line(content)}")
         fresh = temporary(self.claim.attempt / "progress.json")
         with contextlib.suppress(OSError):  # for show only
             fresh.write_text(json.dumps(content))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from proxytrain import accounting
 from proxytrain.config import Train
@@ -17,6 +17,7 @@ CPU_FLOPS, CPU_FLOAT_SECONDS, CPU_UPDATE_SECONDS, CPU_SHARING = 100e9, 2.2e-9, 1
 GPU_FLOPS, GPU_UPDATE_SECONDS = 20e12, 12e-3
 COMPILE_SECONDS = {"cpu": 40.0, "cuda": 60.0}  # a program, once a machine
 COMPILED_SPEED = {"cpu": 1.3, "cuda": 2.0}  # of an update, in that of an eager one
+PEAK_FLOPS = {"cpu": CPU_FLOPS}  # of a thread, in products alone; of a GPU it depends on which
 CURVE_BYTES = 32  # a row of a curve
 SEGMENT_BYTES, RUN_BYTES = 4096, 4096  # what is there besides
 
@@ -51,20 +52,28 @@ def reference(precision: str, device: str, threads: int) -> bool:
     return device == "cpu" and threads == 1 and precision == "float32"
 
 
-def elapsed(packs: Sequence[Pack], workers: int, device: str) -> float:
-    """Estimated seconds until all packs are trained by `workers` workers, waiting for states included."""
-    share = CPU_SHARING if workers > 1 and device == "cpu" else 1.0
+def sharing(workers: int, device: str) -> float:
+    """By how much busy workers of one machine slow each other down."""
+    return CPU_SHARING if workers > 1 and device == "cpu" else 1.0
+
+
+def elapsed(packs: Sequence[Pack], workers: int, device: str, left: Mapping[str, float] | None = None) -> float:
+    """Estimated seconds until all packs are trained by `workers` workers, waiting for states included.
+
+    `left` is the share of each pack, by id, that is still to be trained; without it nothing is trained yet.
+    """
     free = [0.0] * workers
     ready: dict[tuple[str, int], float] = {}
     for pack in packs:
-        took = seconds(pack, device) * share
+        took = seconds(pack, device) * sharing(workers, device)
+        rest = took * left[pack.id] if left else took
         worker = min(range(workers), key=lambda i: free[i])
         start = max(free[worker], *(ready.get(k, 0.0) for k in pack.needs), 0.0)
-        free[worker] = start + took
+        free[worker] = start + rest
         longest = max((m.tokens for m in pack.members), default=0) or 1
         for member in pack.members:
             for node in member.nodes:
-                ready[node.key] = start + took * (node.end - member.start) / longest
+                ready[node.key] = max(start, start + rest - took * (1 - (node.end - member.start) / longest))
     return max(free)
 
 

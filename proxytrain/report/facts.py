@@ -206,8 +206,7 @@ def _states(asked: sweep.Request) -> dict[str, dict[str, Any]]:
     """State of the runs that have no result, where a plan says it."""
     if not (asked.folder / "plan.json").exists():
         return {}
-    states: dict[str, dict[str, Any]] = sweep.progress_of(asked.store, asked.name)["runs"]
-    return states
+    return sweep.progress_of(asked.store, asked.name).runs
 
 
 def _unfinished(rows: list[Row]) -> list[tuple[str, str]]:

@@ -1,94 +1,135 @@
-"""What a person sees: a live bar on a terminal, plain lines at sane intervals elsewhere, nothing when quiet."""
+"""What a person sees: a live view on a terminal, plain lines at sane intervals elsewhere, nothing when quiet."""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from proxytrain.plan.freeze import Plan
+from proxytrain.track.text import progress_line
 
-PLAIN_SECONDS = 20.0
+if TYPE_CHECKING:
+    from rich.live import Live
+
+    from proxytrain.track.watch import Progress
+
+MOMENT = 1.0  # seconds; work that takes no longer shows nothing
+LIVE_SECONDS = 1.0  # between two frames
+TOLD = 8  # failures that are printed one by one into a file, between two lines
+
+Tell = Callable[["float | None", str], None]  # share done, if known, and what is being done
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a plan is."""
+class Pace:
+    """When the next line is due in a file: after 20 s, then ever more rarely, and after 5 minutes at last."""
 
-    tokens: int  # trained, of the plan's
-    speed: float  # tokens a second, of all workers
-    packs: int  # done
-    under_way: list[dict[str, Any]]  # the latest reports of packs being trained
+    def __init__(self) -> None:
+        self.began = self.last = time.monotonic()
+
+    def due(self) -> bool:
+        now = time.monotonic()
+        if now - self.last < min(300.0, max(20.0, (now - self.began) / 20)):
+            return False
+        self.last = now
+        return True
 
 
 class Console:
-    """Standard error for progress, standard output for answers."""
+    """Standard error for progress, standard output for answers (of which `status --watch` is one)."""
 
-    def __init__(self, quiet: bool = False):
-        self.quiet, self.terminal = quiet, sys.stderr.isatty()
+    def __init__(self, quiet: bool = False, stream: Literal["stderr", "stdout"] = "stderr"):
+        self.quiet, self.stream = quiet, stream
+
+    @property
+    def terminal(self) -> Any:
+        """A rich console on the stream; None where it is no terminal that can be drawn on."""
+        if self.quiet or not getattr(sys, self.stream).isatty():
+            return None
+        from rich.console import Console as Rich
+
+        console = Rich(stderr=self.stream == "stderr", highlight=False)
+        return None if console.is_dumb_terminal else console
 
     def say(self, text: str) -> None:
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
-
-    def corpus(self) -> Callable[[int, int | None, str], None]:
-        """A callback that shows how far the corpus is, once it takes longer than a moment."""
-        last = time.monotonic()
-
-        def show(done: int, total: int | None, what: str) -> None:
-            nonlocal last
-            if time.monotonic() - last > (1.0 if self.terminal else 5.0):
-                last = time.monotonic()
-                of = f" of {total / 1e6:.0f}" if total else ""
-                self.say(f"corpus: {what}, {done / 1e6:.0f}{of} MB")
-
-        return show
+            print(text, file=getattr(sys, self.stream), flush=True)
 
     @contextmanager
-    def training(self, plan: Plan) -> Iterator[Callable[[Progress], None]]:
-        """A function that shows progress as it comes."""
-        total = sum(m.tokens for p in plan.packs for m in p.members)
-        began = time.monotonic()
-        first: int | None = None
+    def at_work(self, text: str) -> Iterator[Tell]:
+        """A function that shows how far a piece of work is: a bar, once it has taken longer than a moment."""
+        terminal = self.terminal
+        if terminal is None:
+            pace = Pace()
 
-        def line(p: Progress) -> str:
-            nonlocal first
-            first = p.tokens if first is None else first
-            left = _left(p.tokens - first, total - p.tokens, time.monotonic() - began, plan.costs["seconds"])
-            text = f"{p.tokens / 1e6:.1f} of {total / 1e6:.1f}M tokens, {p.packs} of {len(plan.packs)} packs"
-            text += f", {p.speed / 1e3:.0f}k tokens/s, {left} left"
-            return text + "".join(f"; {_pack(report)}" for report in p.under_way)
+            def line(share: float | None, what: str) -> None:
+                if not self.quiet and pace.due():
+                    self.say(f"{text}: {what}" + (f" ({share:.0%})" if share is not None else ""))
 
-        if self.quiet:
-            yield lambda progress: None
-        elif self.terminal:
-            from rich.console import Console as Terminal
-            from rich.progress import BarColumn
-            from rich.progress import Progress as Bar
+            yield line
+            return
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn
+        from rich.progress import Progress as Bars
 
-            with Bar(BarColumn(24), "{task.percentage:3.0f}% {task.description}", console=Terminal(stderr=True)) as bar:
-                task = bar.add_task("starting", total=total)
-                yield lambda progress: bar.update(task, completed=progress.tokens, description=line(progress))
-        else:
-            last = began
+        columns = SpinnerColumn(), TextColumn(text), BarColumn(20), TextColumn("[dim]{task.fields[what]}")
+        bars = Bars(*columns, console=terminal, transient=True, redirect_stdout=False)
+        task = bars.add_task(text, total=None, what="")
+        timer = threading.Timer(MOMENT, bars.start)
+        timer.daemon = True
+        timer.start()
 
-            def plain(progress: Progress) -> None:
-                nonlocal last
-                if time.monotonic() - last > PLAIN_SECONDS:
-                    last = time.monotonic()
-                    self.say(f"training: {line(progress)}")
+        def show(share: float | None, what: str) -> None:
+            bars.update(task, total=1.0 if share is not None else None, completed=share or 0.0, what=what)
 
-            yield plain
+        try:
+            yield show
+        finally:
+            timer.cancel()
+            timer.join()
+            bars.stop()
+
+    @contextmanager
+    def training(self) -> Iterator[View]:
+        """A view of a plan while it is trained."""
+        terminal = self.terminal
+        if terminal is None:
+            yield View(self, None)
+            return
+        from rich.live import Live
+
+        with Live(console=terminal, auto_refresh=False, redirect_stdout=False, vertical_overflow="crop") as live:
+            yield View(self, live)
 
 
-def _pack(report: dict[str, Any]) -> str:
-    return f"width {report['width']} x {report['members']} at {sum(report['loss']) / len(report['loss']):.3f}"
+class View:
+    """Shows a plan's progress whenever that is due."""
+
+    def __init__(self, console: Console, live: Live | None):
+        self.console, self.live = console, live
+        self.pace, self.began, self.next = Pace(), time.time(), 0.0
+        self.told = self.began  # until when events were told
+
+    def due(self) -> bool:
+        """Whether `show` would show something new; looking at the store costs, so ask this first."""
+        if self.console.quiet:
+            return False
+        return self.pace.due() if self.live is None else time.monotonic() >= self.next
+
+    def show(self, progress: Progress, final: bool = False) -> None:
+        if self.live is not None:
+            from proxytrain.track.live import frame
+
+            self.next = time.monotonic() + LIVE_SECONDS
+            self.live.update(frame(progress, self.began, self.live.console.height, final), refresh=True)
+            return
+        news = [(at, text) for at, text in progress.events if at > self.told and not text.startswith("done")]
+        self.told = max([self.told, *(at for at, _ in progress.events)])
+        for at, text in news[-TOLD:]:
+            self.console.say(f"{clock(at)} {text}")
+        self.console.say(f"{clock(time.time())} {progress.plan.name}: {progress_line(progress)}")
 
 
-def _left(done: int, rest: int, seconds: float, estimate: float) -> str:
-    """Time left: from the speed so far once there is some, else from the plan's estimate."""
-    guess = seconds * rest / done if done and seconds > 20 else max(0.0, estimate - seconds)
-    return f"{guess:.0f} s" if guess < 100 else f"{guess / 60:.0f} min"
+def clock(at: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(at))

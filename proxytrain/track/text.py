@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,9 @@ from proxytrain.store import Store
 if TYPE_CHECKING:
     from proxytrain.fit import Fit, Prediction
     from proxytrain.sweep import Request
+    from proxytrain.track.watch import Progress
+
+STATES = ("done", "running", "waiting", "failed", "diverged")
 
 
 def plan_lines(plan: Plan) -> list[str]:
@@ -36,24 +40,86 @@ def plan_lines(plan: Plan) -> list[str]:
 def pack_lines(plan: Plan) -> list[str]:
     """A line a pack."""
     lines = [f"{'pack':16}  width depth members     tokens   seconds   memory  from"]
-    for p in plan.packs:
-        recipe = p.members[0].recipe
-        total = sum(m.tokens for m in p.members)
-        memory = cost.memory(p, plan.train.memory or 1 << 62)
+    for p in pack_rows(plan):
         lines.append(
-            f"{p.id:16}  {recipe.model.width:5} {recipe.model.depth:5} {len(p.members):7} {tokens(total):>10} "
-            f"{cost.seconds(p, plan.costs['device']):9.0f} {size(memory):>8}  "
-            + (f"branch at {tokens(min(m.start for m in p.members))}" if p.needs else "start")
+            f"{p['id']:16}  {p['width']:5} {p['depth']:5} {p['members']:7} {tokens(p['tokens']):>10} "
+            f"{p['seconds']:9.0f} {size(p['memory']):>8}  "
+            + (f"branch at {tokens(p['start'])}" if p["start"] else "start")
         )
     return lines
 
 
-def run_lines(state: dict[str, Any], everything: bool) -> Iterator[str]:
-    """A line a run of `sweep.progress_of`; only the failed ones unless `everything`."""
-    for run_id, run in state["runs"].items():
+def pack_rows(plan: Plan) -> list[dict[str, Any]]:
+    """The packs as plain values; `start` is the least token from which a member goes on."""
+    return [
+        {
+            "id": p.id,
+            "width": p.members[0].recipe.model.width,
+            "depth": p.members[0].recipe.model.depth,
+            "members": len(p.members),
+            "tokens": sum(m.tokens for m in p.members),
+            "seconds": cost.seconds(p, plan.costs["device"]),
+            "memory": cost.memory(p, plan.train.memory or 1 << 62),
+            "start": min(m.start for m in p.members),
+        }
+        for p in plan.packs
+    ]
+
+
+def counts_line(p: Progress) -> list[str]:
+    """Runs by state, as `24 done`; the usual states always, trouble where there is some."""
+    counts = p.counts
+    return [f"{counts[s]} {s}" for s in STATES if counts[s] or s in ("done", "running", "waiting")]
+
+
+def speed_line(p: Progress) -> str:
+    """Tokens and model FLOPs a second, and what share that is of the threads' peak."""
+    if not p.at_work:
+        return "nobody is at work" if p.seconds_left is None else "workers start"
+    text = f"{tokens(p.speed)} tokens/s · {flops(p.flops)}FLOP/s"
+    if p.utilisation is not None:
+        text += f" ({p.utilisation:.0%} of peak)"
+    return f"{text} · {len(p.at_work)} {'pack' if len(p.at_work) == 1 else 'packs'} at work"
+
+
+def left_line(p: Progress) -> str:
+    """Time left by the plan's cost, and when that is; empty where nobody works."""
+    if p.seconds_left is None:
+        return ""
+    end = time.localtime(time.time() + p.seconds_left)
+    return f"about {duration(p.seconds_left)} left, until {time.strftime(_when(p.seconds_left), end)}"
+
+
+def progress_line(p: Progress) -> str:
+    """All that in one line, for a log."""
+    done = f"{p.share:.0%}, {tokens(p.tokens)} of {tokens(p.total)} tokens"
+    parts = [done, *counts_line(p), "" if p.over else speed_line(p), left_line(p)]
+    return ", ".join(part.replace(" · ", ", ") for part in parts if part)
+
+
+def report_line(report: dict[str, Any]) -> str:
+    """What a worker reports of its pack, for its log."""
+    speed, rest = report["tokens_per_second"], report["total"] - report["tokens"]
+    left = f", {duration(rest / speed)} left" if speed else ""
+    return (
+        f"width {report['width']}, {report['members']} runs, {tokens(report['tokens'])} of {tokens(report['total'])} "
+        f"tokens, {tokens(speed)} tokens/s{left}; losses {losses(report['loss'])}"
+    )
+
+
+def losses(values: list[float]) -> str:
+    """Losses of a pack's members at their last update; of many the range."""
+    if len(values) > 4:
+        return f"{min(values):.3f} to {max(values):.3f}"
+    return " ".join(f"{v:.3f}" for v in values)
+
+
+def run_lines(p: Progress, everything: bool) -> Iterator[str]:
+    """A line a run; only the failed ones unless `everything`."""
+    for run_id, run in p.runs.items():
         if not everything and run["state"] != "failed":
             continue
-        text = f"  {run_id}  {run['state']:8}  {describe(state['plan'].runs[run_id])}"
+        text = f"  {run_id}  {run['state']:8}  {describe(p.plan.runs[run_id])}"
         if run.get("loss") is not None:
             text += f"  loss {run['loss']:.4f}"
         if run["state"] == "failed":
@@ -146,6 +212,19 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def flops(rate: float) -> str:
+    """`21 G`, to be followed by FLOP or FLOP/s."""
+    for scale, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if rate >= scale:
+            return f"{rate / scale:.3g} {letter}"
+    return f"{rate:.0f} "
+
+
+def _when(seconds: float) -> str:
+    """How the time in so many seconds is written: with the day where it is far."""
+    return "%H:%M" if seconds < 43200 else "%a %H:%M" if seconds < 518400 else "%d %b"
 
 
 def size(count: float) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
+import math
+from collections.abc import Mapping
 from typing import Any
+
+FITTING = "fitting laws, holding out the largest runs"
 
 
 def config(options: argparse.Namespace) -> Any:
@@ -17,10 +20,9 @@ def config(options: argparse.Namespace) -> Any:
 
 def request(options: argparse.Namespace) -> tuple[Any, Any]:
     from proxytrain import sweep as job
-    from proxytrain.track.console import Console
 
-    console = Console(options.quiet)
-    return job.request(options.overrides, options.config_dir, console), console
+    shown = console(options)
+    return job.request(options.overrides, options.config_dir, shown), shown
 
 
 def named(options: argparse.Namespace) -> bool:
@@ -38,23 +40,42 @@ def place(options: argparse.Namespace, config: Any) -> dict[str, float]:
     return {c: getattr(config, c) for c in ("params", "tokens", "flops") if c in given}
 
 
-@contextmanager
-def at_work(text: str, options: argparse.Namespace) -> Iterator[None]:
-    """A line with a moving sign on a terminal, gone when the work is done."""
-    from rich.console import Console
+def console(options: argparse.Namespace) -> Any:
+    from proxytrain.track.console import Console
 
-    console = Console(stderr=True)
-    if options.quiet or not console.is_terminal:
-        yield
-        return
-    with console.status(text):
-        yield
+    return Console(options.quiet)
 
 
-def answer(asked: Any) -> list[str]:
-    """Fit, predict the target, and hold it against the truth where that is known."""
+def answer(asked: Any, console: Any) -> tuple[list[str], dict[str, Any]]:
+    """Fit, predict the target, and hold it against the truth where that is known: for people, and as plain values."""
     from proxytrain import sweep as job
     from proxytrain.track.text import answer_lines
 
-    fitted = job.fit(asked)
-    return answer_lines(asked, fitted, job.predict(asked, fitted), job.caveats(asked), job.truths(asked))
+    with console.at_work(FITTING) as tell:
+        fitted = job.fit(asked, tell)
+    prediction, beware, truths = job.predict(asked, fitted), job.caveats(asked), job.truths(asked)
+    content = {
+        "target": {k: asked.target_record[k] for k in ("id", "params", "tokens", "flops", "schedule", "lr")},
+        "prediction": vars(prediction),
+        "warnings": [*fitted.warnings, *beware],
+        "truth": [{k: t[k] for k in ("id", "status", "final_loss", "val_se", "diverged_at") if k in t} for t in truths],
+        "fit": str(asked.folder / "fit.json"),
+    }
+    return answer_lines(asked, fitted, prediction, beware, truths), content
+
+
+def put(options: argparse.Namespace, lines: list[str], content: dict[str, Any]) -> None:
+    """An answer on standard output: one JSON object where that is asked for, else lines for people."""
+    options.answered = True
+    print(json.dumps(_plain(content), indent=1, allow_nan=False) if options.json else "\n".join(lines))
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: numbers that are none are null."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if hasattr(value, "tolist"):  # of numpy
+        return _plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value

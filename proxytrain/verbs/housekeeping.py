@@ -5,29 +5,35 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import suppress
 from typing import Any
 
 from proxytrain.errors import RequestError
 from proxytrain.verbs import ask
 from proxytrain.verbs.verb import JSON, flag, verb
 
+WATCH_SECONDS = 0.5  # between looks at the clock
+
 
 @verb(
     "what is done, running, waiting and failed, and why; without sweep.name, of all sweeps",
     JSON,
+    flag("--watch", help="follow one sweep until it is over, from any machine that sees the store"),
     flag("--check", help="read all files: are they whole, does all agree?"),
 )
 def status(options: argparse.Namespace) -> int:
     from proxytrain import housekeeping
     from proxytrain import sweep as job
     from proxytrain.store import Store
-    from proxytrain.track.text import disk_line, run_lines
+    from proxytrain.track.text import disk_line, progress_line, run_lines
 
     config = ask.config(options)
     store = Store(config.store)
     named = ask.named(options)
     names = [config.sweep.name] if named else store.sweeps()
-    if not names:
+    if options.watch:
+        return _watch(options, store, names)
+    if not names and not options.json:
         print(f"no sweep in {store.root}")
         return 0
     queue = _queue(store, names)
@@ -41,17 +47,22 @@ def status(options: argparse.Namespace) -> int:
                 raise
             print(f"{name}: {error}", file=sys.stderr)
             continue
-        counts: dict[str, int] = {}
-        for run in state["runs"].values():
-            counts[run["state"]] = counts.get(run["state"], 0) + 1
+        counts = state.counts
         failed = failed or "failed" in counts
-        content[name] = {"counts": counts, "runs": state["runs"], "jobs": [vars(j) for j in queue.get(name, [])]}
+        content[name] = {
+            "counts": counts,
+            "progress": state.summary(),
+            "runs": state.runs,
+            "jobs": [vars(j) for j in queue.get(name, [])],
+        }
         if options.check:
-            wrong = list(housekeeping.problems(store, state["plan"]))
+            wrong = list(housekeeping.problems(store, state.plan))
             content[name]["problems"] = wrong
             failed = failed or bool(wrong)
         if not options.json:
             print(f"{name}: " + ", ".join(f"{n} {what}" for what, n in sorted(counts.items())))
+            if state.at_work:
+                print(f"  {progress_line(state)}")
             if name in queue and set(counts) != {"done"}:
                 idle = f"none in the queue (logs: {store.sweep(name)}/slurm); submit goes on"
                 print(f"  jobs: {'; '.join(map(str, queue[name])) or idle}")
@@ -59,10 +70,10 @@ def status(options: argparse.Namespace) -> int:
                 print("\n".join(run_lines(state, everything=named)))
             if options.check:
                 print("\n".join(f"  {line}" for line in wrong) if wrong else "  checked: all files are whole")
-    if not options.json:
-        print(f"disk of {store.root}: {disk_line(housekeeping.disk_use(store))}")
     if options.json:
         print(json.dumps(content, indent=1))
+    else:
+        print(f"disk of {store.root}: {disk_line(housekeeping.disk_use(store))}")
     return 1 if failed else 0
 
 
@@ -83,6 +94,36 @@ def gc(options: argparse.Namespace) -> int:
     total = size(sum(amount for _, amount in went.values()))
     print(f"{'would free' if options.dry_run else 'freed'} {total} in {store.root}")
     return 0
+
+
+def _watch(options: argparse.Namespace, store: Any, names: list[str]) -> int:
+    """Follow a sweep; the one that was named, else the only one that is not over."""
+    import time
+
+    from proxytrain import sweep as job
+    from proxytrain.plan import freeze
+    from proxytrain.track.console import Console
+    from proxytrain.track.watch import Watch
+
+    if options.json or options.check or options.quiet:
+        raise RequestError("--watch: shows progress as it comes; leave out --json, --check and --quiet")
+    if len(names) > 1:
+        names = [n for n in names if not job.progress_of(store, n).over] or names
+    if len(names) != 1:
+        there = f"there are {', '.join(names)}" if names else f"there is none in {store.root}"
+        raise RequestError(f"sweep.name: --watch follows one sweep; {there}")
+    path = store.sweep(names[0]) / "plan.json"
+    watch, read = Watch(freeze.load(path), store), path.stat().st_mtime_ns
+    with Console(stream="stdout").training() as view, suppress(KeyboardInterrupt):
+        while not (seen := watch.look()).over:
+            view.show(seen)
+            while not view.due():
+                time.sleep(WATCH_SECONDS)
+            if path.stat().st_mtime_ns != read:  # planned again
+                watch, read = Watch(freeze.load(path), store), path.stat().st_mtime_ns
+        view.show(seen, final=True)
+        return 1 if "failed" in seen.counts else 0
+    return 130
 
 
 def _queue(store: Any, names: list[str]) -> dict[str, list[Any]]:

@@ -8,10 +8,10 @@ from typing import Any
 
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.verbs import ask
-from proxytrain.verbs.verb import flag, verb
+from proxytrain.verbs.verb import JSON, flag, verb
 
 
-@verb("the main job: expand, plan, train what is missing, fit, predict the target, write the report")
+@verb("the main job: expand, plan, train what is missing, fit, predict the target, write the report", JSON)
 def sweep(options: argparse.Namespace) -> int:
     from proxytrain import sweep as job
     from proxytrain.track.text import plan_lines
@@ -25,19 +25,24 @@ def sweep(options: argparse.Namespace) -> int:
     if code == 130:
         raise KeyboardInterrupt
     if code and job.missing(asked.store, asked.ids):
-        console.say(f"some runs failed; `proxytrain status{ask.where(asked)} sweep.name={asked.name}` says why")
+        why = f"some runs failed; `proxytrain status{ask.where(asked)} sweep.name={asked.name}` says why"
+        print(why, file=sys.stderr)
+        if options.json:
+            counts = job.progress_of(asked.store, asked.name).counts
+            ask.put(options, [], {"sweep": asked.name, "runs": counts, "refused": why})
         return 1
-    return _conclude(asked)
+    return _conclude(options, asked, console)
 
 
-@verb("the same up to training: runs, segments, packs, what sharing saves, time, memory, disk; trains nothing")
+@verb("the same up to training: runs, segments, packs, what sharing saves, time, memory, disk; trains nothing", JSON)
 def plan(options: argparse.Namespace) -> int:
     from proxytrain import sweep as job
-    from proxytrain.track.text import pack_lines, plan_lines
+    from proxytrain.track.text import pack_lines, pack_rows, plan_lines
 
     asked, _ = ask.request(options)
     made = job.plan(asked)
-    print("\n".join([*plan_lines(made), *pack_lines(made)]))
+    content = {"sweep": made.name, **made.costs, "target": made.target, "packs": pack_rows(made), "runs": made.runs}
+    ask.put(options, [*plan_lines(made), *pack_lines(made)], content)
     return 0
 
 
@@ -67,7 +72,7 @@ def branch(options: argparse.Namespace) -> int:
     return _train_one(branching.branch(run_id, overrides, options.config_dir, console), job, console)
 
 
-@verb("train the target (verify.seeds=3: three times) and show prediction against truth")
+@verb("train the target (verify.seeds=3: three times) and show prediction against truth", JSON)
 def verify(options: argparse.Namespace) -> int:
     from proxytrain import sweep as job
     from proxytrain.track.text import plan_lines
@@ -89,13 +94,13 @@ def verify(options: argparse.Namespace) -> int:
             raise Refusal(
                 f"the target's run failed; see `proxytrain status{ask.where(asked)} sweep.name={asked.name}.verify`"
             )
-    return _conclude(asked)
+    return _conclude(options, asked, console)
 
 
 @verb("one self-contained HTML page with figures")
 def report(options: argparse.Namespace) -> int:
-    asked, _ = ask.request(options)
-    _write_report(asked)
+    asked, console = ask.request(options)
+    print(f"report: {_write_report(asked, console)}")
     return 0
 
 
@@ -145,28 +150,35 @@ def _multirun(options: argparse.Namespace) -> int:
     return 0
 
 
-def _conclude(asked: Any) -> int:
-    """Print the answer and write the page, which also shows why there is no answer."""
+def _conclude(options: argparse.Namespace, asked: Any, console: Any) -> int:
+    """Give the answer and write the page, which also shows why there is no answer."""
     from proxytrain import sweep as job
 
-    lost = job.diverged(asked)
+    lost, refused = job.diverged(asked), None
+    lines: list[str] = []
+    content: dict[str, Any] = {"sweep": asked.name, "runs": {"done": len(asked.ids) - len(lost), "diverged": len(lost)}}
     if lost:
-        print(f"{len(lost)} of {len(asked.runs)} runs diverged and are left out: {', '.join(lost[:6])}")
-    try:
-        if asked.target:
-            print("\n".join(ask.answer(asked)))
-        else:
-            print(f"{len(asked.runs)} runs done; no target to predict (sweep.target)")
-    finally:  # a refusal has its page too
-        page = asked.folder / "report.html"
-        if not job.newer(page, asked):
-            _write_report(asked)
-        else:
-            print(f"report: {page}")
+        lines = [f"{len(lost)} of {len(asked.runs)} runs diverged and are left out: {', '.join(lost[:6])}"]
+    if asked.target:
+        try:
+            more, found = ask.answer(asked, console)
+            lines += more
+            content |= found
+        except Refusal as refusal:  # it has its page too
+            refused, content["refused"] = refusal, str(refusal)
+    else:
+        lines.append(f"{len(asked.runs)} runs done; no target to predict (sweep.target)")
+    page = asked.folder / "report.html"
+    if not job.newer(page, asked):
+        _write_report(asked, console)
+    ask.put(options, [*lines, f"report: {page}"], content | {"report": str(page)})
+    if refused:
+        raise refused
     return int(len(lost) == len(asked.runs))
 
 
-def _write_report(asked: Any) -> None:
+def _write_report(asked: Any, console: Any) -> Any:
     from proxytrain.report import write
 
-    print(f"report: {write(asked, asked.folder / 'report.html')}")
+    with console.at_work("writing the report"):
+        return write(asked, asked.folder / "report.html")

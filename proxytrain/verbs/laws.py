@@ -12,8 +12,11 @@ from proxytrain.errors import Refusal, RequestError
 from proxytrain.verbs import ask
 from proxytrain.verbs.verb import JSON, verb
 
+FITTING_CURVES = "fitting curve laws, holding out schedules, lengths and sizes"
+BULK = {"laws", "runs", "draws", "correlations"}
 
-@verb("fit laws to a sweep's runs, any table (table=losses.csv) or loss curves (curves=DIR); writes fit.json")
+
+@verb("fit laws to a sweep's runs, any table (table=losses.csv) or loss curves (curves=DIR); writes fit.json", JSON)
 def fit(options: argparse.Namespace) -> int:
     from proxytrain import sweep as job
 
@@ -22,7 +25,7 @@ def fit(options: argparse.Namespace) -> int:
     if path.is_dir() or not path.parent.is_dir():
         raise RequestError(f"file={path}: {'a folder' if path.is_dir() else 'its folder does not exist'}; name a file")
     if config.compare:
-        return _compare(config)
+        return _compare(options, config)
     if config.table == "":
         raise RequestError("table=: empty; give the path of a CSV or Parquet file, or leave the key out")
     if config.table is not None and config.curves is not None:
@@ -35,14 +38,14 @@ def fit(options: argparse.Namespace) -> int:
         return _fit_curves(options, config, path)
     if config.table is not None:
         return _fit_table(config, path, options)
-    asked, _ = ask.request(options)
-    result = job.fit(asked)
+    asked, console = ask.request(options)
+    with console.at_work(ask.FITTING) as tell:
+        result = job.fit(asked, tell)
     if config.file:
         result.save(path)
     else:
         path = asked.folder / "fit.json"
-    print("\n".join(result.summary()))
-    print(f"written to {path}")
+    ask.put(options, [*result.summary(), f"written to {path}"], _written(path))
     return 0
 
 
@@ -56,10 +59,10 @@ def predict(options: argparse.Namespace) -> int:
     place = ask.place(options, config)
     of_sweep = not place or ("params" not in place and ask.named(options))
     if of_sweep and not config.file:
-        asked, _ = ask.request(options)
+        asked, console = ask.request(options)
         if not asked.target:
             raise RequestError("params=null: give params=... and tokens=..., or a sweep with a target")
-        print("\n".join(ask.answer(asked)))
+        ask.put(options, *ask.answer(asked, console))
         return 0
     path = _fit_file(options, config)
     fitted = load_fit(path)
@@ -73,11 +76,9 @@ def predict(options: argparse.Namespace) -> int:
     fitted = replace(fitted, config=replace(fitted.config, allow_extrapolation=anyway))
     level = config.fit.level if "fit.level" in given else None
     answer = fitted.predict(**place, level=level)
-    if options.json:
-        print(json.dumps(vars(answer), indent=1))
-    else:
-        words = {"params": "parameters", "tokens": "tokens", "flops": "FLOPs"}
-        print(sentence(answer, ", ".join(f"{v:,.0f} {words[c]}" for c, v in place.items()), str(path)))
+    words = {"params": "parameters", "tokens": "tokens", "flops": "FLOPs"}
+    what = ", ".join(f"{v:,.0f} {words[c]}" for c, v in place.items())
+    ask.put(options, [sentence(answer, what, str(path))], vars(answer))
     return 0
 
 
@@ -86,8 +87,8 @@ def _fit_table(config: Any, path: Path, options: argparse.Namespace) -> int:
     from proxytrain.fit import fit_losses
     from proxytrain.report import write_table
 
-    with ask.at_work("fitting laws, holding out the largest runs", options):
-        result = fit_losses(config.table, **vars(config.fit))
+    with ask.console(options).at_work(ask.FITTING) as tell:
+        result = fit_losses(config.table, **vars(config.fit), progress=tell)
     place, refused = ask.place(options, config), None
     if place:
         try:
@@ -95,9 +96,9 @@ def _fit_table(config: Any, path: Path, options: argparse.Namespace) -> int:
         except Refusal as refusal:
             refused = refusal
     result.save(path)
-    print("\n".join(result.summary()))
-    for what, file in zip(("fit", "report", "predictions"), (path, *write_table(result, path))):
-        print(f"{what}: {file}")
+    files = {what: str(file) for what, file in zip(("report", "predictions"), write_table(result, path))}
+    lines = [*result.summary(), *(f"{what}: {file}" for what, file in ({"fit": path} | files).items())]
+    ask.put(options, lines, _written(path) | files | ({"refused": str(refused)} if refused else {}))
     if refused:
         raise refused
     return 0
@@ -113,24 +114,26 @@ def _fit_curves(options: argparse.Namespace, config: Any, path: Path) -> int:
     wanted = {"law": config.fit.law, "level": config.fit.level, "allow_extrapolation": config.fit.allow_extrapolation}
     asked = None
     if config.curves == "sweep":
-        asked, _ = ask.request(options)
-        with ask.at_work("fitting curve laws, holding out schedules, lengths and sizes", options):
-            result = fit_curves(job.curves(asked.store, asked.records), **wanted)
+        asked, console = ask.request(options)
+        with console.at_work(FITTING_CURVES) as tell:
+            result = fit_curves(job.curves(asked.store, asked.records), **wanted, progress=tell)
         path = path if config.file else asked.folder / "curve_fit.json"
     else:
-        with ask.at_work("fitting curve laws, holding out schedules, lengths and sizes", options):
-            result = fit_curves(config.curves, **wanted)
+        with ask.console(options).at_work(FITTING_CURVES) as tell:
+            result = fit_curves(config.curves, **wanted, progress=tell)
     result.save(path)
     picture = draw_curves(result, path.with_name(f"{path.stem}_curves"))
-    print("\n".join(result.summary()))
+    lines, content = result.summary(), _written(path)
     if asked and asked.target:
         n = float(job.target_params(asked.target_record, None))
         answer = result.predict(job.target_rates(asked.target), params=n)
-        print(_curve_sentence(result, answer, f"{n:,.0f} parameters, {asked.target.tokens:,} tokens"))
+        lines.append(_curve_sentence(result, answer, f"{n:,.0f} parameters, {asked.target.tokens:,} tokens"))
+        content["prediction"] = _curve_end(answer)
         loss, low, high = (float(v) for v in answer.final)
-        for line in truth_lines(job.truths(asked), loss, low, high, answer.level):
-            print(line)
-    print(f"written to {path}; pictures: {', '.join(map(str, picture))}")
+        lines += truth_lines(job.truths(asked), loss, low, high, answer.level)
+        content["truth"] = [t["final_loss"] for t in job.truths(asked)]
+    lines.append(f"written to {path}; pictures: {', '.join(map(str, picture))}")
+    ask.put(options, lines, content | {"pictures": [str(p) for p in picture]})
     return 0
 
 
@@ -148,8 +151,7 @@ def _fit_critical_batch(options: argparse.Namespace, config: Any, path: Path) ->
         )
     result = fit_critical_batch(curves, level=config.fit.level, seed=config.fit.seed)
     result.save(path)
-    print("\n".join(result.summary()))
-    print(f"written to {path}")
+    ask.put(options, [*result.summary(), f"written to {path}"], _written(path))
     return 0
 
 
@@ -166,12 +168,16 @@ def _fit_optimum(options: argparse.Namespace, config: Any, path: Path) -> int:
     keys = {k: getattr(config.fit, k) for k in ("level", "schedule", "allow_extrapolation", "columns")}
     result = fit_optimum(table, **keys)
     result.save(path)
-    print("\n".join(result.summary()))
+    lines, content = result.summary(), _written(path)
     if asked and asked.target_record:
         t = asked.target_record
         n = job.target_params(t, config.fit.columns)
-        print(optimum_line(result.predict(params=n, tokens=t["tokens"], batch_tokens=_batch(result, config))))
-    print(f"written to {path}; pictures: {', '.join(map(str, draw_optimum(result, path.with_suffix(''))))}")
+        answer = result.predict(params=n, tokens=t["tokens"], batch_tokens=_batch(result, config))
+        lines.append(optimum_line(answer))
+        content["prediction"] = vars(answer)
+    pictures = [str(p) for p in draw_optimum(result, path.with_suffix(""))]
+    lines.append(f"written to {path}; pictures: {', '.join(pictures)}")
+    ask.put(options, lines, content | {"pictures": pictures})
     return 0
 
 
@@ -185,7 +191,7 @@ def _predict_optimum(options: argparse.Namespace, config: Any, fitted: Any) -> i
     fitted = replace(fitted, allow_extrapolation=fitted.allow_extrapolation or config.fit.allow_extrapolation)
     batch = float(config.batch_tokens) if given else None
     answer = fitted.predict(**place, batch_tokens=batch, level=level)
-    print(json.dumps(vars(answer), indent=1) if options.json else optimum_line(answer))
+    ask.put(options, [optimum_line(answer)], vars(answer))
     return 0
 
 
@@ -205,7 +211,7 @@ def optimum_line(answer: Any) -> str:
     return f"{answer.note}: {text}" if answer.note else text
 
 
-def _compare(config: Any) -> int:
+def _compare(options: argparse.Namespace, config: Any) -> int:
     """Two tables of two recipes: which is better at which compute."""
     from proxytrain.fit import compare, fit_losses
 
@@ -213,7 +219,7 @@ def _compare(config: Any) -> int:
         raise RequestError(f"compare={config.compare}: two tables are compared, such as compare=[a.csv,b.csv]")
     a, b = (fit_losses(table, **vars(config.fit)) for table in config.compare)
     result = compare(a, b, tokens_per_param=float(config.tokens_per_param or 20), level=config.fit.level)
-    print("\n".join(result.summary(*config.compare)))
+    ask.put(options, result.summary(*config.compare), vars(result))
     return 0
 
 
@@ -242,21 +248,31 @@ def _predict_curve(options: argparse.Namespace, config: Any, fitted: Any) -> int
     rows = (f"{s},{t},{r:.6g},{a:.6g},{b:.6g},{c:.6g}" for s, t, r, a, b, c in zip(*columns))
     path = Path(config.file).with_name("predicted_curve.csv") if config.file else Path("predicted_curve.csv")
     write_text(path, "\n".join(["step,tokens,lr,loss,low,high", *rows]) + "\n")
-    loss, low, high = answer.final
-    if options.json:
-        print(
-            json.dumps({"loss": loss, "low": low, "high": high, "level": answer.level, "note": answer.note}, indent=1)
-        )
-        return 0
     size = f"{config.params:,.0f} parameters, " if config.params else ""
-    print(_curve_sentence(fitted, answer, f"{size}{config.tokens:,} tokens, {config.schedule.name}"))
     decay = fitted.best_decay(len(rates), config.params, warmup=config.warmup // batch)
-    print(
+    lines = [
+        _curve_sentence(fitted, answer, f"{size}{config.tokens:,} tokens, {config.schedule.name}"),
         f"best linear decay for this length: the last {decay.best:.0%} "
-        f"({decay.as_good[0]:.0%} to {decay.as_good[1]:.0%} may be as good), loss {decay.loss.min():.4f}"
-    )
-    print(f"the whole curve: {path}")
+        f"({decay.as_good[0]:.0%} to {decay.as_good[1]:.0%} may be as good), loss {decay.loss.min():.4f}",
+        f"the whole curve: {path}",
+    ]
+    best = {"best": decay.best, "as_good": decay.as_good, "loss": decay.loss.min()}
+    ask.put(options, lines, _curve_end(answer) | {"decay": best, "curve": str(path)})
     return 0
+
+
+def _curve_end(answer: Any) -> dict[str, Any]:
+    loss, low, high = answer.final
+    return {"loss": loss, "low": low, "high": high, "level": answer.level, "note": answer.note}
+
+
+def _written(path: Path) -> dict[str, Any]:
+    """What a fit wrote, without its bulk: refits of the bootstrap, and the runs."""
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    kept = {k: v for k, v in whole.items() if k not in BULK}
+    laws = whole.get("laws")
+    weights = {law.get("name") or law["law"]: law["weight"] for law in laws} if isinstance(laws, list) else {}
+    return {"fit": str(path), **kept, "weights": weights}
 
 
 def _curve_sentence(fitted: Any, answer: Any, what: str) -> str:

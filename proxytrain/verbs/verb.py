@@ -33,4 +33,4 @@ def flag(*names: str, help: str) -> Flag:
     return names, {"action": "store_true", "help": help}
 
 
-JSON = flag("--json", help="print JSON")
+JSON = flag("--json", help="one JSON object on standard output, and nothing else there")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +19,7 @@ from proxytrain.fit.curves.laws import AUTO, CURVE_LAWS, CurveLaw, get_curve_law
 from proxytrain.fit.curves.ratio import fit_ratio
 from proxytrain.fit.curves.result import Covered, CurveFit, Held
 from proxytrain.fit.losses import versions
+from proxytrain.fit.steps import Progress, steps
 
 LEAST_ROWS = 5  # losses of a curve after warm-up
 SCALINGS = (0.0, 0.5, 1.0)  # r that is tried where one size was trained at several peaks under one schedule
@@ -30,6 +31,7 @@ def fit_curves(
     *,
     level: float = 0.9,
     allow_extrapolation: bool = False,
+    progress: Progress | None = None,
 ) -> CurveFit:
     """Fit laws of whole loss curves: what a schedule does to the loss, over training and over size.
 
@@ -44,6 +46,8 @@ def fit_curves(
         Of bands and intervals.
     allow_extrapolation : bool
         Predict beyond what the backtest supports too, and say so, instead of refusing.
+    progress : callable, optional
+        Called with the share that is done and what comes next, for who waits.
 
     Returns
     -------
@@ -74,8 +78,15 @@ def fit_curves(
     peak = float(np.exp(np.mean(np.log(peaks))))
     scaling = 0.0
     members: list[Estimate] | None = None
-    if several_peaks(curves):
-        tried = {r: [estimate(item, data_of(curves, r, peak)) for item in laws] for r in SCALINGS}
+    several, held_out = several_peaks(curves), list(cuts(curves))
+    tell = steps(progress, len(laws) * ((len(SCALINGS) if several else 1) + len(held_out)))
+
+    def estimated(law: CurveLaw, r: float) -> Estimate:
+        tell(f"{law.name}, {len(curves)} curves")
+        return estimate(law, data_of(curves, r, peak))
+
+    if several:
+        tried = {r: [estimated(item, r) for item in laws] for r in SCALINGS}
         scaling = min(tried, key=lambda r: min(m.noise for m in tried[r]))
         members = tried[scaling]
     elif max(peaks) > 1.01 * min(peaks):
@@ -84,10 +95,10 @@ def fit_curves(
             "units of each run's peak, taken to be equally well tuned"
         )
     if members is None:
-        members = [estimate(item, data_of(curves, 0.0, peak)) for item in laws]
+        members = [estimated(item, 0.0) for item in laws]
     sizes = tuple(sorted({float(c.params) for c in curves if c.params}))
     covered = Covered(max(int(c.step[-1]) for c in curves), sizes, tuple(sorted(set(peaks))), peak, scaling)
-    held, weights = _backtest(curves, laws, covered, level)
+    held, weights = _backtest(held_out, laws, covered, level, tell)
     ratio = fit_ratio(curves)
     if len(sizes) == 2:
         warnings.append("two sizes: the exponent of params rests on its prior; other sizes are refused")
@@ -173,13 +184,17 @@ def several_peaks(curves: Sequence[Curve]) -> bool:
 
 
 def _backtest(
-    curves: Sequence[Curve], laws: Sequence[CurveLaw], covered: Covered, level: float
+    held_out: Sequence[Cut], laws: Sequence[CurveLaw], covered: Covered, level: float, tell: Callable[[str], None]
 ) -> tuple[tuple[Held, ...], tuple[float, ...]]:
     """Errors on what was held out, by the equal mixture of the laws, and the weights that the errors of each give."""
     rows: list[Held] = []
     outcomes: list[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]] = []
-    for cut in cuts(curves):
-        members = tuple(estimate(item, data_of(cut.fitted, covered.scaling, covered.peak)) for item in laws)
+    for cut in held_out:
+        fitted = []
+        for item in laws:
+            tell(f"{item.name}, backtest on {cut.name}")
+            fitted.append(estimate(item, data_of(cut.fitted, covered.scaling, covered.peak)))
+        members = tuple(fitted)
         seen = replace(
             covered,
             updates=max(int(c.step[-1]) for c in cut.fitted),
