@@ -109,10 +109,11 @@ class Model:
 class Parametrization:
     """How init, learning rate and multipliers follow the width; `parametrization.py` has the table."""
 
-    name: Literal["sp", "mup"]
+    name: Literal["sp", "mup_simple", "mup", "completep"]
     base_width: Positive
     embedding_std: Size
     readout_std: Size  # in units of 1/sqrt(width); 0: zero init
+    base_depth: Positive = 2  # of completep
 
 
 @dataclass(frozen=True)

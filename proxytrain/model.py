@@ -16,7 +16,7 @@ from torch import Tensor
 from proxytrain.config import Model, Parametrization
 from proxytrain.layout import Weight, aligned, flat_size
 from proxytrain.ops import EPS, causal_conv, rms_norm, squared_relu
-from proxytrain.parametrization import rule
+from proxytrain.parametrization import Scales, rule
 
 Weights = dict[str, Tensor]
 Rope = tuple[Tensor, Tensor]
@@ -34,7 +34,8 @@ def initial(weights: tuple[Weight, ...], model: Model, parametrization: Parametr
             target.copy_(torch.tensor(w.fill).reshape(-1, *[1] * (len(w.shape) - 1)).expand(w.shape))
             continue
         fan_in = w.shape[0] if w.kind != "embedding" else w.shape[1]
-        std = rule(w.kind, parametrization, width=model.width, fan_in=fan_in, depth=model.depth).std
+        size = {"width": model.width, "fan_in": fan_in, "depth": model.depth}
+        std = rule(w.kind, parametrization, **size, block="." in w.name).std
         key = hashlib.blake2b(f"{init_seed}/{w.name}/{w.shape}".encode(), digest_size=8).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(key, "little") >> 1)
         target.copy_(std * torch.randn(w.shape, generator=generator))
@@ -47,7 +48,7 @@ def views(flat: Tensor, weights: tuple[Weight, ...]) -> Weights:
     return {w.name: piece[:, : w.size].unflatten(1, w.shape) for w, piece in zip(weights, pieces)}
 
 
-def logits(weights: Weights, ids: Tensor, model: Model, readout_scale: float, rope: Rope | None = None) -> Tensor:
+def logits(weights: Weights, ids: Tensor, model: Model, scales: Scales, rope: Rope | None = None) -> Tensor:
     """Next-token logits (K, N, V) of sequences `ids` (K, B, T); `rope` is `rope_table`'s, made here if it is not given.
 
     A position sees itself and earlier ones of its own sequence only.
@@ -60,16 +61,14 @@ def logits(weights: Weights, ids: Tensor, model: Model, readout_scale: float, ro
         h = rms_norm(x, w["norm_attention"])
         if model.conv_attention:
             h = causal_conv(h, w["conv_attention"], T)
-        x = x + torch.bmm(_attention(h, w, rope, model, B, T), w["attention_out"])
+        x = x + _scaled(torch.bmm(_attention(h, w, rope, model, B, T), w["attention_out"]), scales.branch)
         h = rms_norm(x, w["norm_mlp"])
         if model.conv_mlp:
             h = causal_conv(h, w["conv_mlp"], T)
-        x = x + torch.bmm(_activation(torch.bmm(h, w["mlp_in"]), model.mlp), w["mlp_out"])
+        x = x + _scaled(torch.bmm(_activation(torch.bmm(h, w["mlp_in"]), model.mlp), w["mlp_out"]), scales.branch)
     x = rms_norm(x, weights["norm"])
     readout = weights["embedding"].transpose(1, 2) if model.tied else weights["readout"]
-    out = torch.bmm(x, readout)
-    if readout_scale != 1.0:
-        out = out * readout_scale
+    out = _scaled(torch.bmm(x, readout), scales.readout)
     if model.logit_bias:
         out = out + weights["logit_bias"][:, None]
     return out
@@ -79,6 +78,10 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Loss in nats of every position (K, N), from logits (K, N, V) and targets (K, N)."""
     K, N, V = logits.shape
     return F.cross_entropy(logits.reshape(K * N, V).float(), targets.reshape(K * N), reduction="none").view(K, N)
+
+
+def _scaled(x: Tensor, by: float) -> Tensor:
+    return x if by == 1.0 else x * by
 
 
 def _embed(table: Tensor, ids: Tensor) -> Tensor:

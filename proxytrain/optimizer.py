@@ -7,6 +7,7 @@ rate for all rows.)
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,14 +27,27 @@ class State:
     updates: Tensor  # (K, 1) float64
 
 
-def rates(weights: tuple[Weight, ...], model: Model, parametrization: Parametrization) -> tuple[Tensor, Tensor]:
-    """Multipliers (P,) of the learning rate and of the weight decay, from the parametrization's table."""
-    lr, decay = torch.zeros(flat_size(weights)), torch.zeros(flat_size(weights))
+class Multipliers(NamedTuple):
+    """Of the learning rate, of the weight decay and of eps, (P,) each; of eps (1,) where it is the same for all."""
+
+    lr: Tensor
+    decay: Tensor
+    eps: Tensor
+
+
+def multipliers(
+    weights: tuple[Weight, ...], model: Model, parametrization: Parametrization, device: torch.device | str = "cpu"
+) -> Multipliers:
+    """What the parametrization's table says of every weight."""
+    lr, decay, eps = torch.zeros(3, flat_size(weights)).unbind()
+    eps.fill_(1.0)  # of the gaps too, whose step is 0 / eps
     for w in weights:
-        row = rule(w.kind, parametrization, width=model.width, fan_in=w.shape[0], depth=model.depth)
-        lr[w.offset : w.offset + w.size] = row.lr
-        decay[w.offset : w.offset + w.size] = row.decay
-    return lr, decay
+        size = {"width": model.width, "fan_in": w.shape[0], "depth": model.depth}
+        row = rule(w.kind, parametrization, **size, block="." in w.name)
+        at = slice(w.offset, w.offset + w.size)
+        lr[at], decay[at], eps[at] = row.lr, row.decay, row.eps
+    eps = eps[:1] if bool((eps == eps[0]).all()) else eps
+    return Multipliers(lr.to(device), decay.to(device), eps.to(device))
 
 
 @torch.no_grad()
@@ -45,8 +59,7 @@ def adamw(
     lr: Tensor,
     decay: Tensor,
     clip: Tensor,
-    lr_multiplier: Tensor,
-    decay_multiplier: Tensor,
+    by: Multipliers,
 ) -> Tensor:
     """One update of all members, in place; returns the gradient norms (K, 1) before clipping. `grad` serves as scratch.
 
@@ -54,7 +67,7 @@ def adamw(
     ----------
     grad : (K, P)
     lr, decay, clip : (K, 1); decay is already times lr / peak; clip is inf for none
-    lr_multiplier, decay_multiplier : (P,)
+    by : the parametrization's multipliers
     """
     b1, b2 = optimizer.beta1, optimizer.beta2
     norm = torch.linalg.vector_norm(grad, dim=1, keepdim=True)
@@ -64,8 +77,8 @@ def adamw(
     state.second.mul_(b2).addcmul_(grad, grad, value=1 - b2)
     scale1 = (lr / (1 - b1**state.updates)).float()
     scale2 = (1 - b2**state.updates).rsqrt().float()
-    step = torch.sqrt(state.second, out=grad).mul_(scale2).add_(optimizer.eps)
+    step = torch.sqrt(state.second, out=grad).mul_(scale2).add_(optimizer.eps * by.eps)
     step = torch.div(state.first, step, out=grad).mul_(scale1)
-    state.weights.mul_(1 - decay.float() * decay_multiplier)
-    state.weights.sub_(step.mul_(lr_multiplier))
+    state.weights.mul_(1 - decay.float() * by.decay)
+    state.weights.sub_(step.mul_(by.lr))
     return norm

@@ -80,6 +80,8 @@ def run_of(config: Config, corpus: str, vocab: int) -> Run:
     kind = config.parametrization  # keys without an effect must not tell runs apart
     if kind.name == "sp":
         kind = dataclasses.replace(kind, base_width=1)
+    if kind.name != "completep":
+        kind = dataclasses.replace(kind, base_depth=2)
     if config.model.tied:
         kind = dataclasses.replace(kind, readout_std=1.0)
     recipe = Recipe(

@@ -15,7 +15,7 @@ from proxytrain.config import Model, Parametrization
 from proxytrain.layout import layout
 from proxytrain.model import cross_entropy, initial, logits, views
 from proxytrain.ops import CausalConv, RMSNorm, SquaredReLU
-from proxytrain.parametrization import KINDS, rule
+from proxytrain.parametrization import KINDS, Scales, rule, scales
 
 V = 64
 MODEL = Model(32, 2, 8, 16, "relu2", 4.0, 1e4, True, False, True, True, 3, 2)
@@ -35,7 +35,7 @@ def flat(model: Model, seeds: tuple[int, ...] = (0,), parametrization: Parametri
 
 
 def out(model: Model, buffer: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    return logits(views(buffer, layout(model, V)), ids.expand(len(buffer), *ids.shape), model, 1.0)
+    return logits(views(buffer, layout(model, V)), ids.expand(len(buffer), *ids.shape), model, Scales(1.0, 1.0))
 
 
 def text(sequences: int = 3, T: int = 16) -> torch.Tensor:
@@ -110,18 +110,44 @@ def test_token_shift_starts_as_the_plain_mean_of_neighbouring_keys():
     assert weights["0.conv_attention"][0, :, 0].tolist() == pytest.approx([0.6, 0.3, 0.1])
 
 
+@pytest.mark.parametrize("name", ["mup", "mup_simple", "completep"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_m_of_one_is_the_standard_parametrization(kind):
-    same = dataclasses.replace(SP, name="mup", base_width=64)
-    assert rule(kind, same, width=64, fan_in=64, depth=2) == rule(kind, SP, width=64, fan_in=64, depth=2)
+def test_at_the_base_size_all_are_the_standard_parametrization(kind, name):
+    same = dataclasses.replace(SP, name=name, base_width=64, base_depth=3)
+    at = {"width": 64, "fan_in": 64, "depth": 3, "block": kind in ("hidden", "residual")}
+    assert rule(kind, same, **at) == rule(kind, SP, **at)
 
 
 def test_mup_scales_hidden_rates_and_the_readout_by_the_width():
-    hidden = rule("hidden", MUP, width=128, fan_in=128, depth=2)
+    hidden = rule("hidden", MUP, width=128, fan_in=128, depth=2, block=True)
     assert (hidden.lr, hidden.decay, hidden.std) == (1 / 4, 1.0, pytest.approx(1 / math.sqrt(128)))
-    readout = rule("readout", dataclasses.replace(MUP, readout_std=1.0), width=128, fan_in=128, depth=2)
+    readout = rule("readout", dataclasses.replace(MUP, readout_std=1.0), width=128, fan_in=128, depth=2, block=False)
     assert (readout.multiplier, readout.std, readout.lr) == (1 / 4, pytest.approx(1 / math.sqrt(32)), 1.0)
-    assert rule("embedding", MUP, width=128, fan_in=128, depth=2).lr == 1.0
+    assert rule("embedding", MUP, width=128, fan_in=128, depth=2, block=False).lr == 1.0
+
+
+def test_mup_simple_scales_the_rates_of_matrices_and_nothing_else():
+    simple = dataclasses.replace(SP, name="mup_simple")
+    for kind in KINDS:
+        at = {"width": 128, "fan_in": 128, "depth": 2, "block": kind in ("hidden", "residual")}
+        lr = 1 / 4 if kind in ("hidden", "residual", "readout") else 1.0
+        assert rule(kind, simple, **at) == dataclasses.replace(rule(kind, SP, **at), lr=lr)
+
+
+def test_completep_scales_branches_by_depth_and_eps_by_both():
+    deep = dataclasses.replace(MODEL, width=128, depth=8)
+    complete = Parametrization("completep", 32, 1.0, 0.0, base_depth=2)
+    assert scales(deep, complete) == Scales(1 / 4, 1 / 4)
+    inside = rule("residual", complete, width=128, fan_in=128, depth=8, block=True)
+    assert (inside.lr, inside.eps, inside.std) == (1 / 4, 1 / 16, pytest.approx(1 / math.sqrt(128 * 2 * 2)))
+    assert rule("gain", complete, width=128, fan_in=1, depth=8, block=False).eps == 1 / 4
+
+
+def test_a_branch_that_is_scaled_adds_that_much_less():
+    weights, ids = views(flat(MODEL), layout(MODEL, V)), text()[None]
+    none = {**weights, "0.attention_out": 0 * weights["0.attention_out"], "0.mlp_out": 0 * weights["0.mlp_out"]}
+    none |= {"1.attention_out": 0 * weights["1.attention_out"], "1.mlp_out": 0 * weights["1.mlp_out"]}
+    assert torch.equal(logits(weights, ids, MODEL, Scales(1.0, 0.0)), logits(none, ids, MODEL, Scales(1.0, 1.0)))
 
 
 def test_operations_have_the_gradients_of_autograd():

@@ -11,6 +11,7 @@ from torch import Tensor
 from proxytrain.config import Model
 from proxytrain.layout import Weight
 from proxytrain.model import cross_entropy, logits, views
+from proxytrain.parametrization import Scales
 
 
 def sequences(val: np.ndarray, context: int, most: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -27,7 +28,7 @@ def losses(
     flat: Tensor,
     weights: tuple[Weight, ...],
     model: Model,
-    readout_scale: float,
+    scales: Scales,
     text: tuple[np.ndarray, np.ndarray],
     chunk: int,
 ) -> np.ndarray:
@@ -44,7 +45,7 @@ def losses(
     parts = []
     for i in range(0, len(text[0]), chunk):
         ids, targets = (torch.from_numpy(t[i : i + chunk]).to(device) for t in text)
-        out = logits(named, ids.expand(K, *ids.shape), model, readout_scale)
+        out = logits(named, ids.expand(K, *ids.shape), model, scales)
         loss = cross_entropy(out, targets.reshape(1, -1).expand(K, -1))
         parts.append(loss.view(K, *ids.shape).double().mean(2).cpu().numpy())
     return np.concatenate(parts, axis=1)

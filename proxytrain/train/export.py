@@ -14,7 +14,7 @@ from proxytrain.config import Model, Parametrization, build
 from proxytrain.errors import RequestError
 from proxytrain.layout import Weight, layout
 from proxytrain.model import logits
-from proxytrain.parametrization import rule
+from proxytrain.parametrization import scales
 from proxytrain.store import Store, read_state
 
 
@@ -27,7 +27,7 @@ class GPT(nn.Module):
     def __init__(self, config: Model, parametrization: Parametrization, vocab: int):
         super().__init__()
         self.config, self.vocab = config, vocab
-        self.readout_scale = readout_scale(config, parametrization)
+        self.scales = scales(config, parametrization)
         self.blocks = nn.ModuleList(nn.Module() for _ in range(config.depth))
         self._names: list[tuple[str, nn.Module, str]] = []  # name in the layout, module, name there
         for w in layout(config, vocab):
@@ -38,13 +38,7 @@ class GPT(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         weights = {name: getattr(home, rest)[None] for name, home, rest in self._names}
-        return logits(weights, ids[None], self.config, self.readout_scale)[0].unflatten(0, ids.shape)
-
-
-def readout_scale(model: Model, parametrization: Parametrization) -> float:
-    """Multiplier of the logits, from the parametrization's table."""
-    row = rule("readout", parametrization, width=model.width, fan_in=model.width, depth=model.depth)
-    return row.multiplier
+        return logits(weights, ids[None], self.config, self.scales)[0].unflatten(0, ids.shape)
 
 
 def write_weights(path: Path, flat: np.ndarray, weights: tuple[Weight, ...], about: dict[str, object]) -> None:

@@ -22,7 +22,8 @@ from torch import Tensor
 from proxytrain.config import Model, Optimizer
 from proxytrain.layout import layout
 from proxytrain.model import cross_entropy, logits, rope_table, views
-from proxytrain.optimizer import State, adamw
+from proxytrain.optimizer import Multipliers, State, adamw
+from proxytrain.parametrization import Scales
 from proxytrain.plan.pack import MOST_SEQUENCES
 from proxytrain.runs import Recipe
 
@@ -51,8 +52,8 @@ class Program:
     ----------
     state : what it changes, in place
     grad : (K, P), scratch
-    scale : multiplier of the logits
-    multipliers : (P,) of rates and decays
+    scales : multipliers of the forward pass
+    multipliers : of rates, decays and eps
     clip : (K, 1)
     """
 
@@ -62,8 +63,8 @@ class Program:
         grad: Tensor,
         recipe: Recipe,
         micro_batches: int,
-        scale: float,
-        multipliers: list[Tensor],
+        scales: Scales,
+        multipliers: Multipliers,
         clip: Tensor,
     ):
         device, K, T = grad.device, len(grad), recipe.model.context
@@ -76,7 +77,7 @@ class Program:
         self.clip[: len(clip)] = clip
         self.rope = rope_table(T, recipe.model.head_size, recipe.model.rope_base, device)
         rule = dataclasses.replace(recipe.optimizer, weight_decay=0.0, clip=None)  # a member's own, not the program's
-        self.gradients, self.adamw = _compiled(recipe.model, recipe.vocab, scale, rule, recipe.precision, device.type)
+        self.gradients, self.adamw = _compiled(recipe.model, recipe.vocab, scales, rule, recipe.precision, device.type)
         self.calls = 0
         self.graph: torch.cuda.CUDAGraph | None = None
         self.out: tuple[Tensor, Tensor]
@@ -120,7 +121,7 @@ class Program:
 
 @functools.cache
 def _compiled(
-    model: Model, vocab: int, scale: float, optimizer: Optimizer, precision: str, device: str
+    model: Model, vocab: int, scales: Scales, optimizer: Optimizer, precision: str, device: str
 ) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
     """Gradients and AdamW of packs of one shape; each number of members is compiled when it is first met."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_cache_dir()))
@@ -134,7 +135,7 @@ def _compiled(
     ) -> Tensor:
         def objective(flat: Tensor) -> tuple[Tensor, Tensor]:
             with autocast(precision, device):
-                out = logits(views(flat, weights), ids, model, scale, rope)
+                out = logits(views(flat, weights), ids, model, scales, rope)
             loss = cross_entropy(out, targets.flatten(1)).mean(1) * share
             total = loss.sum()
             if optimizer.z_loss:
@@ -148,7 +149,7 @@ def _compiled(
             grad.add_(found)
         return loss
 
-    def update(weights, first, second, updates, grad, lr, decay, clip, lr_multiplier, decay_multiplier):  # type: ignore[no-untyped-def]
+    def update(weights, first, second, updates, grad, lr, decay, clip, *by):  # type: ignore[no-untyped-def]
         return adamw(
             State(weights, first, second, updates),
             grad,
@@ -156,8 +157,7 @@ def _compiled(
             lr=lr,
             decay=decay,
             clip=clip,
-            lr_multiplier=lr_multiplier,
-            decay_multiplier=decay_multiplier,
+            by=Multipliers(*by),
         )
 
     return tuple(torch.compile(f, dynamic=False, fullgraph=True) for f in (gradients, update))  # type: ignore[return-value]

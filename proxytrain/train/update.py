@@ -14,11 +14,11 @@ import torch
 
 from proxytrain.corpus import Corpus, Stream
 from proxytrain.model import cross_entropy, logits
-from proxytrain.optimizer import adamw, rates
+from proxytrain.optimizer import adamw, multipliers
+from proxytrain.parametrization import scales
 from proxytrain.runs import Recipe
 from proxytrain.schedule import learning_rates
 from proxytrain.train import evaluate, program
-from proxytrain.train.export import readout_scale
 from proxytrain.train.members import Rows
 
 EVALUATE_TOKENS = 4096  # at most so many at once
@@ -40,15 +40,15 @@ class Update:
         self.corpus, self.micro_batches, self.compiled = corpus, micro_batches, compiled
         self.largest = len(rows.active)
         self.program: program.Program | None = None
-        self.scale = readout_scale(recipe.model, recipe.parametrization)
-        self.multipliers = [t.to(device) for t in rates(rows.layout, recipe.model, recipe.parametrization)]
+        self.scales = scales(recipe.model, recipe.parametrization)
+        self.multipliers = multipliers(rows.layout, recipe.model, recipe.parametrization, device)
         self.streams: dict[int, Stream] = {}
 
     def evaluate(self, flat: torch.Tensor, text: tuple) -> np.ndarray:
         model = self.recipe.model
         chunk = max(1, min(self.recipe.batch_tokens, EVALUATE_TOKENS) // model.context)
         with program.autocast(self.recipe.precision, self.device.type):
-            return evaluate.losses(flat, self.rows.layout, model, self.scale, text, chunk)
+            return evaluate.losses(flat, self.rows.layout, model, self.scales, text, chunk)
 
     def updates(self, count: int, should_stop: Callable[[], bool]) -> None:
         """Up to `count` updates, fewer when asked to stop; curves and positions follow."""
@@ -83,7 +83,9 @@ class Update:
             sequences = self.recipe.batch_tokens // self.recipe.model.context
             self.rows.fill_up(program.rows(len(self.rows.active), self.largest, sequences))
             s, grad = self.rows.state, self.rows.grad
-            self.program = program.Program(s, grad, self.recipe, self.micro_batches, self.scale, self.multipliers, clip)
+            self.program = program.Program(
+                s, grad, self.recipe, self.micro_batches, self.scales, self.multipliers, clip
+            )
         return self.program
 
     def _eager(
@@ -100,8 +102,7 @@ class Update:
             lr=lr,
             decay=decay,
             clip=clip,
-            lr_multiplier=self.multipliers[0],
-            decay_multiplier=self.multipliers[1],
+            by=self.multipliers,
         )
         return loss, norm
 
@@ -113,7 +114,7 @@ class Update:
         parts = (x.tensor_split(self.micro_batches, 1) for x in (ids, targets))
         for part, goal in zip(*parts):
             with program.autocast(self.recipe.precision, self.device.type):
-                out = logits(self.rows.weights, part, self.recipe.model, self.scale)
+                out = logits(self.rows.weights, part, self.recipe.model, self.scales)
             share = part.shape[1] / B
             loss = cross_entropy(out, goal.reshape(K, -1)).mean(1) * share
             objective = loss.sum()

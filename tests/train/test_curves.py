@@ -12,6 +12,7 @@ from support import outcome, train
 from proxytrain.corpus import Stream
 from proxytrain.layout import layout
 from proxytrain.model import cross_entropy, initial, logits, views
+from proxytrain.parametrization import Scales
 from proxytrain.runs import NUMERICS_VERSION
 from proxytrain.schedule import learning_rates
 
@@ -37,7 +38,7 @@ def test_the_first_losses_are_those_of_the_stream_s_first_batches(ask):
     flat = initial(layout(r.model, r.vocab), r.model, r.parametrization, r.init_seed)[None]
     ids, targets = (torch.from_numpy(x) for x in Stream(asked.corpus.train, r.model.context, 5).read(0, 256))
     with torch.no_grad():
-        out = logits(views(flat, layout(r.model, r.vocab)), ids[None], r.model, 1.0)
+        out = logits(views(flat, layout(r.model, r.vocab)), ids[None], r.model, Scales(1.0, 1.0))
     assert cross_entropy(out, targets.reshape(1, -1)).mean().item() == pytest.approx(
         asked.store.curve(run.id).loss[0], rel=1e-6
     )

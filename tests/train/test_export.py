@@ -11,7 +11,7 @@ from support import train
 import proxytrain
 from proxytrain.layout import layout
 from proxytrain.train import evaluate
-from proxytrain.train.loop import EVALUATE_TOKENS
+from proxytrain.train.update import EVALUATE_TOKENS
 
 
 @torch.no_grad()
