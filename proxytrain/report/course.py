@@ -31,6 +31,7 @@ class Course:
     note: str
     law: str
     curves: int
+    shift: float  # log of validation loss over training loss
 
 
 def course(asked: sweep.Request) -> Course:
@@ -52,7 +53,8 @@ def course(asked: sweep.Request) -> Course:
     at = np.unique(np.r_[np.geomspace(1, last + 1, POINTS) - 1, np.linspace(0, last, POINTS)].astype(int))
     tokens = (at + 1) * asked.target.recipe.batch_tokens
     law, curves = fitted.main.law.name, int(fitted.data["curves"])
-    return Course(tokens, p.loss[at], p.low[at], p.high[at], p.level, p.note, law, curves)
+    shift = fitted.ratio.at(n)[0] if fitted.ratio else 0.0
+    return Course(tokens, p.loss[at], p.low[at], p.high[at], p.level, p.note, law, curves, float(shift))
 
 
 def _fit(asked: sweep.Request) -> CurveFit:

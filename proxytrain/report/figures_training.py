@@ -25,7 +25,7 @@ def curves(view: View) -> Picture | None:
     if not lines:
         return None
     last = max(line.row.tokens for line in lines)
-    first_seed = _first_seeds(lines)
+    first_seed, rate = _first_seeds(lines), _rate(view, lines)
 
     def paint(axes: list[Any], size: str, scale: str) -> None:
         (ax,) = axes
@@ -35,7 +35,8 @@ def curves(view: View) -> Picture | None:
         steep = low if scale == "log" else STEEP * last
         seen = []
         for line in reversed(lines):
-            strong = (line.row.init_seed, line.row.data_seed) == first_seed[line.row.params]
+            seeds = line.row.init_seed, line.row.data_seed
+            strong = seeds == first_seed[line.row.params] and line.row.lr == rate
             colour, keep = view.colour(line.row), line.tokens >= max(low * 0.97, line.start)
             x, y = line.tokens[keep], line.loss[keep]
             seen += y[x >= steep].tolist()
@@ -70,7 +71,8 @@ def curves(view: View) -> Picture | None:
         ink.end_labels(ax, _labels(view, lines))
 
     sizes = len({line.row.params for line in lines})
-    many = len({(r.init_seed, r.data_seed) for r in view.facts.rows}) > 1
+    pale = ["seeds"] if len({(line.row.init_seed, line.row.data_seed) for line in lines}) > 1 else []
+    pale += ["learning rates"] if len({line.row.lr for line in lines}) > 1 else []
     endings = sum(line.start > 0 for line in lines)
     alt = f"Training loss against tokens of {len(lines)} runs of {sizes} model sizes under the {name} schedule."
     caption = (
@@ -78,7 +80,7 @@ def curves(view: View) -> Picture | None:
         + ("Small dots: evaluations on a fixed slice of validation text. " if len(lines) <= EVALUATED else "")
         + "Large dots: final loss on the whole validation set. "
         + (f"{endings} of the runs branch off a longer one and are drawn from there. " if endings else "")
-        + ("Pale lines: further seeds. " if many else "")
+        + (f"Pale lines: other {' and '.join(pale)}. " if pale else "")
         + ("Crosses: runs that diverged. " if any(line.row.loss is None for line in lines) else "")
     )
     read = "Lower is better; where a line bends down to a large dot, the learning rate decays and a run ends."
@@ -105,9 +107,10 @@ def outlook(view: View) -> Picture | None:
         seen = [*c.low[keep], *c.high[keep]]
         for trained in facts.truth_lines:
             late = trained.tokens >= t.tokens * STEEP
-            (line,) = ax.plot(trained.tokens[late], trained.loss[late], color=INK, lw=1.0, alpha=0.75, zorder=2)
-            ink.hover(line, f"the target as it was trained, seed {trained.row.seeds}: training loss, a running mean")
-            seen += trained.loss[late].tolist()
+            loss = trained.loss[late] * np.exp(c.shift)
+            (line,) = ax.plot(trained.tokens[late], loss, color=INK, lw=1.0, alpha=0.75, zorder=2)
+            ink.hover(line, f"the target as it was trained, seed {trained.row.seeds}")
+            seen += loss.tolist()
         if p:
             ax.plot([t.tokens] * 2, [p.low, p.high], color=ACCENT, lw=2, zorder=4, solid_capstyle="butt")
             (diamond,) = ax.plot(t.tokens, p.loss, "D", ms=6.5, color=ACCENT, mec="none", zorder=5)
@@ -137,7 +140,8 @@ def outlook(view: View) -> Picture | None:
         f"A target under way should keep within the band {c.level:.0%} of the time; one that leaves it tells early.",
         f"Red line and band: the law {c.law} of whole curves, fitted to {c.curves} of the runs, for the target's own "
         f"schedule; at the end {end}. Diamond with bar: the answer above, from final losses, which rests on more. "
-        + ("Black: the target as it was trained; ring: its final loss." if facts.truths else "")
+        + (f"Black: the target as it was trained, its training loss times {np.exp(c.shift):.3f} (validation loss over "
+           "training loss of the runs); ring: its final loss." if facts.truths else "")
         + (f" {c.note}." if c.note else ""),
         alt,
         view.draw("outlook", alt, ("half",), paint, scales=SCALES),
@@ -281,6 +285,13 @@ def _first_seeds(lines: list[Line]) -> dict[int, tuple[int, int]]:
         pair = (line.row.init_seed, line.row.data_seed)
         seeds[line.row.params] = min(seeds.get(line.row.params, pair), pair)
     return seeds
+
+
+def _rate(view: View, lines: list[Line]) -> float:
+    """The learning rate of the target, where runs have it; else the one that most have."""
+    rates = [line.row.lr for line in lines]
+    goal = view.facts.target.lr if view.facts.target else None
+    return goal if goal in rates else max(sorted(set(rates)), key=rates.count)
 
 
 def _labels(view: View, lines: list[Line]) -> list[tuple[float, str, str]]:

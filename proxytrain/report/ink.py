@@ -177,7 +177,7 @@ def svg(figure: Any, key: str, title: str, colours: dict[str, str]) -> str:
     text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
     text = text.replace("xlink:href", "href").replace(' xmlns:xlink="http://www.w3.org/1999/xlink"', "")
     text = re.sub(r'(?:; )?stroke-linecap: (?:butt|square)(?=[;"])', "", text)
-    text = re.sub(r"(; )?(stroke|fill): #000000; \2-opacity: 0(?=[;\"])", "", text)
+    text = re.sub(r"(stroke|fill): #000000; \1-opacity: 0(?=[;\"])", r"\1: none", text)
     referred = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', text))
     kept = {a or b for a, b in referred}
     names = getattr(figure, "hover", [])

@@ -18,7 +18,7 @@ from proxytrain.report import facts as report_facts
 from proxytrain.report import write
 from proxytrain.report.facts import Facts, Line, collect
 from proxytrain.report.page import render
-from proxytrain.sweep import Request, plan, train
+from proxytrain.sweep import Request, caveats, plan, train
 from proxytrain.track.console import Console
 
 FIGURES = [
@@ -214,7 +214,32 @@ def test_a_curve_that_cannot_be_read_is_named(page: str, asking: Asking) -> None
     result = asked.store.result(asked.runs[0].id)
     assert result
     (asked.store.segment((result["lineage"], result["end"])) / "curve.npz").write_bytes(b"torn")
-    assert f"curve of run {asked.runs[0].id} cannot be read" in words(written(asked))
+    text = words(written(asked))
+    assert f"curve of run {asked.runs[0].id} cannot be read" in text
+    assert f"Curves of 1 runs cannot be read ({asked.runs[0].id})" in text[: text.index("Loss")]
+
+
+def test_a_jump_makes_the_answer_unsafe_and_says_how_to_avoid_it(asking: Asking) -> None:
+    asked = asking("jumpy", "[{model.width: [16, 24], tokens: 256K, init_seed: 9}]", "{}")
+    train(asked, plan(asked), Console(quiet=True))
+    assert caveats(asked) == []
+    run = asked.runs[1]
+    result = asked.store.result(run.id)
+    assert result
+    meta = asked.store.meta((result["lineage"], result["end"]))
+    assert meta
+    file = asked.store.segment(tuple(meta["parent"])) / "curve.npz"  # warm-up and constant rate
+    curve = dict(np.load(file))
+    late = np.arange(len(curve["loss"])) > 0.5 * len(curve["loss"])
+    curve["loss"] = np.where(late, 0.7 * curve["loss"], curve["loss"]).astype(curve["loss"].dtype)
+    file.unlink()
+    np.savez(file, **curve)
+    (warned,) = caveats(asked)
+    assert warned.startswith("UNSAFE: the loss of 1 of 2 runs falls in a jump")
+    for needed in (f"{run.id} (width 24)", "token shift (model=gpt)", "data.unit=line", "more tokens"):
+        assert needed in warned
+    text = words(written(asked))
+    assert text.index("UNSAFE: the loss of") < text.index("Loss during training")
 
 
 def test_after_verify_the_truth_stands_beside_the_prediction(page: str, swept: Request) -> None:
