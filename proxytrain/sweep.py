@@ -20,7 +20,7 @@ from proxytrain.compose import Tree, compose, group_loader
 from proxytrain.config import Config, Slurm, build
 from proxytrain.corpus import Corpus, Stream, prepare
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.fit import Curve, Fit, Prediction, fit_losses, load_fit
+from proxytrain.fit import Curve, Fit, FitConfig, Prediction, fit_losses, load_fit
 from proxytrain.fit.curves.jumps import jump
 from proxytrain.fit.laws import get_law
 from proxytrain.fit.steps import Progress
@@ -221,17 +221,31 @@ def fit(asked: Request, progress: Progress | None = None) -> Fit:
     options = asked.config.fit
     if options.schedule is None and asked.target_record:
         options = dataclasses.replace(options, schedule=asked.target_record["schedule"])
-    columns = table(asked.store, asked.records)
+    return fit_runs(asked.store, asked.folder, asked.records, options, progress)
+
+
+def fit_runs(
+    store: Store,
+    folder: Path,
+    records: list[dict[str, Any]],
+    options: FitConfig | None = None,
+    progress: Progress | None = None,
+) -> Fit:
+    """`fit` of the runs of a sweep that lies in a folder; without options as it was fitted before."""
+    columns = table(store, records)
     lines = [",".join(columns), *(",".join("" if v is None else str(v) for v in row) for row in zip(*columns.values()))]
     text = "\n".join(lines) + "\n"
-    losses, path = asked.folder / "losses.csv", asked.folder / "fit.json"
-    if path.exists() and losses.exists() and losses.read_text() == text:
-        with suppress(RequestError):  # broken, or of another version: fitted again
-            kept = load_fit(path)
-            if isinstance(kept, Fit) and (kept.config, kept.versions["proxytrain"]) == (options, version("proxytrain")):
-                return kept
+    losses, path = folder / "losses.csv", folder / "fit.json"
+    kept = None
+    with suppress(RequestError):  # none, broken, or of another version: fitted again
+        kept = load_fit(path)
+    if isinstance(kept, Fit):
+        options = options or kept.config
+        same = losses.exists() and losses.read_text() == text
+        if same and (kept.config, kept.versions["proxytrain"]) == (options, version("proxytrain")):
+            return kept
     write_text(losses, text)
-    result = fit_losses(losses, **vars(options), progress=progress)
+    result = fit_losses(losses, **vars(options or FitConfig()), progress=progress)
     result.save(path)
     return result
 

@@ -129,9 +129,19 @@ def _least(fit: Fit) -> float:
 
 
 def _slope(a: Fit, b: Fit, columns: dict[str, np.ndarray], top: int, scales: list[float]) -> tuple[float, float]:
-    """Slope of log(loss a / loss b) in log flops about a point, and its standard error, by the main laws' refits."""
+    """Slope of log(loss a / loss b) in log flops about a point, and its standard error, by refits."""
     here = {c: v[[max(top - 8, 0), min(top + 8, POINTS - 1)]] for c, v in columns.items()}
     run = float(np.diff(np.log(here["flops"]))[0])
     rise = [np.diff(f.predictor.outlook(here).centre)[0] / run for f in (a, b)]
-    spread = [float(np.nanstd(np.diff(f.main.log_loss_draws(here), axis=1))) / run for f in (a, b)]
+    spread = [_spread(f, here) / run for f in (a, b)]
     return float(rise[0] - rise[1]), float(np.hypot(spread[0] * scales[0], spread[1] * scales[1]))
+
+
+def _spread(fit: Fit, here: dict[str, np.ndarray]) -> float:
+    """Standard deviation of the rise of log loss between two places over the refits of the law with the largest weight
+    that answers there (a law with levels knows only its own tokens)."""
+    for _, member in sorted(zip(fit.predictor.weights, fit.members), key=lambda pair: -pair[0]):
+        rise = np.diff(member.log_loss_draws(here), axis=1)
+        if np.isfinite(rise).sum() > 1:
+            return float(np.nanstd(rise))
+    return float("nan")

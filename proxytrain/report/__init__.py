@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from proxytrain.fit import Fit
+    from proxytrain.store import Store
     from proxytrain.sweep import Request
 
-__all__ = ["write", "write_table"]
+__all__ = ["write", "write_comparison", "write_table"]
 
 
 def write(asked: Request, path: Path) -> Path:
@@ -30,9 +31,23 @@ def write(asked: Request, path: Path) -> Path:
     """
     from proxytrain.report.facts import collect
     from proxytrain.report.page import render
+
+    return _keep(path, *render(collect(asked)))
+
+
+def write_comparison(store: Store, names: tuple[str, str], tokens_per_param: float | None, path: Path) -> Path:
+    """Write the page that holds two sweeps of a store against each other, and its figures in `figures/` beside it.
+
+    Raises a RequestError where they cannot be compared, a Refusal where one cannot be fitted.
+    """
+    from proxytrain.report.compare import render
+
+    return _keep(path, *render(store, names, tokens_per_param))
+
+
+def _keep(path: Path, page: str, figures: dict[str, bytes]) -> Path:
     from proxytrain.store import remove, write_bytes, write_text
 
-    page, figures = render(collect(asked))
     folder = path.parent / "figures"
     for old in folder.glob("*"):
         if old.name not in figures and old.suffix in (".svg", ".png"):

@@ -137,7 +137,7 @@ def collect(asked: sweep.Request) -> Facts:
     missing: list[tuple[str, str]] = []
     states = _states(asked)
     varied = _varied(asked.records)
-    rows = [_row(record, asked.store, states.get(record["id"], {}), varied) for record in asked.records]
+    rows = [row_of(record, asked.store, states.get(record["id"]), varied) for record in asked.records]
     rows.sort(key=lambda r: (r.schedule, r.params, r.tokens, r.lr, r.init_seed, r.data_seed))
     missing += _unfinished(rows)
     fitted, prediction = None, None
@@ -154,7 +154,7 @@ def collect(asked: sweep.Request) -> Facts:
         left = [r for r in rows if r.status == "done" and r not in used]
         if left:
             missing.append((f"{len(left)} of {len(rows)} runs", f"not fitted: {_names(left)}; the notes above say why"))
-    goals = [_row(record, asked.store, {}, varied) for record in asked.target_records]
+    goals = [row_of(record, asked.store, None, varied) for record in asked.target_records]
     truths = [r for r in goals if r.status in ("done", "diverged")]
     return Facts(
         asked=asked,
@@ -174,8 +174,11 @@ def collect(asked: sweep.Request) -> Facts:
     )
 
 
-def _row(record: dict[str, Any], store: Store, state: dict[str, Any], varied: list[str]) -> Row:
-    c = record["config"]
+def row_of(
+    record: dict[str, Any], store: Store, state: dict[str, Any] | None = None, varied: Iterable[str] = ()
+) -> Row:
+    """A run of a plan, with its outcome; `state` as `status` says it, `varied` the keys that go into `other`."""
+    c, state = record["config"], state or {}
     result = store.result(record["id"]) or {}
     leaves = dict(sweep.leaves(c))
     return Row(

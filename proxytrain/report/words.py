@@ -38,7 +38,7 @@ def answer(facts: Facts) -> str:
         law = f"the law {fit.main.bound.law.name}" if laws == 1 else f"an average of {laws} laws"
         return (
             f"{target(facts)}, is predicted to end at a loss of {loss(facts, p.loss)}, with {p.level:.0%} probability "
-            f"between {p.low:.4f} and {p.high:.4f} ({_signed(down)}, {_signed(up)}), by {law} fitted to "
+            f"between {p.low:.4f} and {p.high:.4f} ({signed(down)}, {signed(up)}), by {law} fitted to "
             f"{len(facts.used)} runs of at most 1/{p.gap:.3g} of its compute, {_held(fit)}; the sweep cost "
             f"{facts.costs['flops_shared'] / facts.target.flops:.2g} times the target's FLOPs."
         )
@@ -81,7 +81,7 @@ def after(facts: Facts) -> str | None:
         return f"{text}. There was no prediction to hold it against."
     inside = sum(p.low <= x <= p.high for x in came)
     where = ("inside" if inside else "OUTSIDE") if len(came) == 1 else f"{inside} times in {len(came)} inside"
-    off = _signed(p.loss / float(np.mean(came)) - 1, 2)
+    off = signed(p.loss / float(np.mean(came)) - 1, 2)
     return f"{text}. The prediction was off by {off}; the truth lies {where} the interval."
 
 
@@ -90,29 +90,33 @@ def grounds(facts: Facts) -> list[tuple[str, str]]:
     out = []
     fit, p = facts.fit, facts.prediction
     if fit:
-        weights = sorted(fit.weights.items(), key=lambda w: -w[1])
-        if len(weights) == 1:
-            out.append(("Law", f"{weights[0][0]}: {fit.main.bound.law.formula}"))
-        else:
-            out.append(("Law", "average of " + ", ".join(f"{n} ({w:.2f})" for n, w in weights if w >= 0.005)))
-        errors = np.abs([r["error"] for r in fit.backtest])
-        if len(errors):
-            inside = sum(r["low"] <= r["loss"] <= r["high"] for r in fit.backtest)
-            out.append(
-                (
-                    "Backtest",
-                    f"median error {np.median(errors):.2%}, worst {errors.max():.2%}; {inside} of {len(errors)} "
-                    f"held-out runs inside their interval, at gaps up to {max(r['gap'] for r in fit.backtest):.3g}×",
-                )
-            )
-        else:
-            out.append(("Backtest", "none possible: too few runs to hold any out"))
+        out += [("Law", law_words(fit)), ("Backtest", tested(fit))]
     if p:
-        tested = max((r["gap"] for r in fit.backtest), default=0.0) if fit else 0.0
-        reach = f"; the backtest reached {tested:.3g}×" if tested else "; nothing was tested by a backtest"
+        most = max((r["gap"] for r in fit.backtest), default=0.0) if fit else 0.0
+        reach = f"; the backtest reached {most:.3g}×" if most else "; nothing was tested by a backtest"
         out.append(("Gap", f"{p.gap:.3g}× the compute of the largest run that was fitted (6 N D){reach}"))
     out.append(("Cost", cost(facts)))
     return out
+
+
+def law_words(fit: Fit) -> str:
+    """The law with its formula, or the laws with their weights."""
+    weights = sorted(fit.weights.items(), key=lambda w: -w[1])
+    if len(weights) == 1:
+        return f"{weights[0][0]}: {fit.main.bound.law.formula}"
+    return "average of " + ", ".join(f"{n} ({w:.2f})" for n, w in weights if w >= 0.005)
+
+
+def tested(fit: Fit) -> str:
+    """The backtest in numbers."""
+    errors = np.abs([r["error"] for r in fit.backtest])
+    if not len(errors):
+        return "none possible: too few runs to hold any out"
+    inside = sum(r["low"] <= r["loss"] <= r["high"] for r in fit.backtest)
+    return (
+        f"median error {np.median(errors):.2%}, worst {errors.max():.2%}; {inside} of {len(errors)} held-out runs "
+        f"inside their interval, at gaps up to {max(r['gap'] for r in fit.backtest):.3g}×"
+    )
 
 
 def cost(facts: Facts) -> str:
@@ -190,7 +194,8 @@ def notes(facts: Facts) -> list[str]:
     return out
 
 
-def _signed(share: float, digits: int = 1) -> str:
+def signed(share: float, digits: int = 1) -> str:
+    """A share as percent with its sign."""
     return f"{share:+.{digits}%}".replace("-", "−")
 
 

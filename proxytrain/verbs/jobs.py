@@ -97,10 +97,28 @@ def verify(options: argparse.Namespace) -> int:
     return _conclude(options, asked, console)
 
 
-@verb("one self-contained HTML page with figures")
+@verb(
+    "one self-contained HTML page with figures, of a sweep or of two side by side",
+    flag("--compare", values=("A", "B"), help="hold two sweeps of the store against each other, by name"),
+)
 def report(options: argparse.Namespace) -> int:
+    if options.compare:
+        return _compare(options)
     asked, console = ask.request(options)
     print(f"report: {_write_report(asked, console)}")
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from proxytrain.report import write_comparison
+    from proxytrain.store import Store
+
+    config, (a, b) = ask.config(options), options.compare
+    store = Store(config.store)
+    page = store.sweep(a) / f"against-{store.sweep(b).name}" / "report.html"
+    with ask.console(options).at_work("writing the report"):
+        write_comparison(store, (a, b), config.tokens_per_param, page)
+    print(f"report: {page}")
     return 0
 
 

@@ -29,7 +29,10 @@ def verb(text: str, *flags: Flag) -> Callable[[Run], Run]:
     return enter
 
 
-def flag(*names: str, help: str) -> Flag:
+def flag(*names: str, help: str, values: tuple[str, ...] = ()) -> Flag:
+    """A switch, or with `values` an option that takes one value for each of these names."""
+    if values:
+        return names, {"nargs": len(values), "metavar": values, "help": help}
     return names, {"action": "store_true", "help": help}
 
 

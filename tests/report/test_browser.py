@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
-from proxytrain.report import write
+from proxytrain.report import write, write_comparison
 from proxytrain.report.facts import collect
 from proxytrain.sweep import Request, plan, train
 from proxytrain.track.console import Console
@@ -76,22 +76,23 @@ def file(asked: Request) -> Path:
 def opened(browser: Browser, file: Path) -> Iterator[Open]:
     """Opens the page; at the end nothing may have been complained of or asked for."""
     heard: list[str] = []
-    contexts = []
+    contexts, opened_files = [], []
 
-    def go(**how) -> Page:
+    def go(what: Path = file, **how) -> Page:
         context = browser.new_context(**{"viewport": DESKTOP, **how})
         contexts.append(context)
         shown = context.new_page()
         shown.on("console", lambda message: heard.append(message.text))
         shown.on("pageerror", lambda error: heard.append(str(error)))
         shown.on("request", lambda request: heard.append(request.url))
-        shown.goto(file.as_uri())
+        shown.goto(what.as_uri())
+        opened_files.append(what.as_uri())
         return shown
 
     yield go
     for context in contexts:
         context.close()
-    assert heard == [file.as_uri()] * len(contexts)
+    assert heard == opened_files
 
 
 def plot(shown: Page, key: str) -> Locator:
@@ -216,3 +217,13 @@ def test_without_scripts_and_on_paper_the_page_is_whole(opened: Open) -> None:
     assert not shown.locator(".scale:visible").count()
     for key in ("curves", "fit", "lengths"):
         assert plot(shown, key).count() == 1
+
+
+def test_two_sweeps_side_by_side_open_the_same_way(opened: Open, asked: Request, tmp_path: Path) -> None:
+    path = write_comparison(asked.store, ("tiny", asked.name), None, tmp_path / "report.html")
+    shown = opened(path, viewport=PHONE)
+    assert shown.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    plot(shown, "both").focus()
+    shown.keyboard.press("ArrowDown")
+    assert "law of tiny" in plot(shown, "both").locator(".tip").inner_text()
+    assert shown.evaluate(FADED) == []
