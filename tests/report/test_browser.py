@@ -225,5 +225,5 @@ def test_two_sweeps_side_by_side_open_the_same_way(opened: Open, asked: Request,
     assert shown.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
     plot(shown, "both").focus()
     shown.keyboard.press("ArrowDown")
-    assert "law of tiny" in plot(shown, "both").locator(".tip").inner_text()
+    assert "tiny: width" in plot(shown, "both").locator(".tip").inner_text()
     assert shown.evaluate(FADED) == []
