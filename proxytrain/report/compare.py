@@ -54,8 +54,7 @@ def render(store: Store, names: tuple[str, str], tokens_per_param: float | None)
     ratio = tokens_per_param or float(np.exp(np.mean(np.log([r.tokens / r.params for s in (a, b) for r in s.rows]))))
     found = compare(a.fit, b.fit, float(f"{ratio:.3g}"), a.fit.config.level)
     pairs = _pairs(a, b)
-    palette = ink.palette(1)
-    view = View(Shown(a.rows, [], None, a.fit, None, [], []), (), palette)
+    view = View.of(Shown([*a.rows, *b.rows], [], None, None, None, [], []))
     drawn = [_difference(view, a, b, found, pairs), _both(view, a, b, found)]
     parts = [
         f'<section id="answer" aria-label="The answer"><p class="lead">{escape(_answer(a, b, found))}</p>',
@@ -72,7 +71,7 @@ def render(store: Store, names: tuple[str, str], tokens_per_param: float | None)
         "</section>",
     ]
     files = {f"{p.key}{end}": content for p in drawn for end, content in p.drawn.files.items()}
-    return document(f"{a.name} against {b.name}", "proxytrain report", palette, parts), files
+    return document(f"{a.name} against {b.name}", "proxytrain report", view.palette, parts), files
 
 
 def _side(store: Store, name: str) -> Side:
