@@ -34,14 +34,28 @@ def flops_per_token(model: Model, vocab: int) -> float:
 
 
 def activation_floats(model: Model, vocab: int) -> int:
-    """Floats a token that backward keeps: rows of each block, and three of the logits (softmax and gradient)."""
-    rows = 22 * model.width + (5 if model.mlp == "swiglu" else 3) * mlp_size(model)
-    return model.depth * rows + 6 * model.width + 3 * vocab
+    """Floats a token that forward writes: rows of each block, and three of the logits (softmax and gradient)."""
+    return model.depth * (22 * model.width + _hidden_rows(model)) + 6 * model.width + 3 * vocab
+
+
+def update_bytes(model: Model, vocab: int, members: int, tokens: int) -> int:
+    """Bytes that an update of K members with `tokens` tokens each must move, in float32.
+
+    Of the flat buffers weights are read twice, gradients written and read, and AdamW reads and writes weights and
+    moments: ten passes. Activations are written forward, read backward, and their gradients written and read.
+    """
+    return 4 * members * (10 * flat_size(layout(model, vocab)) + 4 * tokens * activation_floats(model, vocab))
 
 
 def pack_bytes(model: Model, vocab: int, members: int, tokens: int) -> int:
-    """Peak memory of K members in float32 that read `tokens` tokens each at once.
+    """Peak memory of K members in float32 that read `tokens` tokens each at once; an upper bound, 0-25% above.
 
-    Flat buffers (weights, gradients, two moments, two rows of scratch), activations and logits.
+    Flat buffers (weights, gradients, two moments, scratch), what backward keeps, logits, and the allocator's slack, as
+    measured on a CPU with `scripts/bench_train.py`. The process itself (torch) is not counted.
     """
-    return 4 * members * (6 * flat_size(layout(model, vocab)) + tokens * activation_floats(model, vocab))
+    kept = model.depth * (14 * model.width + _hidden_rows(model)) + 11 * model.width + 3 * vocab + 1500
+    return int(1.08 * 4 * members * (7 * flat_size(layout(model, vocab)) + tokens * kept))
+
+
+def _hidden_rows(model: Model) -> int:
+    return (5 if model.mlp == "swiglu" else 3) * mlp_size(model)

@@ -79,6 +79,6 @@ def adamw(
     scale2 = (1 - b2**state.updates).rsqrt().float()
     step = torch.sqrt(state.second, out=grad).mul_(scale2).add_(optimizer.eps * by.eps)
     step = torch.div(state.first, step, out=grad).mul_(scale1)
-    state.weights.mul_(1 - decay.float() * by.decay)
+    state.weights.mul_((decay.float() * by.decay).neg_().add_(1))
     state.weights.sub_(step.mul_(by.lr))
     return norm

@@ -28,9 +28,10 @@ from proxytrain.launch import local
 from proxytrain.launch.claims import holder
 from proxytrain.launch.machine import machine
 from proxytrain.launch.parts import NOT_PLANNED, failures, unfinished
-from proxytrain.plan import freeze
+from proxytrain.plan import freeze, speed
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.grid import expand, point
+from proxytrain.plan.speed import Speeds
 from proxytrain.runs import Run, run_of
 from proxytrain.schedule import learning_rates
 from proxytrain.store import Store, remove, write_text
@@ -149,6 +150,8 @@ def plan(asked: Request, *, runs: list[Run] | None = None, name: str | None = No
         workers=here.workers,
         device=here.device,
         memory=here.memory,
+        threads=here.threads,
+        speeds=speeds(asked),
     )
     asked.store.mark()
     freeze.save(made, path)
@@ -156,6 +159,12 @@ def plan(asked: Request, *, runs: list[Run] | None = None, name: str | None = No
         if folder.name not in made.micro_batches and not holder(folder):
             remove(folder)
     return made
+
+
+def speeds(asked: Request) -> Speeds:
+    """What is known of the speed of the machine that the sweep is for."""
+    here = machine(asked.config)
+    return speed.load(asked.store, here.name, here.device, asked.config.train.precision, here.threads)
 
 
 def train(asked: Request, made: Plan, console: Console) -> int:

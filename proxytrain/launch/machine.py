@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import shutil
 import sysconfig
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ class Machine:
     workers: int
     threads: int
     memory: int  # bytes a worker may use
+    name: str = ""  # of the processor or GPU, with the threads of a worker; empty where it is not known yet
 
 
 CLUSTER_MEMORY = {"cpu": 2_000_000_000, "cuda": 14_000_000_000}  # bytes a worker on a cluster may use, unless told
@@ -49,7 +51,7 @@ def machine(config: Config) -> Machine:
         workers = config.launch.workers or max(1, len(os.sched_getaffinity(0)) // threads)
         memory = int(0.8 * min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), _container_memory()))
         each = memory // workers
-    return Machine(kind, workers, threads, config.train.memory or each)
+    return Machine(kind, workers, threads, config.train.memory or each, name(kind, threads))
 
 
 def device(config: Config) -> str:
@@ -70,6 +72,17 @@ def device(config: Config) -> str:
             f"train.device=cuda: torch {torch.__version__} sees no GPU; set train.device=cpu, or install a CUDA build"
         )
     return asked
+
+
+def name(kind: str, threads: int) -> str:
+    """What figures of speed are kept under. Imports torch for a GPU."""
+    if kind == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    processor = models[0].partition(":")[2].strip() if models else platform.machine()
+    return f"{processor}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def check(train: Train, kind: str) -> None:

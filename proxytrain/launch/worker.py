@@ -18,11 +18,13 @@ from proxytrain.config import Launch
 from proxytrain.errors import RequestError
 from proxytrain.launch.claims import Claim, take
 from proxytrain.launch.machine import check, no_compiler
+from proxytrain.launch.machine import name as machine_name
 from proxytrain.launch.memory import micro_batches, out_of_memory, relieve
 from proxytrain.launch.parts import Part, failures, finished, folders, ready, record_failure, unfinished
 from proxytrain.plan import cost
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.pack import Pack
+from proxytrain.plan.speed import load as load_speeds
 from proxytrain.process import say
 from proxytrain.store import Store, clear, read_json, temporary
 from proxytrain.track.console import Pace, clock
@@ -57,6 +59,8 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
     from proxytrain.train.loop import Broken, Interrupted, train_pack
 
     check(plan.train, device)
+    precision = next((p.members[0].recipe.precision for p in plan.packs), "float32")
+    speeds = load_speeds(store, machine_name(device, launch.threads), device, precision, launch.threads)
     compiler = no_compiler(device) is None
     torch.set_num_threads(launch.threads)
     torch.set_flush_denormal(True)
@@ -88,7 +92,7 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
                         runs=plan.runs if plan.target is None else {**plan.runs, plan.target["id"]: plan.target},
                         train=plan.train,
                         micro_batches=parts or base,
-                        compiled=compiler and cost.compiled(part.pack, plan.train, device, launch.threads),
+                        compiled=compiler and cost.compiled(part.pack, plan.train, device, launch.threads, speeds),
                         device=torch.device(device),
                         folders=[packs / name for name in part.names],
                         attempt=claim.attempt,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from proxytrain import accounting
 from proxytrain.config import Train
 from proxytrain.layout import flat_size, layout
-from proxytrain.plan.pack import MOST_SEQUENCES, Member, Pack
+from proxytrain.plan.pack import MOST_SEQUENCES, Member, Pack, work
 from proxytrain.plan.share import Node
+from proxytrain.plan.speed import Speeds
 
 # One thread of a server core: products at 100 GFLOP/s, and 2.2 ns for each float that backward keeps; two busy
 # one-thread workers slow each other down. On a GPU the launches of an update dominate at these sizes.
@@ -22,19 +23,36 @@ CURVE_BYTES = 32  # a row of a curve
 SEGMENT_BYTES, RUN_BYTES = 4096, 4096  # what is there besides
 
 
-def seconds(pack: Pack, device: str) -> float:
-    """Estimated seconds of one worker for a pack; members leave as they end."""
+def seconds(pack: Pack, device: str, speeds: Speeds | None = None, compiled: bool = False) -> float:
+    """Seconds of one worker for a pack, from what was measured or else estimated; members leave as they end."""
     recipe = pack.members[0].recipe
+    tokens = sum(m.tokens for m in pack.members)
+    measured = speeds.update(pack, compiled) if speeds else None
+    if measured is not None:
+        return tokens / (recipe.batch_tokens * len(pack.members)) * measured
     flops = accounting.flops_per_token(recipe.model, recipe.vocab)
     floats = accounting.activation_floats(recipe.model, recipe.vocab)
     updates = max((m.tokens for m in pack.members), default=0) / recipe.batch_tokens
-    tokens = sum(m.tokens for m in pack.members)
+    faster = COMPILED_SPEED[device] if compiled else 1.0
     if device == "cuda":
-        return updates * GPU_UPDATE_SECONDS + tokens * flops / GPU_FLOPS
-    return updates * CPU_UPDATE_SECONDS + tokens * (flops / CPU_FLOPS + floats * CPU_FLOAT_SECONDS)
+        return (updates * GPU_UPDATE_SECONDS + tokens * flops / GPU_FLOPS) / faster
+    return (updates * CPU_UPDATE_SECONDS + tokens * (flops / CPU_FLOPS + floats * CPU_FLOAT_SECONDS)) / faster
 
 
-def compiled(pack: Pack, train: Train, device: str, threads: int) -> bool:
+def flops_used(pack: Pack, took: float, speeds: Speeds) -> float:
+    """Model FLOPs a second over the most that the worker can do, where a pack takes so many seconds."""
+    return work(pack) / took / speeds.flops if took else 0.0
+
+
+def bound(pack: Pack, speeds: Speeds) -> float:
+    """Seconds below which a pack cannot be trained: its FLOPs at peak, or its bytes at full bandwidth (roofline)."""
+    recipe = pack.members[0].recipe
+    updates = sum(m.tokens for m in pack.members) / recipe.batch_tokens
+    moved = updates * accounting.update_bytes(recipe.model, recipe.vocab, 1, recipe.batch_tokens)
+    return max(work(pack) / speeds.flops, moved / speeds.bandwidth)
+
+
+def compiled(pack: Pack, train: Train, device: str, threads: int, speeds: Speeds | None = None) -> bool:
     """Whether a pack is to be trained as a compiled program.
 
     `auto` never gives up what reference mode promises to the bit; elsewhere what compiling saves must exceed what it
@@ -44,7 +62,11 @@ def compiled(pack: Pack, train: Train, device: str, threads: int) -> bool:
         return train.compile == "on"
     if reference(pack.members[0].recipe.precision, device, threads):
         return False
-    return seconds(pack, device) * (1 - 1 / COMPILED_SPEED[device]) > COMPILE_SECONDS[device]
+    if speeds and None not in (speeds.update(pack, False), speeds.update(pack, True)):
+        saved = seconds(pack, device, speeds) - seconds(pack, device, speeds, True)
+    else:
+        saved = seconds(pack, device) - seconds(pack, device, compiled=True)
+    return saved > COMPILE_SECONDS[device]
 
 
 def reference(precision: str, device: str, threads: int) -> bool:
@@ -57,15 +79,21 @@ def sharing(workers: int, device: str) -> float:
     return CPU_SHARING if workers > 1 and device == "cpu" else 1.0
 
 
-def elapsed(packs: Sequence[Pack], workers: int, device: str, left: Mapping[str, float] | None = None) -> float:
+def elapsed(
+    packs: Sequence[Pack],
+    workers: int,
+    device: str,
+    left: Mapping[str, float] | None = None,
+    alone: Callable[[Pack], float] | None = None,
+) -> float:
     """Estimated seconds until all packs are trained by `workers` workers, waiting for states included.
 
-    `left` is the share of each pack, by id, that is still to be trained; without it nothing is trained yet.
+    `alone` tells the seconds of a pack where they are known better than by `seconds`. `left` is the share of each pack, by id, that is still to be trained; without it nothing is trained yet.
     """
     free = [0.0] * workers
     ready: dict[tuple[str, int], float] = {}
     for pack in packs:
-        took = seconds(pack, device) * sharing(workers, device)
+        took = (alone(pack) if alone else seconds(pack, device)) * sharing(workers, device)
         rest = took * left[pack.id] if left else took
         worker = min(range(workers), key=lambda i: free[i])
         start = max(free[worker], *(ready.get(k, 0.0) for k in pack.needs), 0.0)
@@ -77,11 +105,12 @@ def elapsed(packs: Sequence[Pack], workers: int, device: str, left: Mapping[str,
     return max(free)
 
 
-def memory(pack: Pack, budget: int) -> int:
-    """Estimated peak bytes of a pack: micro-batches keep a single member within the budget."""
+def memory(pack: Pack, micro_batches: int) -> int:
+    """Estimated peak bytes of a pack whose updates are split into so many parts."""
     recipe = pack.members[0].recipe
-    size = accounting.pack_bytes(recipe.model, recipe.vocab, len(pack.members), recipe.batch_tokens)
-    return min(size, budget) if len(pack.members) == 1 else size
+    sequences = math.ceil(recipe.batch_tokens // recipe.model.context / micro_batches)
+    tokens = sequences * recipe.model.context
+    return accounting.pack_bytes(recipe.model, recipe.vocab, len(pack.members), tokens)
 
 
 def disk(member: Member, keep_weights: str) -> int:

@@ -18,6 +18,7 @@ from proxytrain.errors import RequestError
 from proxytrain.plan import cost
 from proxytrain.plan.pack import Member, Pack, pack, work
 from proxytrain.plan.share import Key, Node, forest, lineages
+from proxytrain.plan.speed import Speeds
 from proxytrain.runs import NUMERICS_VERSION, Recipe, Run, canonical, digest
 from proxytrain.schedule import Phase
 from proxytrain.store import Store, check_id, read_json, write_json
@@ -81,6 +82,8 @@ def make(
     workers: int,
     device: str,
     memory: int,
+    threads: int = 1,
+    speeds: Speeds | None = None,
 ) -> Plan:
     """The packs that train what the store lacks.
 
@@ -109,7 +112,7 @@ def make(
         runs={r["id"]: r for r in records},
         target=target,
         packs=packs,
-        costs=_costs(nodes, records, target, packs, workers, device, memory, train.keep_weights),
+        costs=_costs(nodes, records, target, packs, micro, workers, device, threads, train, speeds),
     )
 
 
@@ -224,12 +227,18 @@ def _costs(
     records: list[dict[str, Any]],
     target: dict[str, Any] | None,
     packs: list[Pack],
+    micro: dict[str, int],
     workers: int,
     device: str,
-    memory: int,
-    keep_weights: str,
+    threads: int,
+    train: Train,
+    speeds: Speeds | None,
 ) -> dict[str, Any]:
     """Totals for people: what sharing saves, and what is left to do."""
+
+    def took(pack: Pack) -> float:
+        return cost.seconds(pack, device, speeds, cost.compiled(pack, train, device, threads, speeds))
+
     a_token = {r["id"]: r["flops"] / r["tokens"] for r in records}
     by_recipe = {n.recipe.id: a_token[n.run_id] for n in nodes.values() if n.run_id}
     return {
@@ -241,11 +250,12 @@ def _costs(
         "flops_shared": sum((n.end - n.start) * by_recipe[n.recipe.id] for n in nodes.values()),
         "tokens_to_train": sum(m.tokens for p in packs for m in p.members),
         "flops_to_train": sum(work(p) for p in packs),
-        "seconds": cost.elapsed(packs, workers, device) if packs else 0.0,
-        "memory": max((cost.memory(p, memory) for p in packs), default=0),
-        "disk": sum(cost.disk(m, keep_weights) for p in packs for m in p.members),
+        "seconds": cost.elapsed(packs, workers, device, alone=took) if packs else 0.0,
+        "memory": max((cost.memory(p, micro[p.id]) for p in packs), default=0),
+        "disk": sum(cost.disk(m, train.keep_weights) for p in packs for m in p.members),
         "disk_meanwhile": cost.checkpoints(packs, workers),
         "workers": workers,
+        "threads": threads,
         "device": device,
         "gap": target["flops"] / max(r["flops"] for r in records) if target else None,
     }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxytrain.plan import cost
 from proxytrain.plan.freeze import Plan
+from proxytrain.plan.speed import Speeds
 from proxytrain.store import Store
 
 if TYPE_CHECKING:
@@ -37,33 +38,48 @@ def plan_lines(plan: Plan) -> list[str]:
     return lines
 
 
-def pack_lines(plan: Plan) -> list[str]:
-    """A line a pack."""
-    lines = [f"{'pack':16}  width depth members     tokens   seconds   memory  from"]
-    for p in pack_rows(plan):
+def pack_lines(packs: list[dict[str, Any]], speeds: Speeds) -> list[str]:
+    """A line for each of `pack_rows`; `~` marks what is estimated and not measured."""
+    lines = [f"{'pack':16}  width depth members     tokens   seconds    MFU   bound    memory  from"]
+    for p in packs:
+        guess = " " if p["measured"] else "~"
         lines.append(
             f"{p['id']:16}  {p['width']:5} {p['depth']:5} {p['members']:7} {tokens(p['tokens']):>10} "
-            f"{p['seconds']:9.0f} {size(p['memory']):>8}  "
+            f"{guess}{p['seconds']:8.0f} {guess}{p['flops_used']:5.1%} {p['bound']:7.0f} ~{size(p['memory']):>8}  "
             + (f"branch at {tokens(p['start'])}" if p["start"] else "start")
         )
+    known = "measured here" if speeds.measured else "estimates; `proxytrain probe` measures them"
+    lines.append(
+        f"MFU and bound (seconds at full speed, by the roofline) for {speeds.flops:.3g} FLOP/s and "
+        f"{speeds.bandwidth:.3g} bytes/s a worker ({known})"
+    )
     return lines
 
 
-def pack_rows(plan: Plan) -> list[dict[str, Any]]:
+def pack_rows(plan: Plan, speeds: Speeds) -> list[dict[str, Any]]:
     """The packs as plain values; `start` is the least token from which a member goes on."""
-    return [
-        {
-            "id": p.id,
-            "width": p.members[0].recipe.model.width,
-            "depth": p.members[0].recipe.model.depth,
-            "members": len(p.members),
-            "tokens": sum(m.tokens for m in p.members),
-            "seconds": cost.seconds(p, plan.costs["device"]),
-            "memory": cost.memory(p, plan.train.memory or 1 << 62),
-            "start": min(m.start for m in p.members),
-        }
-        for p in plan.packs
-    ]
+    device, threads = plan.costs["device"], plan.costs.get("threads", 1)
+    rows = []
+    for p in plan.packs:
+        model = p.members[0].recipe.model
+        compiled = cost.compiled(p, plan.train, device, threads, speeds)
+        took = cost.seconds(p, device, speeds, compiled)
+        rows.append(
+            {
+                "id": p.id,
+                "width": model.width,
+                "depth": model.depth,
+                "members": len(p.members),
+                "tokens": sum(m.tokens for m in p.members),
+                "seconds": took,
+                "measured": speeds.update(p, compiled) is not None,
+                "flops_used": cost.flops_used(p, took, speeds),
+                "bound": cost.bound(p, speeds),
+                "memory": cost.memory(p, plan.micro_batches[p.id]),
+                "start": min(m.start for m in p.members),
+            }
+        )
+    return rows
 
 
 def counts_line(p: Progress) -> list[str]:

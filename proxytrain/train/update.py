@@ -13,15 +13,25 @@ import numpy as np
 import torch
 
 from proxytrain.corpus import Corpus, Stream
-from proxytrain.model import cross_entropy, logits
+from proxytrain.model import cross_entropy, initial, logits
 from proxytrain.optimizer import adamw, multipliers
 from proxytrain.parametrization import scales
+from proxytrain.plan.pack import Pack
 from proxytrain.runs import Recipe
 from proxytrain.schedule import learning_rates
 from proxytrain.train import evaluate, program
-from proxytrain.train.members import Rows
+from proxytrain.train.members import Active, Rows
 
 EVALUATE_TOKENS = 4096  # at most so many at once
+
+
+def fresh(pack: Pack, corpus: Corpus, micro_batches: int, device: torch.device, compiled: bool = False) -> Update:
+    """The update of a pack whose members stand at their initial weights: for measurements, which train nothing."""
+    rows = Rows.allocate([Active(i, m, m.start) for i, m in enumerate(pack.members)], device)
+    for i, member in enumerate(pack.members):
+        r = member.recipe
+        rows.state.weights[i] = initial(rows.layout, r.model, r.parametrization, r.init_seed).to(device)
+    return Update(rows, pack.members[0].recipe, corpus, micro_batches, device, compiled)
 
 
 class Update:

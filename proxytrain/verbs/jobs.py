@@ -41,8 +41,22 @@ def plan(options: argparse.Namespace) -> int:
 
     asked, _ = ask.request(options)
     made = job.plan(asked)
-    content = {"sweep": made.name, **made.costs, "target": made.target, "packs": pack_rows(made), "runs": made.runs}
-    ask.put(options, [*plan_lines(made), *pack_lines(made)], content)
+    speeds = job.speeds(asked)
+    packs = pack_rows(made, speeds)
+    content = {"sweep": made.name, **made.costs, "target": made.target, "packs": packs, "runs": made.runs}
+    ask.put(options, [*plan_lines(made), *pack_lines(packs, speeds)], content)
+    return 0
+
+
+@verb("measure updates of a sweep's packs on this machine, a few seconds each, so that plan and sweep know their times")
+def probe(options: argparse.Namespace) -> int:
+    from proxytrain import sweep as job
+    from proxytrain.launch.probe import probe as measure
+
+    asked, console = ask.request(options)
+    made = job.plan(asked)
+    for line in measure(made, asked.store, job.machine(asked.config)):
+        console.say(line)
     return 0
 
 

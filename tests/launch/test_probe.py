@@ -1,0 +1,93 @@
+"""What a plan says of time and memory: estimates are marked, and give way to what was measured."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import TINY, TINY_TEXT, proxytrain
+
+from proxytrain import accounting
+from proxytrain.config import Model
+
+SWEEP = [*TINY_TEXT, *TINY, "sweep.name=s", "sweep.grids=[{init_seed:[0,1,2],tokens:[8192,16384]}]", "launch.workers=1"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, corpora: Path) -> Path:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "corpora").symlink_to(corpora)
+    return tmp_path
+
+
+def packs(out: str) -> list[tuple[str, float, float]]:
+    """(mark, seconds, seconds at full speed) of each pack that `plan` lists."""
+    found = re.findall(r"^[0-9a-f]{16}(?: +\S+){4} ([~ ]) +(\d+) [~ ] *[\d.]+% +(\d+) ~", out, re.MULTILINE)
+    return [(mark, float(seconds), float(bound)) for mark, seconds, bound in found]
+
+
+def test_a_probe_replaces_estimated_times(here):
+    before = proxytrain("plan", *SWEEP, cwd=here).stdout
+    assert [mark for mark, _, _ in packs(before)] == ["~", "~"]
+    assert "estimates; `proxytrain probe` measures them" in before
+    said = proxytrain("probe", *SWEEP, cwd=here).stderr
+    assert "width 16, 3 members, eager:" in said
+    after = proxytrain("plan", *SWEEP, cwd=here).stdout
+    assert [mark for mark, _, _ in packs(after)] == [" ", " "]
+    assert all(bound <= seconds for _, seconds, bound in packs(after))
+    assert "measured here" in after
+    (machine,) = json.loads((here / "runs/speeds.json").read_text()).values()
+    assert machine["flops"] > 1e9
+    assert not list(here.glob("runs/segments/*"))
+
+
+PEAK = """
+import gc, sys, torch
+from proxytrain import sweep
+from proxytrain.plan.pack import Member, Pack
+from proxytrain.plan.share import forest
+from proxytrain.track.console import Console
+from proxytrain.train.update import fresh
+
+def memory(what):
+    return int(next(line for line in open("/proc/self/status") if line.startswith(what)).split()[1]) * 1024
+
+torch.set_num_threads(1)
+asked = sweep.request(sys.argv[1:], None, Console(quiet=True))
+pack = Pack(tuple(Member((n,)) for n in forest(asked.runs).values()))
+small = fresh(Pack(pack.members[:1]), asked.corpus, asked.runs[0].recipe.batch_tokens // 256, torch.device("cpu"))
+small.updates(1, lambda: False)  # loads what the first update loads
+del small
+gc.collect()
+before = memory("VmRSS")
+open("/proc/self/clear_refs", "w").write("5")
+fresh(pack, asked.corpus, 1, torch.device("cpu")).updates(3, lambda: False)
+print(memory("VmHWM") - before)
+"""
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        ["model.width=64", "batch_tokens=8192"],
+        ["model.width=64", "batch_tokens=4096", "model.context=256", "model.mlp=swiglu"],
+        ["model.width=256", "batch_tokens=1024"],
+    ],
+    ids=" ".join,
+)
+def test_the_memory_model_is_an_upper_bound_and_no_more_than_a_quarter_above(here, shape):
+    grid = "sweep.grids=[{init_seed:[0,1,2,3]}]"
+    model = ["model.head_size=16", "model.context=64", "warmup=0", "tokens=32768", "schedule=constant"]
+    asked = [*TINY_TEXT, *TINY, *model, *shape, grid]
+    done = subprocess.run([sys.executable, "-c", PEAK, *asked], cwd=here, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    keys = dict(o.split("=", 1) for o in asked)
+    width, context, batch = (int(keys[k]) for k in ("model.width", "model.context", "batch_tokens"))
+    mlp = keys.get("model.mlp", "relu2")
+    shaped = Model(width, 2, 16, context, mlp, 4.0, 1e4, True, False, True, True, 3, 2)  # type: ignore[arg-type]
+    estimate = accounting.pack_bytes(shaped, 256, 4, batch)
+    assert 1.0 <= estimate / int(done.stdout) <= 1.25
