@@ -88,7 +88,8 @@ def elapsed(
 ) -> float:
     """Estimated seconds until all packs are trained by `workers` workers, waiting for states included.
 
-    `alone` tells the seconds of a pack where they are known better than by `seconds`. `left` is the share of each pack, by id, that is still to be trained; without it nothing is trained yet.
+    `alone` tells the seconds of a pack where they are known better than by `seconds`. `left` is the share of each
+    pack, by id, that is still to be trained; without it nothing is trained yet.
     """
     free = [0.0] * workers
     ready: dict[tuple[str, int], float] = {}
