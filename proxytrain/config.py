@@ -196,6 +196,17 @@ class Verify:
 
 
 @dataclass(frozen=True)
+class CoordCheck:
+    """Sizes at which `coordcheck` looks at activations, after so many updates at `lr`, in so many seeds."""
+
+    widths: list[Positive]
+    depths: list[Positive]
+    updates: Positive
+    seeds: Positive
+    lr: PositiveFloat
+
+
+@dataclass(frozen=True)
 class Config:
     """One composed configuration: a point in the space of runs, and what to do with it."""
 
@@ -209,6 +220,7 @@ class Config:
     launch: Local | Slurm
     fit: FitConfig
     verify: Verify
+    coordcheck: CoordCheck
     store: str
     table: str | None
     compare: list[str]

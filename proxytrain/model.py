@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from proxytrain.parametrization import Scales, rule
 
 Weights = dict[str, Tensor]
 Rope = tuple[Tensor, Tensor]
+Watch = Callable[[str, Tensor], None]
 
 
 def initial(weights: tuple[Weight, ...], model: Model, parametrization: Parametrization, init_seed: int) -> Tensor:
@@ -48,8 +50,12 @@ def views(flat: Tensor, weights: tuple[Weight, ...]) -> Weights:
     return {w.name: piece[:, : w.size].unflatten(1, w.shape) for w, piece in zip(weights, pieces)}
 
 
-def logits(weights: Weights, ids: Tensor, model: Model, scales: Scales, rope: Rope | None = None) -> Tensor:
+def logits(
+    weights: Weights, ids: Tensor, model: Model, scales: Scales, rope: Rope | None = None, watch: Watch | None = None
+) -> Tensor:
     """Next-token logits (K, N, V) of sequences `ids` (K, B, T); `rope` is `rope_table`'s, made here if it is not given.
+
+    `watch` is shown what the modules add and make: (name, (K, N, width or V)).
 
     A position sees itself and earlier ones of its own sequence only.
     """
@@ -61,16 +67,23 @@ def logits(weights: Weights, ids: Tensor, model: Model, scales: Scales, rope: Ro
         h = rms_norm(x, w["norm_attention"])
         if model.conv_attention:
             h = causal_conv(h, w["conv_attention"], T)
-        x = x + _scaled(torch.bmm(_attention(h, w, rope, model, B, T), w["attention_out"]), scales.branch)
+        attention = _scaled(torch.bmm(_attention(h, w, rope, model, B, T), w["attention_out"]), scales.branch)
+        x = x + attention
         h = rms_norm(x, w["norm_mlp"])
         if model.conv_mlp:
             h = causal_conv(h, w["conv_mlp"], T)
-        x = x + _scaled(torch.bmm(_activation(torch.bmm(h, w["mlp_in"]), model.mlp), w["mlp_out"]), scales.branch)
+        mlp = _scaled(torch.bmm(_activation(torch.bmm(h, w["mlp_in"]), model.mlp), w["mlp_out"]), scales.branch)
+        x = x + mlp
+        if watch:
+            for name, seen in (("attention", attention), ("mlp", mlp), ("residual stream", x)):
+                watch(f"block {i + 1}: {name}", seen)
     x = rms_norm(x, weights["norm"])
     readout = weights["embedding"].transpose(1, 2) if model.tied else weights["readout"]
     out = _scaled(torch.bmm(x, readout), scales.readout)
     if model.logit_bias:
         out = out + weights["logit_bias"][:, None]
+    if watch:
+        watch("logits", out)
     return out
 
 
