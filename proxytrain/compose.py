@@ -97,7 +97,13 @@ def _one_line(error: Exception, overrides: list[str]) -> str:
         return f"{group}={option}: unknown; allowed are {', '.join(options)}{_near(option, options)}"
     if match := re.search(r"item is already at '([^']+)'", text):
         return f"+{match[1]}: the key exists; leave out the +"
-    if "mismatched input" in text or "LexerNoViableAlt" in text or "no viable alternative" in text:
+    if match := re.search(r"Ambiguous value for argument '([^=]+)=(.+?)' 1\.", text):
+        key, values = match.groups()
+        return (
+            f"{key}={values}: one value is needed, or a list as {key}=[{values}]; an axis of a sweep stands in "
+            f"sweep.grids=[{{{key}:[{values}]}}]"
+        )
+    if any(sign in text for sign in ("mismatched input", "LexerNoViableAlt", "no viable alternative", "missing EQUAL")):
         return f"not understood: {lines[0]}; an override reads key=value, with quotes against the shell"
     return re.sub(r"\s*See https?://\S+.*", "", text)
 

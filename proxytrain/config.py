@@ -186,6 +186,7 @@ class Sweep:
     name: str
     grids: list[dict[str, Any]]
     target: dict[str, Any] | None
+    budget_hours: PositiveFloat  # of training, by the plan's estimate
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,17 @@ class Store:
                 "use the proxytrain that wrote it, or another store"
             )
 
+    def check_writable(self) -> None:
+        """Raises RequestError where the folder cannot be made or written to."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            why = "not a folder" if isinstance(error, FileExistsError) else error.strerror
+        else:
+            why = None if os.access(self.root, os.W_OK | os.X_OK) else "it cannot be written to"
+        if why:
+            raise RequestError(f"store={self.root}: {why}; name a folder that you can write to")
+
     def mark(self) -> None:
         """Say which format this store has, once."""
         if not (self.root / "store.json").exists():

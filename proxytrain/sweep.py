@@ -6,6 +6,8 @@ Each function takes what the one before returned, so that the verbs are short ch
 from __future__ import annotations
 
 import dataclasses
+import math
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +39,7 @@ from proxytrain.schedule import learning_rates
 from proxytrain.store import Store, remove, write_text
 from proxytrain.track import watch
 from proxytrain.track.console import Console
+from proxytrain.track.text import duration, plan_lines, size, tokens
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ def request(overrides: list[str], config_dir: str | None, console: Console, corp
     if config.sweep.target:
         goal = point(tree, config.sweep.target, group, "sweep.target")
         target_configs = [_reseeded(goal, i) for i in range(config.verify.seeds)]
+    store.check_writable()
     with console.at_work("corpus") as tell:
         corpus = corpus or prepare(config.data, store.corpora(), lambda *done: tell(*_of_text(*done)), console.say)
     manifest = corpus.manifest
@@ -167,14 +171,40 @@ def speeds(asked: Request) -> Speeds:
     return speed.load(asked.store, here.name, here.device, asked.config.train.precision, here.threads)
 
 
+def afford(asked: Request, made: Plan) -> None:
+    """Refuse, with its cost, what takes longer than the budget or more disk than there is.
+
+    Raises
+    ------
+    RequestError
+        Before anything is trained.
+    """
+    c, hours = made.costs, asked.config.sweep.budget_hours
+    if c["seconds"] > 3600 * hours:
+        raise RequestError(
+            f"sweep.budget_hours={hours:g}: training takes about {duration(c['seconds'])} on {c['workers']} "
+            f"{c['device']} worker(s) ({tokens(c['tokens_to_train'])} tokens, {c['flops_to_train']:.2g} FLOPs, "
+            f"{size(c['disk'])} on disk); make the sweep smaller, or allow it with "
+            f"sweep.budget_hours={math.ceil(1.5 * c['seconds'] / 3600)}"
+        )
+    needed, free = c["disk"] + c["disk_meanwhile"], shutil.disk_usage(asked.store.root).free
+    if needed > free:
+        raise RequestError(
+            f"store={asked.store.root}: {size(free)} are free, and training needs about {size(needed)}; "
+            "free some, make the sweep smaller, or name another store"
+        )
+
+
 def train(asked: Request, made: Plan, console: Console) -> int:
-    """Train what the plan holds; exit code as of `launch.local.run`."""
+    """Say what the plan is, and train it if that can be afforded; exit code as of `launch.local.run`."""
     if not missing(asked.store, made.runs):
         return 0
     if isinstance(asked.config.launch, Slurm):
         raise RequestError(
             "launch=slurm: `proxytrain submit` trains on the cluster; within a job, or here, it is launch=local"
         )
+    afford(asked, made)
+    console.say("\n".join(plan_lines(made)))
     code = local.run(made, asked.store, machine(asked.config), asked.config.launch, console)
     return code or int(bool(missing(asked.store, made.runs)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from proxytrain.errors import RequestError
 Tree = dict[str, Any]
 GROUPS = ("model", "parametrization", "optimizer", "schedule")
 LENGTHS = ("tokens", "tokens_per_param", "flops")
+MOST_RUNS = 100_000  # of a grid: more take minutes and gigabytes to plan
 PLAIN = (*LENGTHS, "lr", "warmup", "batch_tokens", "init_seed", "data_seed")
 
 
@@ -37,6 +39,10 @@ def expand(base: Tree, grids: list[Tree], group: Callable[[str, str], Tree]) -> 
             raise RequestError(f"sweep.grids[{i}]={grid!r}: a grid is a mapping of config keys to values or lists")
         prefix = f"sweep.grids[{i}]."
         axes = _distinct(_axes(grid, prefix), prefix)
+        count = math.prod(map(len, axes.values()))
+        if count > MOST_RUNS:
+            sizes = " x ".join(f"{len(choices)} {'.'.join(path)}" for path, choices in axes.items() if len(choices) > 1)
+            raise RequestError(f"sweep.grids[{i}]: {sizes} are {count:,} runs; at most {MOST_RUNS:,} can be planned")
         for values in itertools.product(*axes.values()):
             found.append(builder.config(list(zip(axes, values))))
     return found
@@ -79,7 +85,9 @@ class _Builder:
     def part(self, key: str, tree: Any) -> Any:
         memo = f"{key}={tree!r}"
         if memo not in self.parts:
-            whole = build(Config, {**self.base, key: tree, "sweep": {"name": "x", "grids": [], "target": None}})
+            whole = build(
+                Config, {**self.base, key: tree, "sweep": {**self.base["sweep"], "grids": [], "target": None}}
+            )
             self.parts[memo] = getattr(whole, key)
         return self.parts[memo]
 

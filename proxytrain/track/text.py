@@ -227,7 +227,10 @@ def tokens(count: float) -> str:
 def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    for unit, name, format in ((60, "min", ".0f"), (3600, "h", ".1f")):
+        if seconds < 120 * unit:
+            return f"{seconds / unit:{format}} {name}"
+    return f"{seconds / 86400:,.0f} days"
 
 
 def flops(rate: float) -> str:

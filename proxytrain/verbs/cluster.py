@@ -41,6 +41,7 @@ def submit(options: argparse.Namespace) -> int:
         if not packs:
             print(f"{asked.name}: what is left has failed; `proxytrain retry{named}` clears that", file=sys.stderr)
             return 1
+        job.afford(asked, made)
     console.say("\n".join(plan_lines(made)))
     if launch.workers > len(packs):
         console.say(f"note: {launch.workers} workers for {len(packs)} packs; those without one wait for the others")

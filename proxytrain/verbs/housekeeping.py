@@ -100,7 +100,6 @@ def _watch(options: argparse.Namespace, store: Any, names: list[str]) -> int:
     """Follow a sweep; the one that was named, else the only one that is not over."""
     import time
 
-    from proxytrain import sweep as job
     from proxytrain.plan import freeze
     from proxytrain.track.console import Console
     from proxytrain.track.watch import Watch
@@ -108,7 +107,7 @@ def _watch(options: argparse.Namespace, store: Any, names: list[str]) -> int:
     if options.json or options.check or options.quiet:
         raise RequestError("--watch: shows progress as it comes; leave out --json, --check and --quiet")
     if len(names) > 1:
-        names = [n for n in names if not job.progress_of(store, n).over] or names
+        names = [n for n in names if _goes_on(store, n)] or names
     if len(names) != 1:
         there = f"there are {', '.join(names)}" if names else f"there is none in {store.root}"
         raise RequestError(f"sweep.name: --watch follows one sweep; {there}")
@@ -124,6 +123,15 @@ def _watch(options: argparse.Namespace, store: Any, names: list[str]) -> int:
         view.show(seen, final=True)
         return 1 if "failed" in seen.counts else 0
     return 130
+
+
+def _goes_on(store: Any, name: str) -> bool:
+    from proxytrain import sweep as job
+
+    try:
+        return not job.progress_of(store, name).over
+    except RequestError:  # a plan that this version does not read
+        return False
 
 
 def _queue(store: Any, names: list[str]) -> dict[str, list[Any]]:

@@ -14,13 +14,9 @@ from proxytrain.verbs.verb import JSON, flag, verb
 @verb("the main job: expand, plan, train what is missing, fit, predict the target, write the report", JSON)
 def sweep(options: argparse.Namespace) -> int:
     from proxytrain import sweep as job
-    from proxytrain.track.text import plan_lines
 
     asked, console = ask.request(options)
     made = job.plan(asked)
-    left = job.missing(asked.store, asked.ids)
-    if left:
-        console.say("\n".join(plan_lines(made)))
     code = job.train(asked, made, console)
     if code == 130:
         raise KeyboardInterrupt
@@ -89,7 +85,6 @@ def branch(options: argparse.Namespace) -> int:
 @verb("train the target (verify.seeds=3: three times) and show prediction against truth", JSON)
 def verify(options: argparse.Namespace) -> int:
     from proxytrain import sweep as job
-    from proxytrain.track.text import plan_lines
 
     asked, console = ask.request(options)
     if not asked.target:
@@ -100,7 +95,6 @@ def verify(options: argparse.Namespace) -> int:
         raise RequestError(f"sweep.name={asked.name}: its runs are not all trained; `proxytrain sweep` first")
     if job.missing(asked.store, [run.id for run in asked.targets]):
         made = job.plan(asked, runs=asked.targets, name=f"{asked.name}.verify")
-        console.say("\n".join(plan_lines(made)))
         code = job.train(asked, made, console)
         if code == 130:
             raise KeyboardInterrupt
@@ -138,14 +132,12 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _train_one(asked: Any, job: Any, console: Any) -> int:
     """`train` is a sweep of one, named by the run."""
-    from proxytrain.track.text import plan_lines, result_lines
+    from proxytrain.track.text import result_lines
 
     if len(asked.runs) != 1:
         raise RequestError(f"sweep.grids: {len(asked.runs)} runs; `train` trains one, `sweep` trains grids")
     run = asked.runs[0]
     made = job.plan(asked, name=f"run-{run.id}")
-    if job.missing(asked.store, asked.ids):
-        console.say("\n".join(plan_lines(made)))
     code = job.train(asked, made, console)
     if code == 130:
         raise KeyboardInterrupt
