@@ -152,6 +152,26 @@ def test_fit_and_predict_work_on_anybody_s_table(tmp_path):
     assert "predicted loss" in proxytrain("predict", "params=7e9", "tokens=1e11", "file=fit.json", cwd=tmp_path).stdout
 
 
+def test_answers_are_one_json_object_where_that_is_asked_for(swept):
+    def answer(*arguments: str, check: int = 0) -> dict:
+        return json.loads(proxytrain(*arguments, "--json", cwd=swept, check=check).stdout)
+
+    plan = answer("plan", *SWEEP)
+    assert plan["runs"].keys() == json.loads((swept / "runs/sweeps/s/plan.json").read_text())["runs"].keys()
+    assert sum(p["tokens"] for p in plan["packs"]) == plan["tokens_to_train"]
+    whole = answer("sweep", *SWEEP)
+    fit = answer("fit", *SWEEP)
+    assert whole["runs"] == {"done": 25, "diverged": 0}
+    assert whole["prediction"] == answer("predict", *SWEEP)["prediction"]
+    assert whole["prediction"]["low"] < whole["prediction"]["loss"] < whole["prediction"]["high"]
+    assert Path(swept / whole["report"]).exists()
+    assert fit["fit"] == whole["fit"]
+    assert fit["law"] == "auto"
+    assert sum(fit["weights"].values()) == pytest.approx(1)
+    refused = answer("predict", "params=1e9", "tokens=1e12", f"file={fit['fit']}", check=1)
+    assert "is a gap of" in refused["refused"]
+
+
 def test_train_is_one_run(tmp_path, swept):
     out = proxytrain("train", *TINY_TEXT, *TINY, f"store={swept}/runs", cwd=tmp_path).stdout
     assert out.startswith("loss ")
@@ -286,6 +306,44 @@ WRONG = [
     (["sweep", "--config-dir", "nowhere"], "no such folder", 2),
     (["sweep", "train.memory=1K"], "train.memory=1000", 2),
     (["sweep", "data.allow_repeat=false", "tokens=100M"], "data.allow_repeat=false", 2),
+    # units
+    (["sweep", "tokens=4T", "--quiet"], "sweep.budget_hours=24: training takes about 6", 2),
+    (["train", "tokens=4T", "--quiet"], "allow it with sweep.budget_hours=", 2),
+    (["sweep", "tokens=4"], "shorter than one update of 256", 2),
+    (["sweep", "tokens=4MB"], "such as 4000000, 4e6 or 4M", 2),
+    (["sweep", "warmup=0.1"], "warmup=0.1: a whole number", 2),
+    (["sweep", "warmup=1M"], "at least as long as the run", 2),
+    (["sweep", "schedule.decay=20"], "below 1 it is a fraction of the run", 2),
+    (["sweep", "model.width=1e9"], "does not fit; give more memory or a smaller model", 2),
+    (["sweep", "train.memory=4GB"], "train.memory=4GB: a whole number", 2),
+    (["sweep", "data.val_fraction=10"], "above 0 and at most 0.5", 2),
+    (["submit", "launch=slurm", "launch.time=4h"], "hours:minutes:seconds (4:00:00)", 2),
+    (["fit", "table=billions.csv"], "params in row 1 is 7; must be parameters, at least 1000", 2),
+    (["fit", "table=billions.csv", "fit.level=90"], "fit.level=90", 2),
+    # kinds and names
+    (["sweep", "lr=0.01,0.02"], "sweep.grids=[{lr:[0.01,0.02]}]", 2),
+    (["sweep", "model.width"], "an override reads key=value", 2),
+    (["sweep", "launch.workers=two"], "launch.workers=two: a whole number", 2),
+    (["sweep", "train.precision=bf16"], "did you mean bfloat16?", 2),
+    (["sweep", "init_seed=-1"], "init_seed=-1: must be at least 0", 2),
+    (["sweep", "tokens=8192", "flops=1e15"], "a run's length is one of them", 2),
+    (["sweep", "sweep.grids={lr:[0.1]}"], "a list is needed", 2),
+    (["sweep", "sweep.target={model:{width:[64,128]}}"], "sweep.target is one run", 2),
+    (["plan", "experiment=quikstart"], "did you mean quickstart?", 2),
+    (["status", "--watch", "--json"], "leave out --json", 2),
+    (["status", "--watch"], "there is none in runs", 2),
+    # too large
+    (["plan", f"sweep.grids=[{{lr:{[*range(1, 400)]},init_seed:{[*range(400)]}}}]"], "are 159,600 runs; at most", 2),
+    (["sweep", "sweep.budget_hours=1e-9", "--quiet"], "sweep.budget_hours=1e-09: training takes about", 2),
+    # folders and files
+    (["sweep", "store=/proc/none"], "store=/proc/none: No such file or directory; name a folder", 2),
+    (["sweep", "store=/sys/none"], "name a folder that you can write to", 2),
+    (["sweep", "store=billions.csv"], "store=billions.csv: not a folder", 2),
+    (["fit", "table=billions.csv", "file=none/fit.json"], "its folder does not exist", 2),
+    (["predict", "params=7e9", "tokens=2e12", "file=billions.csv"], "billions.csv: is not a fit", 2),
+    # of another version
+    (["predict", "params=7e9", "tokens=2e12", "file=old.json"], "must be 'proxytrain fit", 2),
+    (["status", "sweep.name=old"], "format 0, this version reads 1; plan again", 2),
 ]
 
 
@@ -293,6 +351,11 @@ WRONG = [
 def test_what_is_wrong_ends_in_one_line(arguments, says, code, tmp_path, corpora):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "corpora").symlink_to(corpora)
+    (tmp_path / "billions.csv").write_text("params,tokens,loss\n7,1.4,2.1\n")
+    (tmp_path / "old.json").write_text('{"format": "proxytrain fit 0"}')
+    if "sweep.name=old" in arguments:
+        (tmp_path / "runs/sweeps/old").mkdir(parents=True)
+        (tmp_path / "runs/sweeps/old/plan.json").write_text('{"format": 0}')
     base = [*TINY_TEXT, *TINY] if arguments[0] in ("sweep", "train", "verify") else []
     if any(a.startswith("data=") for a in arguments):
         base = TINY
