@@ -1,4 +1,4 @@
-"""Planning and start-up: importing, planning 10,000 runs, the status of 1,000, a finished sweep run again.
+"""Planning and start-up: importing, planning 10,000 runs and looking at them, the status of 1,000, a sweep run again.
 
     python scripts/bench_plan.py [--json FILE]
 
@@ -49,6 +49,7 @@ def main() -> None:
         large = ["plan", *TINY, "model.context=64", "batch_tokens=1024", "warmup=100K", "sweep.name=large"]
         large.append(RUNS_10000 % ",".join(f"{0.001 * (i + 1):.3f}" for i in range(50)))
         rows.append(("plan of 10,000 runs", *times(command(*large), folder), 10.0))
+        rows.append(("a look of the live view at these", *look(command(*large), folder), 0.2))
         small = [*TINY, "sweep.name=small", RUNS_1000 % ",".join(f"{0.0001 * (i + 1):.4f}" for i in range(200))]
         began = time.monotonic()
         subprocess.run(command("sweep", *small), cwd=folder, check=True, capture_output=True)
@@ -78,6 +79,23 @@ def times(arguments: list[str], folder: str) -> tuple[float, float]:
         for plan in Path(folder).glob("runs/sweeps/large/plan.json"):
             plan.unlink()  # else the second call would find it
     return statistics.median(seconds), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+
+
+def look(planning: list[str], folder: str) -> tuple[float, float]:
+    """CPU seconds of the live view's second look at a large plan that nobody works on, the least of five."""
+    from proxytrain.plan import freeze
+    from proxytrain.store import Store
+    from proxytrain.track.watch import Watch
+
+    subprocess.run(planning, cwd=folder, check=True, capture_output=True)
+    store = Store(Path(folder) / "runs")
+    watch = Watch(freeze.load(store.sweep("large") / "plan.json"), store)
+    seconds = []
+    for _ in range(6):
+        began = time.process_time()
+        watch.look(workers=2)
+        seconds.append(time.process_time() - began)
+    return min(seconds[1:]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from proxytrain.track.watch import Progress
 
 MOMENT = 1.0  # seconds; work that takes no longer shows nothing
-LIVE_SECONDS = 1.0  # between two frames
+LIVE_SECONDS, LOOKING = 1.0, 20  # between two frames: seconds, and times as long as looking at the store took
 TOLD = 8  # failures that are printed one by one into a file, between two lines
 
 Tell = Callable[["float | None", str], None]  # share done, if known, and what is being done
@@ -108,21 +108,24 @@ class View:
 
     def __init__(self, console: Console, live: Live | None):
         self.console, self.live = console, live
-        self.pace, self.began, self.next = Pace(), time.time(), 0.0
+        self.pace, self.began = Pace(), time.time()
+        self.asked = self.next = time.monotonic()
         self.told = self.began  # until when events were told
 
     def due(self) -> bool:
         """Whether `show` would show something new; looking at the store costs, so ask this first."""
         if self.console.quiet:
             return False
-        return self.pace.due() if self.live is None else time.monotonic() >= self.next
+        self.asked = time.monotonic()
+        return self.pace.due() if self.live is None else self.asked >= self.next
 
     def show(self, progress: Progress, final: bool = False) -> None:
         if self.live is not None:
             from proxytrain.track.live import frame
 
-            self.next = time.monotonic() + LIVE_SECONDS
             self.live.update(frame(progress, self.began, self.live.console.height, final), refresh=True)
+            now = time.monotonic()
+            self.next = now + max(LIVE_SECONDS, LOOKING * (now - self.asked))
             return
         news = [(at, text) for at, text in progress.events if at > self.told and not text.startswith("done")]
         self.told = max([self.told, *(at for at, _ in progress.events)])

@@ -129,19 +129,20 @@ class Watch:
         begun = set(os.listdir(packs)) if packs.is_dir() else set()
         at_work, todo, left, work, stuck = [], {}, 0, 0.0, False
         for part, state in parts(self.plan, self.store, self.done):
-            folder, size = packs / part.pack.id, sum(m.tokens for m in part.pack.members)
-            report = progress(folder) if part.pack.id in begun else None
+            size = sum(m.tokens for m in part.pack.members)
+            folder = packs / part.pack.id if part.pack.id in begun else None
+            report = progress(folder) if folder else None
             rest = max(0, size - report["tokens"]) if report else size
             left += rest
             work += self._estimate(part.pack) * rest / size if size else 0.0
             stuck |= state != "open"
-            if part.pack.id in begun:
+            if folder:
                 news += self._failures(part)
             if state != "open":
                 continue
             todo[part.pack.id] = (part.pack, rest / size if size else 0.0)
-            seen: dict[str, Any] = {"attempts": attempts(folder) if part.pack.id in begun else 0}
-            held = holder(folder) if part.pack.id in begun else None
+            seen: dict[str, Any] = {"attempts": attempts(folder) if folder else 0}
+            held = holder(folder) if folder else None
             if held:
                 at_work.append(AtWork(part.pack, held, seen["attempts"], report))
                 seen |= {"state": "running", "on": held, "report": report}
