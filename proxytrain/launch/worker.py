@@ -80,7 +80,7 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
                 time.sleep(POLL_SECONDS)
                 continue
             claim, part = taken
-            report = _Reporter(claim, part.pack, launch.threads)
+            report = _Reporter(claim, part.pack, speeds.flops)
             base, parts = plan.micro_batches[part.names[-1]], micro_batches(packs / part.pack.id)
             with claim.held(launch.stale_seconds):
                 try:
@@ -209,8 +209,8 @@ def _failed(folder: Path, claim: Claim) -> None:
 class _Reporter:
     """`progress.json` of an attempt, once a second at most; in the log a line now and then, and when it ends."""
 
-    def __init__(self, claim: Claim, pack: Pack, threads: int):
-        self.claim, self.pack, self.threads, self.pace = claim, pack, threads, Pace()
+    def __init__(self, claim: Claim, pack: Pack, peak: float):
+        self.claim, self.pack, self.peak, self.pace = claim, pack, peak, Pace()
         self.total = sum(m.tokens for m in pack.members)
         self.first, self.last = time.monotonic(), 0.0
         self.begun: int | None = None
@@ -234,7 +234,7 @@ class _Reporter:
             "members": len(rows.active),
             "width": self.pack.members[0].recipe.model.width,
             "loss": [round(float(a.curve["loss"][-1][-1]), 4) for a in rows.active],
-            "threads": self.threads,
+            "peak_flops": self.peak,
         }
         if self.pace.due():
             say(f"{clock(time.time())} {self.claim.path.parent.name}: {report_line(content)}")

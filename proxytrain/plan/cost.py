@@ -18,7 +18,6 @@ CPU_FLOPS, CPU_FLOAT_SECONDS, CPU_UPDATE_SECONDS, CPU_SHARING = 100e9, 2.2e-9, 1
 GPU_FLOPS, GPU_UPDATE_SECONDS = 20e12, 12e-3
 COMPILE_SECONDS = {"cpu": 40.0, "cuda": 60.0}  # a program, once a machine
 COMPILED_SPEED = {"cpu": 1.3, "cuda": 2.0}  # of an update, in that of an eager one
-PEAK_FLOPS = {"cpu": CPU_FLOPS}  # of a thread, in products alone; of a GPU it depends on which
 CURVE_BYTES = 32  # a row of a curve
 SEGMENT_BYTES, RUN_BYTES = 4096, 4096  # what is there besides
 

@@ -257,5 +257,6 @@ def _costs(
         "workers": workers,
         "threads": threads,
         "device": device,
+        "machine": speeds.name if speeds else "",
         "gap": target["flops"] / max(r["flops"] for r in records) if target else None,
     }

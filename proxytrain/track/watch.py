@@ -18,7 +18,7 @@ from proxytrain.errors import RequestError
 from proxytrain.launch.claims import holder
 from proxytrain.launch.parts import Part, failure_records, failures, folders, parts
 from proxytrain.launch.worker import attempts, progress
-from proxytrain.plan import cost
+from proxytrain.plan import cost, speed
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.pack import Pack
 from proxytrain.store import Store
@@ -87,9 +87,8 @@ class Progress:
 
     @property
     def utilisation(self) -> float | None:
-        """Model FLOPs a second as a share of what the threads at work could do; None where that is not known."""
-        threads = sum(a.report.get("threads", 1) for a in self.at_work if a.report)
-        peak = threads * cost.PEAK_FLOPS.get(self.plan.costs["device"], 0.0)
+        """Model FLOPs a second as a share of what the workers could do at best; None before they report."""
+        peak = sum(a.report.get("peak_flops", 0.0) for a in self.at_work if a.report)
         return self.flops / peak if peak else None
 
     def summary(self) -> dict[str, Any]:
@@ -112,7 +111,11 @@ class Watch:
     def __init__(self, plan: Plan, store: Store):
         self.plan, self.store = plan, store
         self.total = sum(m.tokens for p in plan.packs for m in p.members)
-        self.work = sum(self._estimate(p) for p in plan.packs)
+        costs, precision = plan.costs, plan.train.precision
+        self.device, self.threads = costs["device"], costs.get("threads", 1)
+        self.speeds = speed.load(store, costs.get("machine", ""), self.device, precision, self.threads)
+        self.alone: dict[str, float] = {}  # seconds of a pack by the plan, of one worker that nobody slows down
+        self.work = sum(map(self._seconds, plan.packs))
         self.done: set[str] = set()  # packs
         self.timed: set[str] = set()  # packs done, whose times are remembered
         self.times: deque[tuple[float, float]] = deque(maxlen=REMEMBERED)  # seconds taken, and estimated
@@ -134,7 +137,7 @@ class Watch:
             report = progress(folder) if folder else None
             rest = max(0, size - report["tokens"]) if report else size
             left += rest
-            work += self._estimate(part.pack) * rest / size if size else 0.0
+            work += self._seconds(part.pack) * rest / size if size else 0.0
             stuck |= state != "open"
             if folder:
                 news += self._failures(part)
@@ -198,11 +201,18 @@ class Watch:
             with suppress(RequestError):
                 metas = [self.store.meta(n.key) for m in pack.members for n in m.nodes]
                 took = sum(meta["seconds"] for meta in metas if meta)
-                self.times.append((took, self._estimate(pack)))
+                self.times.append((took, self._seconds(pack) * self._sharing))
 
-    def _estimate(self, pack: Pack) -> float:
-        costs = self.plan.costs
-        return cost.seconds(pack, costs["device"]) * cost.sharing(costs["workers"], costs["device"])
+    def _seconds(self, pack: Pack) -> float:
+        """The plan's estimate, or what was measured."""
+        if pack.id not in self.alone:
+            compiled = cost.compiled(pack, self.plan.train, self.device, self.threads, self.speeds)
+            self.alone[pack.id] = cost.seconds(pack, self.device, self.speeds, compiled)
+        return self.alone[pack.id]
+
+    @property
+    def _sharing(self) -> float:
+        return cost.sharing(self.plan.costs["workers"], self.device)
 
     def _left(self, at_work: list[AtWork], todo: dict[str, tuple[Pack, float]], workers: int) -> float:
         """Seconds until all is trained: the plan's estimate of what is left, by how it held so far."""
@@ -210,12 +220,12 @@ class Watch:
         for a in at_work:
             if a.report and a.speed:
                 tokens = a.report["tokens"] - a.report["begun"]
-                times.append((tokens / a.speed, self._estimate(a.pack) * tokens / a.report["total"]))
+                times.append((tokens / a.speed, self._seconds(a.pack) * self._sharing * tokens / a.report["total"]))
         took, estimated = (sum(column) + PRIOR_SECONDS for column in zip(*times, (0.0, 0.0)))
         held = {a.pack.id for a in at_work}
         order = sorted(todo.values(), key=lambda item: item[0].id not in held)
         packs, shares = [p for p, _ in order], {p.id: share for p, share in order}
-        return cost.elapsed(packs, workers, self.plan.costs["device"], shares) * took / estimated
+        return cost.elapsed(packs, workers, self.device, shares, self._seconds) * took / estimated
 
 
 def _runs_of(part: Part) -> Iterator[str]:
