@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import pty
@@ -16,15 +17,18 @@ import termios
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from support import STDLIB, TINY, TINY_TEXT, planned, proxytrain
 
 from proxytrain.plan import cost
+from proxytrain.track.live import frame
 from proxytrain.track.text import duration, flops
-from proxytrain.track.watch import Watch
+from proxytrain.track.watch import AtWork, Watch
 
 LONG = [*TINY_TEXT, *TINY, "sweep.name=s", "tokens=20M", "sweep.grids=[{init_seed:[0,1]}]", "launch.workers=1"]
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -200,6 +204,24 @@ def test_time_left_is_that_of_the_work_left_not_of_the_tokens(ask):
     look = Watch(made, asked.store).look(workers=1)
     assert (look.tokens, look.share, look.seconds_left) == (0, 0.0, pytest.approx(whole))
     assert look.counts == {"waiting": 2}
+
+
+@pytest.mark.parametrize(("columns", "lines"), [(80, 24), (140, 40), (80, 10), (40, 12)])
+@pytest.mark.parametrize("count", [0, 3, 40])
+def test_a_frame_fits_its_terminal(ask, columns, lines, count):
+    asked = ask(f"sweep.grids=[{{tokens:8192,init_seed:{[*range(40)]}}}]")
+    made = planned(asked, largest=1)
+    report = {"tokens": 4096, "tokens_per_second": 1e4, "members": 1, "loss": [2.5], "peak_flops": 1e11}
+    at_work = [AtWork(p, {"host": f"node{i}", "pid": i}, 2, report) for i, p in enumerate(made.packs[:count])]
+    events = [(0.0, f"failed RuntimeError: {'x' * 300}")] * 9
+    seen = replace(Watch(made, asked.store).look(workers=2), at_work=at_work, events=events)
+    console = Console(width=columns, height=lines, force_terminal=True, file=io.StringIO())
+    drawn = console.render_lines(frame(seen, 0.0, lines), pad=False)
+    assert len(drawn) <= lines
+    assert max(sum(piece.cell_length for piece in line) for line in drawn) <= columns
+    text = "\n".join("".join(piece.text for piece in line) for line in drawn)
+    assert "40 waiting" in text
+    assert count < 40 or "more packs" in text
 
 
 def test_numbers_are_said_as_people_say_them():

@@ -23,7 +23,7 @@ def frame(p: Progress, began: float, height: int, final: bool = False) -> Render
     if final:
         return Group(*lines)
     lines += [_line("speed", speed_line(p)), _line("time", _time(p, began))]
-    events = p.events[-EVENTS:] if height >= FIXED + EVENTS + 3 else p.events[-1:]
+    events = p.events[-EVENTS:] if height >= FIXED + EVENTS + 3 else p.events[-1:] if height > FIXED + 2 else []
     if p.at_work:
         lines += [Text(), _packs(p.at_work, max(1, height - FIXED - len(events)))]
     if events:
@@ -36,7 +36,7 @@ def _bar(p: Progress) -> Table:
     grid.add_column(no_wrap=True, overflow="ellipsis", max_width=24)
     grid.add_column(ratio=1)
     grid.add_column(justify="right", no_wrap=True)
-    bar = ProgressBar(total=1.0, completed=p.share, finished_style="green")
+    bar = ProgressBar(total=1.0, completed=p.share, complete_style="cyan", finished_style="green")
     grid.add_row(Text(p.plan.name, "bold"), bar, f"{p.share:.0%} · {tokens(p.tokens)} of {tokens(p.total)} tokens")
     return grid
 
@@ -52,8 +52,7 @@ def _time(p: Progress, began: float) -> str:
 
 
 def _line(head: str, text: Text | str) -> Text:
-    line = Text(f"{head:6}", "dim", no_wrap=True, overflow="ellipsis")
-    return line.append_text(text) if isinstance(text, Text) else line.append(text, "default")
+    return Text.assemble((f"{head:6}", "dim"), text, no_wrap=True, overflow="ellipsis")
 
 
 def _packs(at_work: list[AtWork], most: int) -> RenderableType:
@@ -93,5 +92,5 @@ def _packs(at_work: list[AtWork], most: int) -> RenderableType:
 def _event(event: tuple[float, str]) -> Text:
     at, text = event
     what = text.split()[0]
-    line = Text(time.strftime("%H:%M:%S ", time.localtime(at)), "dim", no_wrap=True, overflow="ellipsis")
-    return line.append(what, COLOURS.get(what, "")).append(text.removeprefix(what), "default")
+    when, how = (time.strftime("%H:%M:%S ", time.localtime(at)), "dim"), (what, COLOURS.get(what, ""))
+    return Text.assemble(when, how, text.removeprefix(what), no_wrap=True, overflow="ellipsis")
