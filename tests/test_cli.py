@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -364,6 +365,21 @@ def test_what_is_wrong_ends_in_one_line(arguments, says, code, tmp_path, corpora
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "runs" / "segments").exists()
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare to mount a small disk")
+def test_a_disk_without_room_is_told_before_anything_is_trained(tmp_path):
+    (tmp_path / "runs").mkdir()
+    asked = [*TINY_TEXT, *TINY, "sweep.grids=[{model.width:[64,96],init_seed:[0,1,2,3]}]"]
+    command = shlex.join([sys.executable, "-m", "proxytrain", "sweep", "--quiet", *asked])
+    script = f"mount -t tmpfs -o size=8m tmpfs runs && {command}; code=$?; ls runs; exit $code"
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    if "unshare" in done.stderr or "mount:" in done.stderr:
+        pytest.skip("nothing can be mounted here")
+    assert done.returncode == 2, done.stderr
+    assert re.search(r"store=runs: [\d.]+ MB are free, and training needs about [\d.]+ MB; free some", done.stderr)
+    assert len(done.stderr.splitlines()) == 1
+    assert "segments" not in done.stdout
 
 
 def test_help_helps(tmp_path):

@@ -35,8 +35,12 @@ def plan(options: argparse.Namespace) -> int:
     from proxytrain import sweep as job
     from proxytrain.track.text import pack_lines, pack_rows, plan_lines
 
-    asked, _ = ask.request(options)
+    asked, console = ask.request(options)
     made = job.plan(asked)
+    try:
+        job.afford(asked, made)
+    except RequestError as error:  # planning is how one finds out
+        console.say(f"note: {error}")
     speeds = job.speeds(asked)
     packs = pack_rows(made, speeds)
     content = {"sweep": made.name, **made.costs, "target": made.target, "packs": packs, "runs": made.runs}
