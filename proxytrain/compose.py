@@ -65,6 +65,15 @@ def quoted(value: str) -> str:
     return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value) + "'"
 
 
+def leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys of a tree, with their values."""
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def group_loader(overrides: list[str], config_dir: str | None = None) -> Callable[[str, str], Tree]:
     """(group, option) -> that group's tree when the option is chosen; each is composed once.
 
@@ -134,7 +143,7 @@ def _groups_chosen(overrides: list[str]) -> list[str]:
 
 
 def _unknown_key(key: str, tree: Tree) -> str:
-    keys = list(_leaves(tree))
+    keys = [k for k, _ in leaves(tree)]
     near = [k for k in difflib.get_close_matches(key, keys, n=2) if k != key]
     if near:
         return f"{key}: no such key (did you mean {near[0]}?)"
@@ -146,11 +155,3 @@ def _unknown_key(key: str, tree: Tree) -> str:
 def _near(word: str, known: list[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1)
     return f" (did you mean {near[0]}?)" if near else ""
-
-
-def _leaves(tree: Tree, prefix: str = "") -> Iterator[str]:
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"

@@ -180,6 +180,26 @@ LAUNCH = {"local": Local, "slurm": Slurm}
 
 
 @dataclass(frozen=True)
+class Track:
+    """`track=none`: no mirror."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Wandb(Track):
+    """`track=wandb`: a mirror in Weights & Biases."""
+
+    mode: Literal["online", "offline"] | None  # null: as the environment says
+    entity: str | None
+    project: str | None
+    requests_per_minute: PositiveFloat
+
+
+TRACK = {"none": Track, "wandb": Wandb}
+
+
+@dataclass(frozen=True)
 class Sweep:
     """A list of grids (their union) and the run that they are meant to predict."""
 
@@ -219,6 +239,7 @@ class Config:
     sweep: Sweep
     train: Train
     launch: Local | Slurm
+    track: Track | Wandb
     fit: FitConfig
     verify: Verify
     coordcheck: CoordCheck
@@ -238,7 +259,7 @@ class Config:
     data_seed: Natural | None  # null: as init_seed
 
 
-UNIONS = {"schedule": SCHEDULES, "data": DATA, "launch": LAUNCH}
+UNIONS = {"schedule": SCHEDULES, "data": DATA, "launch": LAUNCH, "track": TRACK}
 SUFFIXES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
 

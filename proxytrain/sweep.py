@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from proxytrain import accounting
-from proxytrain.compose import Tree, compose, group_loader
+from proxytrain.compose import compose, group_loader, leaves
 from proxytrain.config import Config, Slurm, build
 from proxytrain.corpus import Corpus, Stream, prepare
 from proxytrain.errors import Refusal, RequestError
@@ -439,15 +439,6 @@ def _check_fit(config: Config) -> None:
     """A law that does not exist must not be found out after hours of training."""
     if config.fit.law != "auto":
         get_law(config.fit.law)
-
-
-def leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values."""
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _get(tree: Any, key: str) -> Any:

@@ -83,22 +83,25 @@ def seconds(time: str) -> int:
     return limit
 
 
-def scripts(launch: Slurm, folder: Path, device: str, overrides: list[str], config_dir: str | None) -> dict[str, str]:
+def scripts(
+    launch: Slurm, folder: Path, device: str, tracking: list[str], overrides: list[str], config_dir: str | None
+) -> dict[str, str]:
     """`work`: an array whose tasks are workers of a sweep; `finish`: the job that concludes it, where that is asked.
 
     Parameters
     ----------
     folder : of the sweep, absolute
     device : on which its workers train
+    tracking : overrides that have them mirrored
     overrides, config_dir : of the request, which the last job reads again
     """
-    made = {"work": _work(launch, folder, device)}
+    made = {"work": _work(launch, folder, device, tracking)}
     if launch.finish:
         made["finish"] = _finish(launch, folder, overrides, config_dir)
     return made
 
 
-def _work(launch: Slurm, folder: Path, device: str) -> str:
+def _work(launch: Slurm, folder: Path, device: str, tracking: list[str]) -> str:
     warning = launch.warn_seconds if launch.time is None else min(launch.warn_seconds, seconds(launch.time) // 2)
     options: Options = {
         "array": f"0-{launch.workers - 1}" + (f"%{launch.max_parallel}" if launch.max_parallel else ""),
@@ -120,7 +123,7 @@ def _work(launch: Slurm, folder: Path, device: str) -> str:
     command = ["work", f"sweep.name={folder.name}", f"store={store}", f"train.device={device}"]
     command += ["launch=slurm", f"launch.threads={launch.threads}", f"launch.requeue={str(launch.requeue).lower()}"]
     command.append(f"launch.stale_seconds={launch.stale_seconds:g}")
-    return _script(launch, lines, command)
+    return _script(launch, lines, [*command, *tracking])
 
 
 def _finish(launch: Slurm, folder: Path, overrides: list[str], config_dir: str | None) -> str:

@@ -25,9 +25,10 @@ from proxytrain.plan.pack import Member, Pack
 from proxytrain.plan.share import Key
 from proxytrain.process import say
 from proxytrain.store import sync, temporary
-from proxytrain.train.members import ROWS, Active, Rows
+from proxytrain.train import trace
+from proxytrain.train.members import Active, Rows
+from proxytrain.train.trace import FORMAT, ROWS
 
-FORMAT = 1
 KEPT = 2
 
 
@@ -89,7 +90,7 @@ class Saver:
     def _prune(self) -> None:
         """Keep the last two states with their curves; while only one is here, the attempt before keeps its own."""
         states = sorted(self.attempt.glob("state-*.npz"))
-        needed = {name for path in states[-KEPT:] for m in (_meta(path) or []) for name in m["chunks"]}
+        needed = {name for path in states[-KEPT:] for m in (trace.meta(path) or []) for name in m["chunks"]}
         old = [*states[:-KEPT], *(p for p in self.attempt.glob("curve-*.npz") if p.name not in needed)]
         others = sorted(self.others())
         spare = [folder for folder in others if any(folder.glob("state-*.npz"))][-1:] if len(states) < KEPT else []
@@ -107,7 +108,7 @@ def latest(folders: Sequence[Path], pack: Pack, device: torch.device) -> Rows | 
     """
     found = []
     for path in (p for folder in folders for p in folder.glob("attempt-*/state-*.npz")):
-        meta = _meta(path)
+        meta = trace.meta(path)
         if meta is None:
             say(f"{path}: not a whole checkpoint; the one before it is used, or the start")
         elif mine := list(_mine(meta, pack)):
@@ -152,16 +153,6 @@ def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
         fresh.unlink(missing_ok=True)
 
 
-def _meta(path: Path) -> list[dict[str, Any]] | None:
-    """What a state says of its members; None where it cannot be read."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            content = json.loads(file["meta"].tobytes())
-        return content["members"] if content["format"] == FORMAT else None
-    except Exception:
-        return None
-
-
 def _mine(meta: list[dict[str, Any]], pack: Pack) -> Iterator[tuple[int, int, Member, dict[str, Any]]]:
     """(row, index in the pack, member, what is said of it) of the members that a state has of a pack."""
     wanted: dict[Key, tuple[int, Member]] = {m.nodes[-1].key: (i, m) for i, m in enumerate(pack.members)}
@@ -203,6 +194,4 @@ def _load(path: Path, pack: Pack, device: torch.device) -> Rows:
 
 
 def _name(a: Active) -> str:
-    """A member's name in curve files."""
-    name, end = a.member.nodes[-1].key
-    return f"{name}-{end}"
+    return trace.member_name(a.member.nodes[-1].key)

@@ -15,9 +15,9 @@ from proxytrain.model import Weights, views
 from proxytrain.optimizer import State
 from proxytrain.plan.pack import Member
 from proxytrain.plan.share import Node
+from proxytrain.train.trace import ROWS
 
 EXPLODED = 3.0  # a loss of so many times ln V is that of a member that has diverged
-ROWS = ("tokens", "lr", "loss", "grad_norm", "eval_tokens", "eval_loss")
 
 # A gradient that is a view of the flat buffer has another stride than autograd would choose; it is meant.
 warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")

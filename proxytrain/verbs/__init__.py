@@ -2,7 +2,7 @@
 
 from proxytrain.verbs import jobs  # isort: skip
 from proxytrain.verbs import cluster  # isort: skip
-from proxytrain.verbs import housekeeping, lab, laws
+from proxytrain.verbs import housekeeping, lab, laws, mirroring
 from proxytrain.verbs.verb import VERBS
 
-__all__ = ["VERBS", "cluster", "housekeeping", "jobs", "lab", "laws"]
+__all__ = ["VERBS", "cluster", "housekeeping", "jobs", "lab", "laws", "mirroring"]

@@ -79,3 +79,10 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):  # of numpy
         return _plain(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def mirrored(asked: Any, name: str, console: Any) -> Any:
+    """A context in which the mirror that was asked for (track=wandb) is at work on a sweep."""
+    from proxytrain.track.beside import Beside
+
+    return Beside(asked.config.track, asked.store, name, console)

@@ -20,6 +20,7 @@ def submit(options: argparse.Namespace) -> int:
     from proxytrain.launch import script, slurm
     from proxytrain.launch.machine import machine
     from proxytrain.launch.parts import unfinished
+    from proxytrain.track.beside import overrides as tracked
     from proxytrain.track.text import plan_lines
 
     launch = ask.config(options).launch
@@ -45,7 +46,8 @@ def submit(options: argparse.Namespace) -> int:
     console.say("\n".join(plan_lines(made)))
     if launch.workers > len(packs):
         console.say(f"note: {launch.workers} workers for {len(packs)} packs; those without one wait for the others")
-    scripts = script.scripts(launch, folder, machine(asked.config).device, options.overrides, options.config_dir)
+    device, tracking = machine(asked.config).device, tracked(asked.config.track)
+    scripts = script.scripts(launch, folder, device, tracking, options.overrides, options.config_dir)
     if options.dry_run:
         print("\n".join(scripts.values()), end="")
         return 0
@@ -64,6 +66,8 @@ def work(options: argparse.Namespace) -> int:
     from proxytrain.launch.worker import work as worker
     from proxytrain.plan import freeze
     from proxytrain.store import Store
+    from proxytrain.track.beside import Beside
+    from proxytrain.track.console import Console
 
     config = ask.config(options)
     launch = config.launch
@@ -72,7 +76,9 @@ def work(options: argparse.Namespace) -> int:
     stop = Stop(None if isinstance(launch, Slurm) else launch.time_limit)
     if isinstance(launch, Slurm):
         slurm.begin(made.name)
-    code = worker(made, store, device(config), launch, stop)
+    with Beside(config.track, store, made.name, Console(options.quiet)) as mirror:
+        code = worker(made, store, device(config), launch, stop)
+        mirror.interrupted = code == 130
     return slurm.leave(code, stop.why, launch.requeue) if isinstance(launch, Slurm) else code
 
 

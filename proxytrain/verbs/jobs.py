@@ -17,17 +17,18 @@ def sweep(options: argparse.Namespace) -> int:
 
     asked, console = ask.request(options)
     made = job.plan(asked)
-    code = job.train(asked, made, console)
-    if code == 130:
-        raise KeyboardInterrupt
-    if code and job.missing(asked.store, asked.ids):
-        why = f"some runs failed; `proxytrain status{ask.where(asked)} sweep.name={asked.name}` says why"
-        print(why, file=sys.stderr)
-        if options.json:
-            counts = job.progress_of(asked.store, asked.name).counts
-            ask.put(options, [], {"sweep": asked.name, "runs": counts, "refused": why})
-        return 1
-    return _conclude(options, asked, console)
+    with ask.mirrored(asked, asked.name, console):
+        code = job.train(asked, made, console)
+        if code == 130:
+            raise KeyboardInterrupt
+        if code and job.missing(asked.store, asked.ids):
+            why = f"some runs failed; `proxytrain status{ask.where(asked)} sweep.name={asked.name}` says why"
+            print(why, file=sys.stderr)
+            if options.json:
+                counts = job.progress_of(asked.store, asked.name).counts
+                ask.put(options, [], {"sweep": asked.name, "runs": counts, "refused": why})
+            return 1
+        return _conclude(options, asked, console)
 
 
 @verb("the same up to training: runs, segments, packs, what sharing saves, time, memory, disk; trains nothing", JSON)
@@ -97,16 +98,17 @@ def verify(options: argparse.Namespace) -> int:
         )
     if job.missing(asked.store, asked.ids):
         raise RequestError(f"sweep.name={asked.name}: its runs are not all trained; `proxytrain sweep` first")
-    if job.missing(asked.store, [run.id for run in asked.targets]):
-        made = job.plan(asked, runs=asked.targets, name=f"{asked.name}.verify")
-        code = job.train(asked, made, console)
-        if code == 130:
-            raise KeyboardInterrupt
-        if code:
-            raise Refusal(
-                f"the target's run failed; see `proxytrain status{ask.where(asked)} sweep.name={asked.name}.verify`"
-            )
-    return _conclude(options, asked, console)
+    with ask.mirrored(asked, asked.name, console):
+        if job.missing(asked.store, [run.id for run in asked.targets]):
+            made = job.plan(asked, runs=asked.targets, name=f"{asked.name}.verify")
+            code = job.train(asked, made, console)
+            if code == 130:
+                raise KeyboardInterrupt
+            if code:
+                raise Refusal(
+                    f"the target's run failed; see `proxytrain status{ask.where(asked)} sweep.name={asked.name}.verify`"
+                )
+        return _conclude(options, asked, console)
 
 
 @verb(
@@ -117,7 +119,8 @@ def report(options: argparse.Namespace) -> int:
     if options.compare:
         return _compare(options)
     asked, console = ask.request(options)
-    print(f"report: {_write_report(asked, console)}")
+    with ask.mirrored(asked, asked.name, console):
+        print(f"report: {_write_report(asked, console)}")
     return 0
 
 
@@ -142,9 +145,10 @@ def _train_one(asked: Any, job: Any, console: Any) -> int:
         raise RequestError(f"sweep.grids: {len(asked.runs)} runs; `train` trains one, `sweep` trains grids")
     run = asked.runs[0]
     made = job.plan(asked, name=f"run-{run.id}")
-    code = job.train(asked, made, console)
-    if code == 130:
-        raise KeyboardInterrupt
+    with ask.mirrored(asked, made.name, console):
+        code = job.train(asked, made, console)
+        if code == 130:
+            raise KeyboardInterrupt
     result = asked.store.result(run.id)
     if result is None:
         raise Refusal(f"the run failed; `proxytrain status{ask.where(asked)} sweep.name=run-{run.id}` says why")

@@ -1,0 +1,66 @@
+"""What the checkpoints of packs under way say of their members' curves; read without torch, for those who watch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from proxytrain.plan.share import Key
+
+FORMAT = 1
+ROWS = ("tokens", "lr", "loss", "grad_norm", "eval_tokens", "eval_loss")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """How far a member was at a checkpoint, and the files that hold its curve since the node before."""
+
+    member: Key  # its last node
+    goal: Key  # the node it goes to
+    position: int  # tokens
+    chunks: tuple[Path, ...]
+
+    def rows(self) -> dict[str, np.ndarray]:
+        """The curve since the node before the goal, as arrays of `ROWS`.
+
+        Raises
+        ------
+        Exception
+            Whatever is wrong with the files: a worker may have removed them meanwhile.
+        """
+        pieces = []
+        for chunk in self.chunks:
+            with np.load(chunk, allow_pickle=False) as file:
+                pieces.append([file[f"{member_name(self.member)}.{name}"] for name in ROWS])
+        return {name: np.concatenate(column) for name, column in zip(ROWS, zip(*pieces))}
+
+
+def member_name(key: Key) -> str:
+    """A member's name in curve files."""
+    return f"{key[0]}-{key[1]}"
+
+
+def meta(state: Path) -> list[dict[str, Any]] | None:
+    """What a checkpoint says of its members; None where it cannot be read."""
+    try:
+        with np.load(state, allow_pickle=False) as file:
+            content = json.loads(file["meta"].tobytes())
+        return content["members"] if content["format"] == FORMAT else None
+    except Exception:
+        return None
+
+
+def traces(packs: Path) -> dict[Key, Trace]:
+    """The furthest checkpoint of every member under way, of a sweep's folder of packs."""
+    found: dict[Key, Trace] = {}
+    for state in packs.glob("*/attempt-*/state-*.npz"):
+        for m in meta(state) or []:
+            chunks = tuple(state.with_name(Path(c).name) for c in m["chunks"])
+            trace = Trace((m["member"][0], m["member"][1]), (m["goal"][0], m["goal"][1]), int(m["position"]), chunks)
+            if trace.member not in found or trace.position > found[trace.member].position:
+                found[trace.member] = trace
+    return found
