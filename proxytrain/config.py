@@ -247,6 +247,7 @@ class Config:
     table: str | None
     compare: list[str]
     curves: str | None  # a folder, or `sweep`
+    wandb: str | None  # entity/project, or entity/project/group
     file: str | None
     params: PositiveFloat | None
     tokens: Positive | None  # the length of a run: one of tokens, tokens_per_param, flops

@@ -41,7 +41,7 @@ def mode(track: Wandb) -> str:
     asked = {"dryrun": "offline", "run": "online"}.get(asked or "", asked)
     if asked in ("offline", "disabled"):
         return asked
-    known = _key_known()
+    known = key_known()
     if not known and asked:
         key = "track.mode" if track.mode else "WANDB_MODE"
         raise RequestError(
@@ -51,7 +51,7 @@ def mode(track: Wandb) -> str:
     return "online" if known else "offline"
 
 
-def _key_known() -> bool:
+def key_known() -> bool:
     """Whether wandb finds credentials for its server; asks neither that nor a person."""
     import wandb
     from wandb.sdk.lib.wbauth import authenticate_session

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ def fit(options: argparse.Namespace) -> int:
         return _compare(options, config)
     if config.table == "":
         raise RequestError("table=: empty; give the path of a CSV or Parquet file, or leave the key out")
+    if config.wandb is not None:
+        config = _logged(config, path)
     if config.table is not None and config.curves is not None:
         raise RequestError(f"table={config.table}, curves={config.curves}: a fit reads one of them")
     if config.fit.law == "critical_batch":
@@ -80,6 +83,27 @@ def predict(options: argparse.Namespace) -> int:
     what = ", ".join(f"{v:,.0f} {words[c]}" for c, v in place.items())
     ask.put(options, [sentence(answer, what, str(path))], vars(answer))
     return 0
+
+
+def _logged(config: Any, path: Path) -> Any:
+    """The request with runs that were logged to W&B as its table, which is kept beside the fit."""
+    from proxytrain.store import write_text
+    from proxytrain.track.logged import read_logged
+
+    if config.table is not None or config.curves is not None:
+        raise RequestError(f"wandb={config.wandb}: a fit reads one of wandb, table and curves")
+    table, what = read_logged(config.wandb, config.fit.columns or {})
+    file = path.with_name(f"{path.stem}_wandb.csv")
+    lines = [",".join(table), *(",".join(map(_cell, row)) for row in zip(*table.values()))]
+    write_text(file, "\n".join(lines) + "\n")
+    print(f"{what}: {file}", file=sys.stderr)
+    return replace(config, table=str(file), fit=replace(config.fit, columns={}))
+
+
+def _cell(value: Any) -> str:
+    """A value of a CSV file; texts are quoted where they must be."""
+    text = str(value)
+    return '"' + text.replace('"', '""') + '"' if any(c in text for c in ',"\n') else text
 
 
 def _fit_table(config: Any, path: Path, options: argparse.Namespace) -> int:

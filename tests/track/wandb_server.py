@@ -152,7 +152,9 @@ class Server:
         """Runs by name or group, in pages."""
         wanted = json.loads(v.get("filters") or "{}")
         runs = [
-            r for r in self.runs.values() if all({"name": r.name, "group": r.group}[k] == x for k, x in wanted.items())
+            r
+            for r in self.runs.values()
+            if all({"name": r.name, "group": r.group, "state": r.state}[k] == x for k, x in wanted.items())
         ]
         first = int(v.get("cursor") or 0)
         page = runs[first : first + v["perPage"]]
