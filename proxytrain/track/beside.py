@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from proxytrain.compose import quoted
@@ -39,8 +40,7 @@ class Beside:
         how = mode(self.track) if isinstance(self.track, Wandb) else "disabled"
         if isinstance(self.track, Wandb) and how != "disabled":
             self.mirror = Mirror(self.store, self.name, self.track, how == "online", self.console.say)
-            if self.mirror.waits():
-                self._start(self.mirror)
+            self._unless_it_fails(self._begin, self.mirror)
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
@@ -48,17 +48,31 @@ class Beside:
             if self.process:
                 self.process.terminate()
             return
+        if self.mirror:
+            self._unless_it_fails(self._end, self.mirror)
+
+    def _begin(self, mirror: Mirror) -> None:
+        if mirror.waits():
+            self._start(mirror)
+
+    def _end(self, mirror: Mirror) -> None:
+        if self.process is None and mirror.behind():  # a new fit, a target that was verified
+            self._start(mirror)
+        if self.process is None:
+            return
+        assert self.process.stdin
+        self.process.stdin.close()
         try:
-            if self.mirror and not self.process and self.mirror.behind():  # a new fit, a target that was verified
-                self._start(self.mirror)
-            if self.mirror and self.process:
-                assert self.process.stdin
-                self.process.stdin.close()
-                self._wait(self.mirror, self.process)
+            self._wait(mirror, self.process)
         except KeyboardInterrupt:
-            if self.process:
-                self.process.terminate()
+            self.process.terminate()
             self.console.say(f"W&B: left behind; {self._again}")
+
+    def _unless_it_fails(self, what: Callable[[Mirror], None], mirror: Mirror) -> None:
+        try:
+            what(mirror)
+        except Exception as error:  # a full disk, no process to be had: never the block's trouble
+            self.console.say(f"W&B: {error}; {self._again}")
 
     def _start(self, mirror: Mirror) -> None:
         how = "online" if mirror.online else "offline"

@@ -103,7 +103,7 @@ class Mirror:
         ended: list[Shown] = []
         live: list[Shown] = []
         runs = shown(self.store, made)
-        if self.follow and sum(bool(r.ended) for r in runs if r.id in made.runs) == len(made.runs):
+        if self.follow and sum(bool(r.ended) for r in runs if r.job == "run") == len(made.runs):
             self.over.set()
         for run in runs:
             if run.id in self._broken:
@@ -121,11 +121,16 @@ class Mirror:
 
     def waits(self) -> bool:
         """Whether there is anything to send, or will be: runs that have not ended."""
+        if not (self.folder / "plan.json").exists():
+            return False
         made = freeze.load(self.folder / "plan.json")
-        return self.behind() > 0 or sum(bool(r.ended) for r in shown(self.store, made)) < len(made.runs)
+        ended = sum(bool(r.ended) for r in shown(self.store, made) if r.job == "run")
+        return ended < len(made.runs) or self.behind() > 0
 
     def behind(self) -> int:
         """How many runs, with the summary, are not sent; only what has ended counts."""
+        if not (self.folder / "plan.json").exists():
+            return 0
         made, news = self.news()
         return sum(bool(r.ended) for r in news) + (self._conclusion(made) is not None)
 
