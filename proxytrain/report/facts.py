@@ -10,51 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from proxytrain import accounting, sweep
+from proxytrain import sweep
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import Fit, Prediction
 from proxytrain.plan import freeze
 from proxytrain.report.course import Course, course
+from proxytrain.report.rates import Rates, rates
+from proxytrain.report.row import Row, row_of
 from proxytrain.store import Store
 
 POINTS = 40_000  # of all curves together, so that a page of 500 runs stays light
 RATIO = 1.02  # neighbouring points of a thinned curve lie at least so far apart in tokens
 WINDOW = 0.05  # half-width of the running mean, in log tokens
-
-
-@dataclass(frozen=True)
-class Row:
-    """One run, trained or not."""
-
-    id: str
-    width: int
-    depth: int
-    params: int  # without embedding and readout
-    params_total: int
-    tokens: int
-    schedule: str
-    lr: float
-    init_seed: int
-    data_seed: int
-    flops: float
-    status: str  # done | diverged | running | failed | waiting
-    loss: float | None = None
-    val_se: float | None = None
-    bits_per_byte: float | None = None
-    epochs: float | None = None
-    seconds: float | None = None
-    diverged_at: int | None = None
-    why: str = ""
-    other: tuple[tuple[str, str], ...] = ()  # what else differs between the runs of the sweep: key and value
-
-    @property
-    def final(self) -> float:
-        """The final loss; NaN where there is none."""
-        return float("nan") if self.loss is None else self.loss
-
-    @property
-    def seeds(self) -> str:
-        return f"{self.init_seed}" if self.init_seed == self.data_seed else f"{self.init_seed}/{self.data_seed}"
 
 
 @dataclass(frozen=True)
@@ -82,6 +49,7 @@ class Shown:
     truths: list[Row]  # the target's runs that were trained, one a seed
     course: Course | None = None
     truth_lines: list[Line] = field(default_factory=list)
+    rates: Rates | None = None
 
     @property
     def done(self) -> list[Row]:
@@ -166,42 +134,12 @@ def collect(asked: sweep.Request) -> Facts:
         used=used,
         truths=truths,
         course=_course(asked, missing) if prediction else None,
+        rates=_rates(asked, rows, fitted, missing),
         truth_lines=_lines(asked.store, truths, missing),
         costs=_costs(asked),
         seconds=_seconds(asked.store, rows),
         missing=missing,
         caveats=sweep.caveats(asked),
-    )
-
-
-def row_of(
-    record: dict[str, Any], store: Store, state: dict[str, Any] | None = None, varied: Iterable[str] = ()
-) -> Row:
-    """A run of a plan, with its outcome; `state` as `status` says it, `varied` the keys that go into `other`."""
-    c, state = record["config"], state or {}
-    result = store.result(record["id"]) or {}
-    leaves = dict(sweep.leaves(c))
-    return Row(
-        id=record["id"],
-        width=c["model"]["width"],
-        depth=c["model"]["depth"],
-        params=accounting.non_embedding(record["params"]),
-        params_total=sum(record["params"].values()),
-        tokens=record["tokens"],
-        schedule=record["schedule"],
-        lr=record["lr"],
-        init_seed=c["init_seed"],
-        data_seed=c["data_seed"],
-        flops=record["flops"],
-        status=result.get("status") or state.get("state", "waiting"),
-        loss=result.get("final_loss"),
-        val_se=result.get("val_se"),
-        bits_per_byte=result.get("bits_per_byte"),
-        epochs=result.get("epochs"),
-        seconds=result.get("seconds"),
-        diverged_at=result.get("diverged_at"),
-        why=state.get("why", ""),
-        other=tuple((key, str(leaves[key])) for key in varied if leaves.get(key) is not None),
     )
 
 
@@ -245,6 +183,13 @@ def _course(asked: sweep.Request, missing: list[tuple[str, str]]) -> Course | No
     except (Refusal, RequestError) as error:
         missing.append(("curve of the target", str(error)))
         return None
+
+
+def _rates(asked: sweep.Request, rows: list[Row], fitted: Fit | None, missing: list[tuple[str, str]]) -> Rates | None:
+    found, why = rates(rows, asked.target_record, fitted)
+    if why:
+        missing.append(("law of the learning rate", why))
+    return found
 
 
 def _varied(records: list[dict[str, Any]]) -> list[str]:

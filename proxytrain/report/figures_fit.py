@@ -53,19 +53,13 @@ def fit(view: View) -> Picture | None:
             elif here:
                 tip = max(here, key=lambda r: r.params)
                 ends.append((n_of[tip.id], tip.final, f"{ink.count(length)} tokens"))
-        filled = [row.id in used or not facts.fit for row in main]
-        colours = [view.colour(row) for row in main]
-        dots = ax.scatter(
-            [n_of[row.id] for row in main],
-            [row.final for row in main],
-            s=27,
-            c=[c if full else "none" for c, full in zip(colours, filled)],
-            edgecolors=colours,
-            linewidths=[0 if full else 1 for full in filled],
-            alpha=0.9,
-            zorder=4,
-        )
-        ink.hover(dots, *(view.result(row) + ("" if full else ", not fitted") for row, full in zip(main, filled)))
+        fitted = [r for r in main if r.id in used or not facts.fit]
+        for rows, how in ((fitted, {"linewidths": 0}), ([r for r in main if r not in fitted], {"facecolors": "none"})):
+            if rows:
+                colours = {"c" if rows is fitted else "edgecolors": [view.colour(r) for r in rows]}
+                places = [n_of[r.id] for r in rows], [r.final for r in rows]
+                dots = ax.scatter(*places, s=27, alpha=0.9, zorder=4, **colours, **how)
+                ink.hover(dots, *(view.result(r) + ("" if rows is fitted else ", not fitted") for r in rows))
         if facts.target and target_n:
             seen += _target(view, ax, target_n, left=True)
         ink.log_axis(ax.xaxis, low_n / np.exp(0.04 * span), right, ink.count, 7 if size == "wide" else 5)

@@ -2,75 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from proxytrain.fit import Optimum
 from proxytrain.report import ink
-from proxytrain.report.facts import Row
 from proxytrain.report.figures import Picture, View
+from proxytrain.report.rates import Cell
 
-LEAST = 3  # rates tried of a setting
 MUTED, INK, ACCENT = (ink.COLOURS[n][0] for n in ("muted", "ink", "accent"))
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Runs of one size, length and schedule that differ in their peak rate and seeds only.
-
-    `best` is the vertex of a parabola through the lowest mean loss and its neighbours, in logarithms; at an edge of
-    the rates tried it is that rate, and `edge` says on which side (-1, 1) the rest is missing. `good` are the least and
-    the largest rate tried whose loss is no worse than the best by more than the seed noise of a difference of two.
-    """
-
-    row: Row
-    rates: np.ndarray  # (n,)
-    losses: np.ndarray  # (n,) mean over seeds
-    runs: list[Row]
-    best: float
-    edge: int
-    good: tuple[float, float]
-
-
-def cells(view: View) -> list[Cell]:
-    """Of the length and schedule under which most sizes tried several rates; by size."""
-    found: dict[tuple, dict[float, list[Row]]] = {}
-    for r in view.facts.done:
-        if r.final < ink.HIGHEST:
-            found.setdefault((r.schedule, r.tokens, r.other, r.params), {}).setdefault(r.lr, []).append(r)
-    found = {k: v for k, v in found.items() if len(v) >= LEAST}
-    groups: dict[tuple, list[tuple]] = {}
-    for key in found:
-        groups.setdefault(key[:3], []).append(key)
-    if not groups:
-        return []
-    main = view.facts.schedule
-    chosen = max(groups, key=lambda g: (len(groups[g]), g[0] == main, g[1]))
-    noise = view.facts.fit.noise.run if view.facts.fit else 0.0
-    return [_cell(found[key], noise) for key in sorted(groups[chosen], key=lambda k: k[3])]
-
-
-def _cell(found: dict[float, list[Row]], noise: float) -> Cell:
-    rates = np.array(sorted(found))
-    losses = np.array([np.mean([r.final for r in found[lr]]) for lr in rates])
-    seeds = np.array([len(found[lr]) for lr in rates])
-    k = int(losses.argmin())
-    edge = -1 if k == 0 else 1 if k == len(rates) - 1 else 0
-    best = float(rates[k])
-    if not edge:
-        a, b, _ = np.polyfit(np.log(rates[k - 1 : k + 2]), np.log(losses[k - 1 : k + 2]), 2)
-        best = float(np.exp(-b / (2 * a)))
-    near = rates[np.log(losses / losses[k]) <= noise * np.sqrt(1 / seeds + 1 / seeds[k])]
-    runs = [r for lr in rates for r in found[float(lr)]]
-    return Cell(runs[0], rates, losses, runs, best, edge, (float(near.min()), float(near.max())))
 
 
 def sensitivity(view: View) -> Picture | None:
     """Final loss against peak learning rate, a line a size."""
-    found = cells(view)
-    if not found:
+    rates = view.facts.rates
+    if not rates:
         return None
+    found = rates.cells
 
     def paint(axes: list[Any], size: str) -> None:
         (ax,) = axes
@@ -99,7 +48,7 @@ def sensitivity(view: View) -> Picture | None:
         "How much the learning rate matters",
         "Flat valleys forgive; where the lowest points of all sizes lie above each other, one rate serves them all.",
         f"Runs of {ink.count(found[0].row.tokens)} tokens under {found[0].row.schedule}; lines: mean over seeds. Bars: "
-        "the best rate, by a parabola through the lowest three points"
+        "the best rate"
         + (
             "; red ones lie at an edge of what was tried, the best may lie beyond."
             if any(c.edge for c in found)
@@ -112,10 +61,13 @@ def sensitivity(view: View) -> Picture | None:
 
 def optimum(view: View) -> Picture | None:
     """The best learning rate against width."""
-    found = cells(view)
-    if len(found) < 2:
+    rates, goal = view.facts.rates, view.facts.target
+    if not rates or len(rates.cells) < 2:
         return None
-    sizes = [float(c.row.width if _by_width(found) else c.row.params) for c in found]
+    found, wide = rates.cells, len({c.row.depth for c in rates.cells}) == 1
+    sizes = [float(c.row.width if wide else c.row.params) for c in found]
+    best = rates.target if goal else None
+    aim = float(goal.width if wide else goal.params) if best and goal else None
 
     def paint(axes: list[Any], size: str) -> None:
         (ax,) = axes
@@ -127,13 +79,19 @@ def optimum(view: View) -> Picture | None:
             (dot,) = ax.plot(x, c.best, marker, ms=7, color=colour, mec="none", zorder=3)
             ink.hover(dot, _words(view, c))
         ax.plot(sizes, [c.best for c in found], color=MUTED, lw=1, zorder=1)
-        if view.facts.target and _by_width(found):
-            ax.axvline(view.facts.target.width, color=ACCENT, lw=1.2, ls=(0, (4, 2)), zorder=1)
-        rates = np.concatenate([c.rates for c in found])
-        last = max([*sizes, *([view.facts.target.width] if view.facts.target and _by_width(found) else [])])
-        ink.log_axis(ax.xaxis, min(sizes) * 0.85, last * 1.15, ink.count, 6, sizes)
-        ink.log_axis(ax.yaxis, rates.min() * 0.85, rates.max() * 1.15, lambda v: f"{v:.3g}", 6, sorted(set(rates)))
-        ax.set_xlabel("width" if _by_width(found) else "parameters")
+        seen = [r for c in found for r in c.rates]
+        if best and goal and aim:
+            ax.plot([aim, aim], [best.lr_low, best.lr_high], color=ACCENT, lw=2, zorder=4, solid_capstyle="butt")
+            (diamond,) = ax.plot(aim, best.lr, "D", ms=6.5, color=ACCENT, mec="none", zorder=5)
+            ink.hover(diamond, f"the target: {_aim(best)}")
+            (cross,) = ax.plot(aim, goal.lr, "x", ms=7, mew=1.6, color=INK, zorder=6)
+            ink.hover(cross, f"the target's own rate: {goal.lr:g}")
+            seen += [best.lr_low, best.lr_high, goal.lr]
+        places = [*sizes, *([aim] if aim else [])]
+        ticks = sorted(set(seen[: -3 if aim else None]))
+        ink.log_axis(ax.xaxis, min(places) * 0.85, max(places) * 1.18, ink.count, 6, places)
+        ink.log_axis(ax.yaxis, min(seen) * 0.85, max(seen) * 1.15, lambda v: f"{v:.3g}", 6, ticks)
+        ax.set_xlabel("width" if wide else "parameters")
         ink.top_label(ax, "best peak base learning rate")
 
     alt = "Best learning rate against size: " + "; ".join(_words(view, c) for c in found) + "."
@@ -143,14 +101,14 @@ def optimum(view: View) -> Picture | None:
         "A level line means that the parametrization carries the rate from small models to large ones.",
         "Dots: the best rate. Pale bars: rates tried that are as good within seed noise. "
         + ("Triangles: the best lies at the edge of what was tried, or beyond. " if any(c.edge for c in found) else "")
-        + ("Dashed: the target's width." if view.facts.target and _by_width(found) else ""),
+        + (f"Red: the target's, {_aim(best)}; cross: the rate it has." if best else ""),
         alt,
         view.draw("optimum", alt, ("half",), paint),
     )
 
 
-def _by_width(found: list[Cell]) -> bool:
-    return len({c.row.depth for c in found}) == 1
+def _aim(best: Optimum) -> str:
+    return f"{best.lr:.3g}, between {best.lr_low:.3g} and {best.lr_high:.3g} ({best.level:.0%} interval)"
 
 
 def _words(view: View, c: Cell) -> str:

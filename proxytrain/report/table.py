@@ -100,7 +100,7 @@ def shown(fit: Fit) -> Shown:
 
 def _run(name: str, params: float, tokens: float, loss: float | None, schedule: Any) -> Row:
     return Row(
-        name, 0, 0, round(params), round(params), round(tokens), str(schedule), 0.0, 0, 0, 6.0 * params * tokens,
+        name, 0, 0, round(params), round(params), round(tokens), str(schedule), 0.0, 0, 0, 0, 6.0 * params * tokens,
         "waiting" if loss is None else "done", loss,
     )  # fmt: skip
 

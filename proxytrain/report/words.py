@@ -95,6 +95,16 @@ def grounds(facts: Facts) -> list[tuple[str, str]]:
         most = max((r["gap"] for r in fit.backtest), default=0.0) if fit else 0.0
         reach = f"; the backtest reached {most:.3g}×" if most else "; nothing was tested by a backtest"
         out.append(("Gap", f"{p.gap:.3g}× the compute of the largest run that was fitted (6 N D){reach}"))
+    if facts.rates and facts.rates.target and facts.target:
+        best = facts.rates.target
+        inside = best.lr_low <= facts.target.lr <= best.lr_high
+        out.append(
+            (
+                "Learning rate",
+                f"{best.lr:.3g} is best for the target by the rates that were tried ({best.lr_low:.3g} to "
+                f"{best.lr_high:.3g}); its own {facts.target.lr:g} lies {'inside' if inside else 'OUTSIDE'}",
+            )
+        )
     out.append(("Cost", cost(facts)))
     return out
 
