@@ -48,7 +48,9 @@ def fit(options: argparse.Namespace) -> int:
         result.save(path)
     else:
         path = asked.folder / "fit.json"
-    ask.put(options, [*result.summary(), f"written to {path}"], _written(path))
+    beware = job.caveats(asked)
+    lines = [*result.summary(), *(f"warning: {w}" for w in beware), f"written to {path}"]
+    ask.put(options, lines, {**_written(path), "warnings": [*result.warnings, *beware]})
     return 0
 
 
