@@ -46,20 +46,19 @@ def write_comparison(store: Store, names: tuple[str, str], tokens_per_param: flo
 
 
 def _keep(path: Path, page: str, figures: dict[str, bytes]) -> Path:
-    from proxytrain.store import remove, write_bytes, write_text
+    from proxytrain.report.figures import keep_figures
+    from proxytrain.store import write_text
 
-    folder = path.parent / "figures"
-    for old in folder.glob("*"):
-        if old.name not in figures and old.suffix in (".svg", ".png"):
-            remove(old)
-    for name, content in figures.items():
-        write_bytes(folder / name, content)
+    keep_figures(path.parent / "figures", figures)
     write_text(path, page)
     return path
 
 
 def write_table(fit: Fit, path: Path) -> list[Path]:
-    """Write the page of a table's fit and its predictions as CSV beside the fit.json at `path`; returns both paths."""
+    """Write the page of a table's fit, its predictions as CSV and its figures beside the fit.json at `path`.
+
+    Returns their paths, of the figures that of their folder.
+    """
     from proxytrain.report.table import write_table as write
 
     return write(fit, path)

@@ -14,7 +14,7 @@ from proxytrain.fit import Comparison, Fit, compare
 from proxytrain.plan import freeze
 from proxytrain.report import ink
 from proxytrain.report.facts import Row, Shown, row_of
-from proxytrain.report.figures import Picture, View
+from proxytrain.report.figures import Picture, View, files_of
 from proxytrain.report.page import boxes, document, figure
 from proxytrain.report.words import law_words, signed, tested
 from proxytrain.store import Store
@@ -70,8 +70,7 @@ def render(store: Store, names: tuple[str, str], tokens_per_param: float | None)
         *(f"<h3>{escape(s.name)}</h3><pre>{escape(chr(10).join(s.fit.summary()))}</pre>" for s in (a, b)),
         "</section>",
     ]
-    files = {f"{p.key}{end}": content for p in drawn for end, content in p.drawn.files.items()}
-    return document(f"{a.name} against {b.name}", "proxytrain report", view.palette, parts), files
+    return document(f"{a.name} against {b.name}", "proxytrain report", view.palette, parts), files_of(drawn)
 
 
 def _side(store: Store, name: str) -> Side:

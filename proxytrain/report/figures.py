@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from proxytrain.report import ink
 from proxytrain.report.facts import Facts, Row, Shown
+from proxytrain.store import remove, write_bytes
 
 MOST_COLOURS = 12
 SCALES = ("log", "linear")
@@ -103,6 +105,20 @@ class View:
                         files |= {f"{end}{suffix}": content for suffix, content in ink.files(figure).items()}
                 variants[name] = svg
         return Drawn(variants, files)
+
+
+def files_of(drawn: Sequence[Picture]) -> dict[str, bytes]:
+    """All figures as files by name."""
+    return {f"{p.key}{end}": content for p in drawn for end, content in p.drawn.files.items()}
+
+
+def keep_figures(folder: Path, figures: dict[str, bytes]) -> None:
+    """Write figures into a folder of their own; those of a page before that this one does not have go."""
+    for old in folder.glob("*"):
+        if old.name not in figures and old.suffix in (".svg", ".png"):
+            remove(old)
+    for name, content in figures.items():
+        write_bytes(folder / name, content)
 
 
 def pictures(facts: Facts) -> tuple[list[Picture], ink.Palette]:

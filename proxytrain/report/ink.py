@@ -195,10 +195,7 @@ def svg(figure: Any, key: str, title: str, colours: dict[str, str]) -> str:
     box = re.search(r'viewBox="[^"]+"', head[0])
     assert box
     axes = f' data-axes="{html.escape(json.dumps(_axes(figure)))}"' if names else ""
-    opening = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" {box[0]} role="img" aria-labelledby="{key}-title"{axes}>'
-        f'<title id="{key}-title">{html.escape(title)}</title>'
-    )
+    opening = f'<svg xmlns="http://www.w3.org/2000/svg" {box[0]} role="img" aria-label="{html.escape(title)}"{axes}>'
     return opening + text[head.end() :].strip()
 
 

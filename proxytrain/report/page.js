@@ -17,7 +17,8 @@ function pointable(plot) {
   plot.append(tip);
   plot.tabIndex = 0;
   plot.setAttribute("role", "group");
-  plot.setAttribute("aria-label", svg.querySelector("title").textContent + " Up and down go from run to run, left and right along a curve.");
+  plot.setAttribute("aria-label", plot.closest("figure").querySelector("h2").textContent +
+    ": up and down go from run to run, left and right along a curve");
 
   // what can be pointed at: {name, path, points}; dots have one point and no path
   function find() {

@@ -15,7 +15,7 @@ from proxytrain import sweep
 from proxytrain.plan import freeze
 from proxytrain.report import ink, words
 from proxytrain.report.facts import Facts, Row
-from proxytrain.report.figures import SCALES, Picture, pictures
+from proxytrain.report.figures import SCALES, Picture, files_of, pictures
 from proxytrain.runs import NUMERICS_VERSION
 from proxytrain.track.text import duration
 
@@ -24,8 +24,7 @@ def render(facts: Facts) -> tuple[str, dict[str, bytes]]:
     """The whole page of a sweep, and its figures as files by name."""
     drawn, palette = pictures(facts)
     parts = [_answer(facts), _figures(facts, drawn), _table(facts), _missing(facts), _reproduce(facts)]
-    files = {f"{p.key}{end}": content for p in drawn for end, content in p.drawn.files.items()}
-    return document(facts.asked.name, "proxytrain report", palette, parts), files
+    return document(facts.asked.name, "proxytrain report", palette, parts), files_of(drawn)
 
 
 def document(title: str, kind: str, palette: ink.Palette, parts: list[str]) -> str:
@@ -68,9 +67,9 @@ def _answer(facts: Facts) -> str:
             f"{p.level:.0%} interval of one run, nats a token</small></span></p>"
         )
     unsafe = words.warnings(facts)
-    if p and p.note:
-        parts.append(boxes(unsafe[:1]))
-        unsafe = unsafe[1:]
+    grave = [w for w in unsafe if w.startswith(words.GRAVE)] if p else []
+    parts.append(boxes(grave))
+    unsafe = [w for w in unsafe if w not in grave]
     parts.append(f'<p class="lead">{escape(words.answer(facts))}</p>')
     after = words.after(facts)
     if after:

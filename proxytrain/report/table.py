@@ -14,7 +14,7 @@ from proxytrain.errors import Refusal
 from proxytrain.fit import Fit
 from proxytrain.fit.table import size_and_length
 from proxytrain.report.facts import Row, Shown
-from proxytrain.report.figures import pictures_of_table
+from proxytrain.report.figures import files_of, keep_figures, pictures_of_table
 from proxytrain.report.page import boxes, document, figure
 from proxytrain.store import write_text
 
@@ -23,14 +23,16 @@ COLUMNS = ("kind", "row", "params", "tokens", "flops", "loss", "prediction", "lo
 
 
 def write_table(fit: Fit, path: Path) -> list[Path]:
-    """Write what belongs beside the fit.json at `path`: a page with figures, and predictions as CSV.
+    """Write what belongs beside the fit.json at `path`: a page with figures, predictions as CSV, the figures as files.
 
-    Returns their paths. Both are replaced whole.
+    Returns their paths, of the figures that of their folder. All are replaced whole.
     """
-    page, table = path.with_suffix(".report.html"), path.with_suffix(".predictions.csv")
+    page, table, folder = (path.with_suffix(end) for end in (".report.html", ".predictions.csv", ".figures"))
+    html, figures = render(fit, path.name)
     write_text(table, predictions(fit))
-    write_text(page, render(fit, path.name))
-    return [page, table]
+    keep_figures(folder, figures)
+    write_text(page, html)
+    return [page, table, folder]
 
 
 def predictions(fit: Fit) -> str:
@@ -105,8 +107,8 @@ def _run(name: str, params: float, tokens: float, loss: float | None, schedule: 
     )  # fmt: skip
 
 
-def render(fit: Fit, name: str) -> str:
-    """The page as HTML; inline style and pictures, nothing fetched."""
+def render(fit: Fit, name: str) -> tuple[str, dict[str, bytes]]:
+    """The page as HTML, with inline style and pictures, nothing fetched; and its figures as files by name."""
     drawn, palette = pictures_of_table(shown(fit))
     p = fit.prediction
     parts = ['<section id="answer" aria-label="The answer">']
@@ -135,4 +137,4 @@ def render(fit: Fit, name: str) -> str:
         f"<dt>Versions</dt><dd>{escape(versions)}</dd>",
         f"<dt>Kept in</dt><dd>{escape(name)}</dd></dl></section>",
     ]
-    return document(str(fit.data["source"]), "proxytrain fit", palette, parts)
+    return document(str(fit.data["source"]), "proxytrain fit", palette, parts), files_of(drawn)

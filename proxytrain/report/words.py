@@ -11,6 +11,8 @@ from proxytrain.report import ink
 from proxytrain.report.facts import Facts
 from proxytrain.track.text import duration
 
+GRAVE = ("EXTRAPOLATION", "UNSAFE")  # such warnings come before the answer
+
 
 def loss(facts: Facts, value: float) -> str:
     """A loss in nats a token, and in bits a byte where the text of a token is known."""

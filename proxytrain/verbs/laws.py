@@ -122,7 +122,7 @@ def _fit_table(config: Any, path: Path, options: argparse.Namespace) -> int:
         except Refusal as refusal:
             refused = refusal
     result.save(path)
-    files = {what: str(file) for what, file in zip(("report", "predictions"), write_table(result, path))}
+    files = {what: str(file) for what, file in zip(("report", "predictions", "figures"), write_table(result, path))}
     lines = [*result.summary(), *(f"{what}: {file}" for what, file in ({"fit": path} | files).items())]
     ask.put(options, lines, _written(path) | files | ({"refused": str(refused)} if refused else {}))
     if refused:

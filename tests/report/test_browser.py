@@ -34,7 +34,7 @@ FADED = """
   const out = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   for (let node; (node = walker.nextNode());) {
     const e = node.parentElement;
-    if (!node.textContent.trim() || !e.checkVisibility() || e.closest("script, title, legend")) continue;
+    if (!node.textContent.trim() || !e.checkVisibility() || e.closest("script, legend")) continue;
     const style = getComputedStyle(e), colour = parse(e.closest("svg") ? style.fill : style.color);
     const [low, high] = [light(colour), light(behind(e.closest("figure") ?? e))].sort((a, b) => a - b);
     if ((high + .05) / (low + .05) < 4.5) out.push(`${node.textContent}: ${((high + .05) / (low + .05)).toFixed(2)}`);

@@ -107,10 +107,7 @@ def test_every_figure_is_there_with_words_and_a_text_alternative(page: str) -> N
     for text in svgs(page):
         root = ET.fromstring(text)
         assert root.get("role") == "img"
-        title = root.find("{http://www.w3.org/2000/svg}title")
-        assert title is not None
-        assert title.get("id") == root.get("aria-labelledby")
-        assert title.text
+        assert len(root.get("aria-label", "")) > 20
         ids = {e.get("id") for e in root.iter()}
         assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', text)) <= ids
 

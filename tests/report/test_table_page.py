@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-FILES = {"l.csv", "fit.json", "fit.report.html", "fit.predictions.csv"}
+FILES = {"l.csv", "fit.json", "fit.report.html", "fit.predictions.csv", "fit.figures"}
 
 
 def fitted(folder: Path, *overrides: str, code: int = 0) -> subprocess.CompletedProcess:
@@ -38,6 +38,8 @@ def test_a_table_leaves_a_page_and_predictions(table):
     page = (table / "fit.report.html").read_text()
     for figure in ("fit", "compute", "residuals", "backtest", "coverage"):
         assert f'id="figure-{figure}"' in page
+        for end in ("svg", "png"):
+            assert (table / "fit.figures" / f"{figure}.{end}").stat().st_size > 1000
     assert "http" not in page.replace("http://www.w3.org", "")  # nothing is fetched
     found = rows(table)
     runs = [r for r in found if r["kind"] == "run"]
