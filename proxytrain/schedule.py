@@ -145,7 +145,12 @@ def phases(schedule: Schedule, *, lr: float, warmup: int, tokens: int, batch_tok
                 "below 1 it is a fraction of the run, from 1 on it is tokens"
             )
         start = tokens - length
-        least = warmup + (_updates(schedule.cooldown, batch_tokens) if isinstance(schedule, Infinite) else 0)
+        down = _updates(schedule.cooldown, batch_tokens) if isinstance(schedule, Infinite) else 0
+        if isinstance(schedule, Infinite) and down == 0:
+            raise RequestError(
+                f"schedule.cooldown={schedule.cooldown}: shorter than one update of {batch_tokens} tokens"
+            )
+        least = warmup + down
         if start < least:
             before = f"{least} of warm-up and cooldown" if least > warmup else f"{warmup} of warm-up"
             raise RequestError(
@@ -164,14 +169,13 @@ def phases(schedule: Schedule, *, lr: float, warmup: int, tokens: int, batch_tok
     stable = Phase(kind, warmup, start, tuple(params))
     top = float(rate(stable, max(warmup, 1)))
     first = Phase("warmup", 0, warmup, (("lr", top), ("over", float(max(warmup, 1)))))
-    down = None
+    middle = None
     if isinstance(schedule, Infinite):
-        end = warmup + _updates(schedule.cooldown, batch_tokens)
-        down = Phase("cosine", warmup, end, _decay_params(lr, schedule.floor * lr))
-        stable = Phase("hold", end, start, (("lr", schedule.floor * lr),))
+        middle = Phase("cosine", warmup, least, _decay_params(lr, schedule.floor * lr))
+        stable = Phase("hold", least, start, (("lr", schedule.floor * lr),))
     if isinstance(schedule, Tailed) and start < tokens:
         tail = _tail(schedule, start, tokens, float(rate(stable, max(start, 1))), schedule.final * lr)
-    return tuple(p for p in (first, down, stable, tail) if p is not None and p.end > p.start)
+    return tuple(p for p in (first, middle, stable, tail) if p is not None and p.end > p.start)
 
 
 def rate(phase: Phase, position: np.ndarray | float) -> np.ndarray:

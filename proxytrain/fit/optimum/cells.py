@@ -112,12 +112,12 @@ def read_cells(table: Any, schedule: str | None, columns: Mapping[str, str] | No
 
 def _without_diverged(raw: dict[str, Any], column: str, source: str) -> tuple[dict[str, Any], int]:
     """The table without rows whose loss is no number or beyond any: they diverged (arXiv 2409.19913 drops them)."""
-    if column not in raw:
-        return raw, 0
+    if column not in raw or len({len(v) for v in raw.values()}) > 1:
+        return raw, 0  # the reader says what is wrong
     try:
         loss = np.asarray(raw[column], dtype=float)
     except (TypeError, ValueError):
-        return raw, 0  # the reader names the row
+        return raw, 0
     good = np.isfinite(loss) & (loss < 20)
     if len(loss) and not good.any():
         raise Refusal(f"{source}: all {len(loss)} runs diverged; add smaller learning rates")
