@@ -54,6 +54,22 @@ def test_without_batches_the_law_is_of_the_rate_at_the_batch_that_was_used():
     assert fit.predict(params=16e6, tokens=32e8).batch_low is None
 
 
+def test_the_power_schedule_that_follows_the_optima_is_told():
+    """Rates planted as beta a T^b (arXiv 2408.13359, a = 4, b = -.51), at two batches."""
+    rng, rows = np.random.default_rng(0), []
+    for batch in (16 * 4096, 64 * 4096):
+        for d in (1e9, 4e9, 16e9):
+            for u in np.log(2) * np.arange(-3, 4):
+                lr = batch / 4096 * 4 * d**-0.51 * np.exp(u)
+                loss = 3 * np.exp(0.01 * u**2 + 1e-4 * rng.normal())
+                rows.append({"params": 36e6, "tokens": d, "batch_tokens": batch, "lr": lr, "loss": loss})
+    power = fit_optimum(pd.DataFrame(rows)).power_schedule()
+    assert power.exponent == pytest.approx(-0.51, abs=0.01)
+    assert power.amplitude == pytest.approx(4, rel=0.2)
+    assert power.batch_exponent == pytest.approx(1, abs=0.01)
+    assert fit_optimum(planted()).power_schedule() is None  # its batch is not known
+
+
 def test_at_a_given_batch_the_best_rate_is_the_valley_s_there():
     fit = fit_optimum(planted(batches=True, skew=0.0))
     free = fit.predict(params=4e6, tokens=8e8)

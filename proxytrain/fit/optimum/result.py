@@ -81,6 +81,16 @@ class Optimum:
 
 
 @dataclass(frozen=True)
+class PowerSchedule:
+    """Keys of `schedule=power_published`; the exponent of the batch, which its law takes to be 1 (None: not known)."""
+
+    amplitude: float
+    exponent: float
+    exponent_error: float
+    batch_exponent: float | None
+
+
+@dataclass(frozen=True)
 class OptimumFit:
     """Laws of the optimal learning rate ("lr") and, where grids had batches, batch ("batch_tokens").
 
@@ -187,6 +197,25 @@ class OptimumFit:
         expected = d.mean() + slope * (np.log(params) - n.mean())
         return bool(abs(np.log(tokens) - expected) < np.log(1.5))
 
+    def power_schedule(self) -> PowerSchedule | None:
+        """The power schedule that follows these optima (2408.13359); None where batch or length is not known.
+
+        Its law is lr = beta a tokens^b with beta the batch in sequences of 4096 tokens, so the best rate must go with
+        the batch itself: `batch_exponent` (1) tells, where grids had several batches.
+        """
+        law = self.laws["lr"]
+        if "batch_tokens" not in self.about or "tokens" not in law.centre:
+            return None
+        b = law.exponents["tokens"]
+        middle = {c: float(np.exp(np.log(v).mean())) for c, v in self.about.items()}
+        lr = np.exp(law.at(middle)[0])
+        return PowerSchedule(
+            amplitude=float(lr / (middle["batch_tokens"] / 4096) / middle["tokens"] ** b),
+            exponent=b,
+            exponent_error=law.stderr["tokens"],
+            batch_exponent=law.exponents.get("batch_tokens"),
+        )
+
     def summary(self) -> list[str]:
         """Short lines for people."""
         units = {"lr": "learning rate", "batch_tokens": "batch (tokens)"}
@@ -196,6 +225,14 @@ class OptimumFit:
             lines.append(
                 f"  {units[name]} = {law.factor:.4g} {powers}".rstrip()
                 + f"; single optima scatter by {100 * law.scatter:.0f}% around it"
+            )
+        power = self.power_schedule()
+        if power:
+            known = power.batch_exponent
+            lines.append(
+                f"  power schedule: schedule.exponent={power.exponent:.3f} (± {power.exponent_error:.3f}) "
+                f"schedule.amplitude={power.amplitude:.3g}"
+                + (f"; it takes rates to go with the batch, here with batch^{known:.2f}" if known else "")
             )
         if self.backtest:
             worst = max(self.backtest, key=lambda h: h.regret)
