@@ -188,20 +188,21 @@ class Watch:
         for path, record in failure_records(folders(self.plan, self.store) / part.pack.id):
             if str(path) not in self.told:
                 self.told.add(str(path))
-                why = str(record.get("traceback", "unknown")).strip().splitlines()[-1]
+                why = (str(record.get("traceback", "")).strip().splitlines() or ["unknown"])[-1]
                 width, members = part.pack.members[0].recipe.model.width, len(part.pack.members)
                 with suppress(FileNotFoundError):
                     yield path.stat().st_mtime, f"failed {why} (width {width}, {members} members; {path})"
 
     def _remember(self) -> None:
-        """Times that packs took, next to their estimates."""
+        """Times that packs took, next to their estimates; not of those whose members left early."""
         new = [p for p in self.plan.packs if p.id in self.done - self.timed]
         self.timed |= self.done
         for pack in new[-REMEMBERED:]:
             with suppress(RequestError):
                 metas = [self.store.meta(n.key) for m in pack.members for n in m.nodes]
-                took = sum(meta["seconds"] for meta in metas if meta)
-                self.times.append((took, self._seconds(pack) * self._sharing))
+                if all(meta and meta["status"] == "done" for meta in metas):
+                    took = sum(meta["seconds"] for meta in metas if meta)
+                    self.times.append((took, self._seconds(pack) * self._sharing))
 
     def _seconds(self, pack: Pack) -> float:
         """The plan's estimate, or what was measured."""
