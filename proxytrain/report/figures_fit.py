@@ -131,7 +131,8 @@ def lengths(view: View) -> Picture | None:
         seen = ink.sane(seen)
         span = np.log(max(seen) / min(seen)) or 0.1
         room = (right / least) ** 0.06
-        ink.log_axis(ax.xaxis, least / room, right * room, ink.count, 6, sorted({r.tokens for r in main}))
+        ticks = sorted({r.tokens for r in main})
+        ink.log_axis(ax.xaxis, least / room, right * room, ink.count, 6, ticks if len(ticks) <= LENGTHS else ())
         ink.log_axis(ax.yaxis, min(seen) / np.exp(0.14 * span), max(seen) * np.exp(0.1 * span), ink.plain)
         ax.set_xlabel("tokens trained on")
         ink.top_label(ax, "final loss, nats a token")

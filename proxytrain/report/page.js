@@ -33,10 +33,14 @@ function pointable(plot) {
         .map(([, kind, x, y]) => [+x, +y, kind === "L"]);
       out.push({ name: names[0], path, points });
     }
-    return out;
+    return out.filter(({ points }) => points.some(([x, y]) => panel(x, y)));
   }
 
   const found = () => (things ??= find());
+
+  // the panel in which a place lies; what is drawn outside of one is cut off
+  const panel = (x, y) =>
+    axes.find(({ box }) => x > box[0] - 3 && x < box[2] + 3 && y > box[1] - 3 && y < box[3] + 3);
 
   function nearest(x, y) {
     let best = null, least = NEAR;
@@ -48,7 +52,7 @@ function pointable(plot) {
         const dx = bx - ax, dy = by - ay, length = dx * dx + dy * dy;
         const t = length ? Math.max(0, Math.min(1, ((x - ax) * dx + (y - ay) * dy) / length)) : 0;
         const px = ax + t * dx, py = ay + t * dy, far = Math.hypot(px - x, py - y) - bonus;
-        if (far < least) { least = far; best = { index, x: px, y: py }; }
+        if (far < least && panel(px, py)) { least = far; best = { index, x: px, y: py }; }
       });
     });
     return best;
@@ -70,9 +74,9 @@ function pointable(plot) {
     at = index;
     let text = thing.name;
     if (thing.path) {
-      const panel = axes.find(({ box }) => x >= box[0] - 1 && x <= box[2] + 1) ?? axes[0], [l, t, r, b] = panel.box;
-      text += `\n${panel.x.name}: ${written(value(panel.x, (x - l) / (r - l)))}`;
-      text += `\n${panel.y.name}: ${written(value(panel.y, (b - y) / (b - t)))}`;
+      const { box: [l, t, r, b], x: across, y: up } = panel(x, y) ?? axes[0];
+      text += `\n${across.name}: ${written(value(across, (x - l) / (r - l)))}`;
+      text += `\n${up.name}: ${written(value(up, (b - y) / (b - t)))}`;
       trace.setAttribute("d", thing.path.getAttribute("d"));
       const clip = thing.path.closest("[clip-path]")?.getAttribute("clip-path");
       if (clip) trace.setAttribute("clip-path", clip);
@@ -111,12 +115,12 @@ function pointable(plot) {
     const before = at;
     if (event.key === "ArrowDown" || at < 0) at = (at + 1) % all.length;
     else if (event.key === "ArrowUp") at = (at - 1 + all.length) % all.length;
-    const last = all[at].points.length - 1;
+    const points = all[at].points.filter(([x, y]) => panel(x, y)), last = points.length - 1;
     if (at !== before) step = last;
     else if (event.key === "Home") step = 0;
     else if (event.key === "End") step = last;
     else step = Math.max(0, Math.min(last, step + (event.key === "ArrowLeft" ? -1 : 1) * Math.ceil((last + 1) / 25)));
-    const [x, y] = all[at].points[step];
+    const [x, y] = points[step];
     show(at, x, y);
   }
 
