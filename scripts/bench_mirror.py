@@ -55,19 +55,23 @@ def main(members: int = 64, tokens: str = "2M") -> None:
         ]
         job = subprocess.Popen([*command, *sys.argv[3:]], env=environment, start_new_session=True)
         spent: dict[int, tuple[str, float]] = {}
+        meanwhile = 0.0  # of the mirror, while workers were there
         while job.poll() is None:
             for pid in tree(job.pid):
                 name = command_of(pid)
                 kind = "mirror" if " track sync " in name or "wandb-core" in name else "training"
                 if " work " in name or kind == "mirror":
                     spent[pid] = (kind, max(seconds(pid), spent.get(pid, ("", 0.0))[1]))
-            time.sleep(0.1)
+            if any(" work " in command_of(pid) for pid in tree(job.pid)):
+                meanwhile = sum(s for k, s in spent.values() if k == "mirror")
+            time.sleep(0.2)
         total = {kind: sum(s for k, s in spent.values() if k == kind) for kind in ("training", "mirror")}
         visits = sum(operation == "RunResumeStatus" for _, operation in server.requests)
         span = (server.requests[-1][0] - server.requests[0][0]) / 60
         print(
-            f"{members} runs of {tokens} tokens: training {total['training']:.1f} s, mirror {total['mirror']:.1f} s "
-            f"({total['mirror'] / total['training']:.2%}) of processor time; {visits} visits, "
+            f"{members} runs of {tokens} tokens: training {total['training']:.1f} s of processor time, "
+            f"the mirror {meanwhile:.1f} s meanwhile ({meanwhile / total['training']:.2%}), "
+            f"{total['mirror']:.1f} s in all ({total['mirror'] / total['training']:.2%}); {visits} visits, "
             f"{len(server.requests)} requests in {span:.1f} minutes ({len(server.requests) / span:.0f} a minute)"
         )
 

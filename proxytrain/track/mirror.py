@@ -32,6 +32,9 @@ from proxytrain.track.shown import Shown, rows, shown
 
 LOOK_SECONDS = 10.0
 MINUTE = 60.0
+SHARE = (
+    0.005  # of the machine's cores, at most, while it may be training (wandb's process takes about half as much again)
+)
 LIVE_SECONDS = 60.0  # a run that trains is sent so often at most
 VISITS = 20  # before the store is looked at again
 TRIES = 3  # in a row that may fail once nothing more is to come
@@ -69,6 +72,7 @@ class Mirror:
         self._trouble: dict[str, int] = {}  # how often a run could not be sent
         self._broken: set[str] = set()  # runs whose files cannot be read
         self._turns: list[float] = []  # when the visits of the last minute began
+        self._spent = 0.0  # processor seconds before the last of them
 
     def run(self) -> int:
         """Follow until `over` and all is sent (0), or nothing can be sent (1), or `stop` (130)."""
@@ -184,7 +188,8 @@ class Mirror:
             return None
         files = [self.folder / name for name in ("fit.json", "predictions.csv")]
         say = [[r.id, r.ended] for r in sorted(shown(self.store, made), key=lambda r: r.id) if r.ended]
-        what = digest([say, [p.read_text() for p in files if p.exists()]])
+        pictures = sorted(p.name for p in self.folder.glob("figures/*.png"))
+        what = digest([say, pictures, [p.read_text() for p in files if p.exists()]])
         return None if self._sent().get("sweep", {}).get("as") == what else what
 
     def _conclude(self, client: Client, made: Plan, what: str) -> None:
@@ -231,12 +236,16 @@ class Mirror:
             remove(claim.attempt)
 
     def _wait_turn(self) -> None:
-        """Keep the rate that the server accepts: in no minute more visits than have so many requests."""
+        """Keep the rate that the server accepts (in no minute more visits than have so many requests), and, while runs
+        are still to come, the share of this machine that is the mirror's."""
         most = self.track.requests_per_minute / REQUESTS
         many = max(1, int(most))
         if self.online and len(self._turns) >= many:
             self.stop.wait(max(0.0, self._turns[-many] + MINUTE * many / most - time.monotonic()))
-        self._turns = [*self._turns[-many:], time.monotonic()]
+        if self._turns:
+            spent = time.process_time() - self._spent
+            self._idle(self._turns[-1] + spent / (SHARE * len(os.sched_getaffinity(0))) - time.monotonic())
+        self._turns, self._spent = [*self._turns[-many:], time.monotonic()], time.process_time()
 
     def _idle(self, seconds: float) -> None:
         end = time.monotonic() + seconds

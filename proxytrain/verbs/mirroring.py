@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from typing import Any
 
 from proxytrain.errors import RequestError
 from proxytrain.verbs import ask
@@ -14,7 +15,7 @@ from proxytrain.verbs.verb import flag, verb
 
 
 @verb(
-    "`track sync` mirrors sweeps into W&B, all that is not there yet; without sweep.name, of all sweeps",
+    "`track sync`: sweeps into W&B, all that is not there yet; `track dashboard`: a view of the sweep that is there",
     flag("--follow", help="go on until the sweep has ended"),
     flag("--beside", help="go on until standard input ends: what sweep and work start with track=wandb"),
 )
@@ -24,11 +25,13 @@ def track(options: argparse.Namespace) -> int:
     from proxytrain.track.client import mode
     from proxytrain.track.mirror import Mirror
 
-    if options.overrides[:1] != ["sync"]:
-        raise RequestError(f"track {' '.join(options.overrides[:1])}: `track sync` is all it does")
-    rest = options.overrides[1:]
+    what, *rest = options.overrides or [""]
+    if what not in ("sync", "dashboard"):
+        raise RequestError(f"track {what}: allowed are `track sync` and `track dashboard`")
     options.overrides = rest if any(o.startswith("track=") for o in rest) else ["track=wandb", *rest]
     config = ask.config(options)
+    if what == "dashboard":
+        return _dashboard(config)
     how = mode(config.track)
     if how == "disabled":
         raise RequestError("WANDB_MODE=disabled: nothing is sent; unset it, or set track.mode=offline or online")
@@ -53,6 +56,23 @@ def track(options: argparse.Namespace) -> int:
             place = f"{store.sweep(name)}/wandb; `wandb sync` sends it" if how == "offline" else "W&B"
             print(f"{name}: " + (f"{left} not sent" if left else f"all in {place}"))
     return max(codes)
+
+
+def _dashboard(config: Any) -> int:
+    """Save the view of a sweep; its address is remembered beside what was sent."""
+    from proxytrain.store import Store, read_json, write_json
+    from proxytrain.track.dashboard import save
+
+    folder = Store(config.store).sweep(config.sweep.name)
+    path = folder / "wandb.json"
+    known = read_json(path)
+    if not known:
+        raise RequestError(f"sweep.name={config.sweep.name}: not in W&B yet; `proxytrain track sync` first")
+    pictures = sorted(p.stem for p in folder.glob("figures/*.png"))
+    url = save(config.track, config.sweep.name, pictures, known.get("dashboard", {}).get("url"))
+    write_json(path, {**known, "dashboard": {"url": url}})
+    print(url)
+    return 0
 
 
 def _all(names: list[str]) -> list[str]:

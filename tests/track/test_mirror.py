@@ -276,6 +276,9 @@ def test_a_sweep_is_mirrored_while_it_trains(tmp_path, corpora, server, trained)
     assert "8 runs done" in out.stdout
     store = Store(tmp_path / "runs")
     assert_all_there(store, server, law=False)
+    pictures = {f"figures/{p.stem}" for p in store.sweep("s").glob("figures/*.png")}
+    assert pictures
+    assert pictures <= set(server.runs["sweep-s"].summary)
     log = (store.sweep("s") / "mirror.log").read_text()
     assert "Traceback" not in log, log
     count = len(server.requests)

@@ -56,6 +56,7 @@ class Server:
         self.runs: dict[str, Run] = {}
         self.deleted: set[str] = set()
         self.uploads: dict[str, bytes] = {}
+        self.views: dict[str, dict[str, Any]] = {}
         self.artifacts: dict[str, dict[str, Any]] = {}
         self.requests: list[tuple[float, str]] = []  # those that count against a rate: not uploads to storage
         self.trouble: Callable[[str, int], Trouble] = lambda operation, number: None
@@ -191,6 +192,16 @@ class Server:
             "systemMetrics": "{}",
             "historyKeys": None,
         }
+
+    def on_UpsertView2(self, v: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        self.views[v["name"]] = v
+        return 200, {"data": {"upsertView": {"view": {"id": f"view-{v['name']}", "name": v["name"]}, "inserted": True}}}
+
+    def on_View(self, v: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        view = self.views[v["viewName"]]
+        node = {"id": f"view-{view['name']}", "name": view["name"], "displayName": view["displayName"]}
+        edges = [{"node": {**node, "spec": view["spec"], "type": "project-view"}}]
+        return 200, {"data": {"project": {"allViews": {"edges": edges}}}}
 
     def on_ArtifactType(self, v: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         return 200, {"data": {"project": {"artifact": None}}}
