@@ -156,6 +156,7 @@ class Launch:
 class Local(Launch):
     """`launch=local`: workers of this machine."""
 
+    devices: list[str]  # auto, or the numbers of the GPUs to use
     workers: Positive | None  # null: one a core, one a GPU
     time_limit: PositiveFloat | None  # seconds after which workers save and leave
 

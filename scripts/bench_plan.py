@@ -55,14 +55,18 @@ def main() -> None:
         subprocess.run(command("sweep", *small), cwd=folder, check=True, capture_output=True)
         rows.append(("1,000 runs of one update, trained", time.monotonic() - began, 0.0, None))
         rows.append(("the same sweep run again", *times(command("sweep", *small), folder), 3.0))
+        files = [p for p in Path(folder, "runs").rglob("*") if p.is_file() and "corpora" not in p.parts]
+        a_run = sum(p.stat().st_size for p in files) / 1000
         rows.append(("status of 1,000 runs", *times(command("status", "sweep.name=small"), folder), 2.0))
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     for what, seconds, megabytes, limit in rows:
         aim = f"   aim < {limit:g} s" if limit else ""
         print(f"{what:36} {seconds:7.2f} s {megabytes:7.0f} MB{aim}")
+    print(f"{'bytes a run of one update':36} {a_run:7,.0f}")
     if options.json:
         names = ("what", "seconds", "peak_megabytes", "aim_seconds")
-        options.json.write_text(json.dumps([dict(zip(names, row)) for row in rows], indent=1) + "\n")
+        figures = {"rows": [dict(zip(names, row)) for row in rows], "bytes_a_run": a_run}
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 def command(*arguments: str) -> list[str]:

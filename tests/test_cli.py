@@ -306,6 +306,9 @@ WRONG = [
     (["status", "sweep.name=none"], "no such plan", 2),
     (["sweep", "--config-dir", "nowhere"], "no such folder", 2),
     (["sweep", "train.memory=1K"], "train.memory=1000", 2),
+    (["sweep", "launch.devices=[7]", "train.device=cpu"], "launch.devices=[7]: training is on the CPU", 2),
+    (["sweep", "train.compile=maybe"], "train.compile=maybe: allowed are auto, on, off", 2),
+    (["sweep", "batch_tokens=100"], "batch_tokens=100: must be a multiple of model.context", 2),
     (["sweep", "data.allow_repeat=false", "tokens=100M"], "data.allow_repeat=false", 2),
     # units
     (["sweep", "tokens=4T", "--quiet"], "sweep.budget_hours=24: training takes about 6", 2),

@@ -77,10 +77,10 @@ def _follow(workers: list[subprocess.Popen], asked: list[int], watch: Watch, con
 
 def _start(plan: Plan, store: Store, here: Machine, launch: Local, number: int) -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": str(here.threads), "MKL_NUM_THREADS": str(here.threads)}
-    if here.device == "cuda":
+    if here.gpus:
+        gpu = here.gpus[number % len(here.gpus)]
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        devices = visible.split(",") if visible else [str(i) for i in range(here.workers)]
-        environment["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]
+        environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[gpu] if visible else str(gpu)
     command = [
         sys.executable,
         "-m",

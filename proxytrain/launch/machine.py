@@ -10,7 +10,7 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxytrain.config import Config, Slurm, Train
+from proxytrain.config import Config, Local, Slurm, Train
 from proxytrain.errors import RequestError
 
 
@@ -23,6 +23,7 @@ class Machine:
     threads: int
     memory: int  # bytes a worker may use
     name: str = ""  # of the processor or GPU, with the threads of a worker; empty where it is not known yet
+    gpus: tuple[int, ...] = ()  # which of those that are visible; workers take them in turn
 
 
 CLUSTER_MEMORY = {"cpu": 2_000_000_000, "cuda": 14_000_000_000}  # bytes a worker on a cluster may use, unless told
@@ -43,15 +44,16 @@ def machine(config: Config) -> Machine:
     kind = device(config)
     threads = config.launch.threads
     check(config.train, kind)
-    if kind == "cuda":
-        workers = config.launch.workers or torch.cuda.device_count()
-        memory = int(0.9 * torch.cuda.mem_get_info()[0])
-        each = memory // -(-workers // torch.cuda.device_count())
+    gpus = _gpus(config.launch, torch.cuda.device_count() if kind == "cuda" else 0)
+    if gpus:
+        workers = config.launch.workers or len(gpus)
+        memory = int(0.9 * min(torch.cuda.mem_get_info(i)[0] for i in gpus))
+        each = memory // -(-workers // len(gpus))
     else:
         workers = config.launch.workers or max(1, len(os.sched_getaffinity(0)) // threads)
         memory = int(0.8 * min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), _container_memory()))
         each = memory // workers
-    return Machine(kind, workers, threads, config.train.memory or each, name(kind, threads))
+    return Machine(kind, workers, threads, config.train.memory or each, name(kind, threads), gpus)
 
 
 def device(config: Config) -> str:
@@ -113,6 +115,24 @@ def no_compiler(kind: str) -> str | None:
     if kind == "cuda" and importlib.util.find_spec("triton") is None:
         return "it needs the package triton"
     return None
+
+
+def _gpus(launch: Local, count: int) -> tuple[int, ...]:
+    """The GPUs that workers use, of `count` that are here; none where they train on a CPU.
+
+    Raises
+    ------
+    RequestError
+        If one that was named does not exist.
+    """
+    if launch.devices == ["auto"]:
+        return tuple(range(count))
+    asked = f"launch.devices=[{','.join(launch.devices)}]"
+    if count == 0:
+        raise RequestError(f"{asked}: training is on the CPU, which has no such devices; set launch.devices=auto")
+    if not all(d.isdigit() and int(d) < count for d in launch.devices) or not launch.devices:
+        raise RequestError(f"{asked}: allowed are auto, or some of {', '.join(map(str, range(count)))}")
+    return tuple(dict.fromkeys(int(d) for d in launch.devices))
 
 
 def _cluster(train: Train, launch: Slurm) -> Machine:

@@ -101,7 +101,8 @@ def make(
         micro = {p.id: cost.micro_batches(p, memory) for p in packs}
     except ValueError as error:
         raise RequestError(
-            f"train.memory={memory}: {error} does not fit; give more memory or a smaller model"
+            f"train.memory={memory}: {error} does not fit; give more memory or a smaller model (no model is split over "
+            "devices)"
         ) from None
     return Plan(
         name=name,

@@ -10,6 +10,8 @@ import pytest
 import torch
 from support import outcome, planned, train
 
+from proxytrain.errors import RequestError
+from proxytrain.launch.machine import machine
 from proxytrain.plan import cost
 from proxytrain.plan.pack import MOST_SEQUENCES
 from proxytrain.train.members import Active, Rows
@@ -86,6 +88,14 @@ def test_reference_mode_is_never_compiled_unless_asked(ask):
     assert not cost.compiled(pack, off, "cpu", threads=2)
     (short,) = planned(ask("tokens=4096")).packs
     assert not cost.compiled(short, auto, "cpu", threads=2)
+
+
+def test_without_a_compiler_on_is_refused_and_auto_does_without(ask, monkeypatch):
+    asked = ask("train.compile=on")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(RequestError, match=r"train.compile=on: .* there is no no-such-compiler"):
+        machine(asked.config)
+    assert machine(ask("train.compile=auto").config).device == "cpu"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
