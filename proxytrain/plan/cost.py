@@ -16,7 +16,7 @@ from proxytrain.plan.speed import Speeds
 # one-thread workers slow each other down. On a GPU the launches of an update dominate at these sizes.
 CPU_FLOPS, CPU_FLOAT_SECONDS, CPU_UPDATE_SECONDS, CPU_SHARING = 100e9, 2.2e-9, 1.5e-3, 1.25
 GPU_FLOPS, GPU_UPDATE_SECONDS = 20e12, 12e-3
-COMPILE_SECONDS = {"cpu": 40.0, "cuda": 60.0}  # a program, once a machine
+COMPILE_SECONDS = {"cpu": 25.0, "cuda": 60.0}  # a program, once a machine
 COMPILED_SPEED = {"cpu": 1.3, "cuda": 2.0}  # of an update, in that of an eager one
 CURVE_BYTES = 32  # a row of a curve
 SEGMENT_BYTES, RUN_BYTES = 4096, 4096  # what is there besides
