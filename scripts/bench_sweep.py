@@ -83,8 +83,14 @@ def request(folder: str, scale: float) -> list[str]:
     lengths = [round(n * scale / 1024) * 1024 for n in LENGTHS]
     grid = f"{{model.width:[32,48,64,96],tokens:{lengths},schedule:[wsd,cosine,power],init_seed:[0,1]}}"
     return [
-        *("data=files", f"data.files=[{stdlib}/*.py]", "data.val_tokens=65536", "data.val_fraction=.05"),
-        *(f"store={folder}", "sweep.name=bench", "train.device=cpu", "warmup=16384", "sweep.target=null"),
+        *("data=files", f"data.files=[{stdlib}/*.py]", "data.val_tokens=16384", "data.val_fraction=.05"),
+        *(
+            f"store={folder}",
+            "sweep.name=bench",
+            "train.device=cpu",
+            f"warmup={round(16 * scale) * 1024}",
+            "sweep.target=null",
+        ),
         f"sweep.grids=[{grid}]".replace(" ", ""),
     ]
 

@@ -10,7 +10,7 @@ compiled also with CUDA graphs (reduce-overhead).
 
 Columns: K members of each worker's pack; tokens/s of all workers; MFU, the share of the peak that a matrix product has
 here; `bound`, the share of the roofline's throughput; peak memory of a worker beyond what it had before, and its
-estimate; ratio to the best plain arrangement, eager to eager and compiled to compiled, and of the best to plain eager.
+estimate; the ratio to the best arrangement of plain eager processes, and to that of plain ones made the same way.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> None:
     )
     print(f"{name(device, 1)} x {cores}, torch {torch.__version__}; {flops:.3g} FLOP/s, {bandwidth:.3g} bytes/s in all")
     print("default model, depth 2, context 64, bytes; float32")
-    heads = f"{'tokens/s':>10} {'MFU':>6} {'bound':>6} {'peak':>8} {'model':>8}  ratio"
+    heads = f"{'tokens/s':>10} {'MFU':>6} {'bound':>6} {'peak':>8} {'model':>8}  ratio same way"
     print(f"{'width':>5} {'tokens':>6} {'K':>3} {'how':22} {heads}")
     figures: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -125,8 +125,8 @@ def shape(
     best = max(packs, key=lambda k: median[k])
     for key in [*best_plain.values(), *packs]:
         how = key[0].split()[1]
-        rival = best_plain["eager"] if key == best else best_plain[how]
-        ratio = statistics.median(a / b for a, b in zip(speeds[key], speeds[rival]))
+        rivals = {"ratio": best_plain["eager"], "ratio_same_way": best_plain[how]} if key in packs else {}
+        ratios = {n: statistics.median(a / b for a, b in zip(speeds[key], speeds[r])) for n, r in rivals.items()}
         rows.append(
             {
                 "width": width,
@@ -136,8 +136,7 @@ def shape(
                 "tokens_per_second": median[key],
                 "memory": peaks[key],
                 **model[key],
-                "ratio": ratio if key in packs else None,
-                "rival": rival[0] if key in packs else None,
+                **ratios,
                 "best": key == best,
             }
         )
@@ -155,8 +154,8 @@ def roofline(row: dict[str, Any], flops: float, bandwidth: float) -> dict[str, f
 
 def show(r: dict[str, Any]) -> None:
     words = ""
-    if r["ratio"] is not None:
-        words = f"{r['ratio']:5.2f} of {r['rival']}" + (", the best way here" if r["best"] else "")
+    if "ratio" in r:
+        words = f"{r['ratio']:5.2f} {r['ratio_same_way']:8.2f}" + ("  the best here" if r["best"] else "")
     print(
         f"{r['width']:5} {r['tokens']:6} {r['members'] or '':>3} {r['how']:22} {r['tokens_per_second']:10,.0f} "
         f"{r['flops_used']:6.1%} {r['of_roofline']:6.1%} {r['memory'] / 1e6:6.0f}MB "

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from support import outcome, planned, train
+from support import TINY, TINY_TEXT, outcome, planned, proxytrain, train
 
 from proxytrain.errors import RequestError
 from proxytrain.launch.machine import machine
@@ -52,6 +53,16 @@ def agree(eager: dict[str, dict[str, np.ndarray]], other: dict[str, dict[str, np
         assert got["loss"][0] == pytest.approx(want["loss"][0], rel=1e-5)
         assert got["loss"][:200] == pytest.approx(want["loss"][:200], rel=SEED_NOISE / 10)
         assert got["final_loss"] == pytest.approx(want["final_loss"], rel=SEED_NOISE / 10)
+
+
+@needs_compiler
+def test_a_compiled_sweep_says_so_in_its_segments(tmp_path, corpora):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "corpora").symlink_to(corpora)
+    proxytrain("sweep", *TINY_TEXT, *TINY, *SMALL, "train.compile=on", "sweep.name=s", "tokens=2048", cwd=tmp_path)
+    segments = [json.loads(p.read_text()) for p in tmp_path.glob("runs/segments/*/*/segment.json")]
+    assert segments
+    assert all(s["status"] == "done" and s["compiled"] is True for s in segments)
 
 
 @needs_compiler
