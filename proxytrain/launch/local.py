@@ -93,7 +93,7 @@ def _start(plan: Plan, store: Store, here: Machine, launch: Local, number: int) 
     command += [f"launch.stale_seconds={launch.stale_seconds}"]
     if launch.time_limit:
         command.append(f"launch.time_limit={launch.time_limit}")
-    with open(store.sweep(plan.name) / f"worker-{number}.log", "ab", opener=_no_link) as log:
+    with open(store.sweep(plan.name) / f"worker-{number}.log", "ab", opener=no_link) as log:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -105,7 +105,7 @@ def _start(plan: Plan, store: Store, here: Machine, launch: Local, number: int) 
         )
 
 
-def _no_link(path: str, flags: int) -> int:
+def no_link(path: str, flags: int) -> int:
     """A log is never written through a link, which could lead anywhere."""
     return os.open(path, flags | os.O_NOFOLLOW, 0o644)
 

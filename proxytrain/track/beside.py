@@ -10,18 +10,20 @@ from typing import Any
 
 from proxytrain.compose import quoted
 from proxytrain.config import Track, Wandb
+from proxytrain.launch.local import no_link
 from proxytrain.store import Store
 from proxytrain.track.client import mode
 from proxytrain.track.console import Console
 from proxytrain.track.mirror import Mirror
 
-SHOW_SECONDS = 10.0
+SHOW_SECONDS = 30.0
 
 
 class Beside:
     """A context manager: a mirror of the sweep while the block runs, and until all is sent when it ends.
 
-    Whatever happens to the mirror, the block and its outcome do not notice. An interrupted block does not wait for it.
+    Whatever happens to the mirror, the block and its outcome do not notice. An interrupted block does not wait for it,
+    another `patience` seconds at most.
 
     Raises
     ------
@@ -29,8 +31,8 @@ class Beside:
         On entering, if the mirror was asked to be online, and wandb knows no key.
     """
 
-    def __init__(self, track: Track, store: Store, name: str, console: Console):
-        self.track, self.store, self.name, self.console = track, store, name, console
+    def __init__(self, track: Track, store: Store, name: str, console: Console, patience: float = float("inf")):
+        self.track, self.store, self.name, self.console, self.patience = track, store, name, console, patience
         self.folder = store.sweep(name)
         self.mirror: Mirror | None = None
         self.process: subprocess.Popen[bytes] | None = None
@@ -64,7 +66,7 @@ class Beside:
         self.process.stdin.close()
         try:
             self._wait(mirror, self.process)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, TimeoutError):
             self.process.terminate()
             self.console.say(f"W&B: left behind; {self._again}")
 
@@ -78,7 +80,7 @@ class Beside:
         how = "online" if mirror.online else "offline"
         command = [sys.executable, "-m", "proxytrain", "track", "sync", "--beside", f"sweep.name={self.name}"]
         command += [f"store={quoted(str(self.store.root.resolve()))}", *overrides(self.track), f"track.mode={how}"]
-        with open(self.folder / "mirror.log", "ab") as log:
+        with open(self.folder / "mirror.log", "ab", opener=no_link) as log:
             self.logged = log.tell()
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
@@ -86,9 +88,11 @@ class Beside:
         self.console.say(f"W&B: {how}, " + (f"written to {self.folder}/wandb" if how == "offline" else self.name))
 
     def _wait(self, mirror: Mirror, process: subprocess.Popen[bytes]) -> None:
-        shown = time.monotonic()
+        began = shown = time.monotonic()
         while process.poll() is None:
             time.sleep(0.1)
+            if time.monotonic() - began > self.patience:
+                raise TimeoutError
             if time.monotonic() - shown > SHOW_SECONDS:
                 shown = time.monotonic()
                 self.console.say(f"W&B: {mirror.behind()} still to be sent (Ctrl-C leaves; {self._again})")
@@ -102,6 +106,12 @@ class Beside:
     def _again(self) -> str:
         where = "" if str(self.store.root) == "runs" else f" store={self.store.root}"
         return f"`proxytrain track sync{where} sweep.name={self.name}` sends the rest at any time"
+
+
+def check(track: Track) -> None:
+    """Raises a RequestError where a mirror was asked to be online, and wandb knows no key here."""
+    if isinstance(track, Wandb):
+        mode(track)
 
 
 def overrides(track: Track) -> list[str]:

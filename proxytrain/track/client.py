@@ -77,6 +77,7 @@ class Client:
 
     def __init__(self, track: Wandb, online: bool, scratch: Path, pieces: Path):
         self.track, self.online, self.scratch, self.pieces = track, online, scratch, pieces
+        os.environ.pop("WANDB_SWEEP_ID", None)  # of an agent under which we may run
         os.environ["WANDB_DATA_DIR"] = str(scratch if online else pieces)  # copies of what artifacts hold
         self._api: Any = None
 

@@ -198,8 +198,8 @@ class Mirror:
             self._sent().get("sweep", {}).get("id", f"sweep-{self.name}"),
             _table(runs),
             _summary(self.folder, made, runs),
-            sorted(self.folder.glob("figures/*.png")),
-            self.folder / "fit.json",
+            [self.store.inside(p) for p in sorted(self.folder.glob("figures/*.png"))],
+            self.store.inside(self.folder / "fit.json"),
             name=self.name,
             group=self.name,
             job_type="sweep",
@@ -274,7 +274,8 @@ class Mirror:
             content = read_json(self.folder / "wandb.json")
         except RequestError:
             content = None  # the server knows too
-        return content if isinstance(content, dict) else {}
+        places = {k: v for k, v in content.items() if isinstance(v, dict)} if isinstance(content, dict) else {}
+        return {place: {k: v for k, v in sent.items() if isinstance(v, dict)} for place, sent in places.items()}
 
 
 def _table(runs: list[Shown]) -> dict[str, list[Any]]:

@@ -9,6 +9,8 @@ from proxytrain.errors import RequestError
 from proxytrain.verbs import ask
 from proxytrain.verbs.verb import flag, verb
 
+PATIENCE = 60.0  # seconds for which a machine is held for the mirror; `launch.finish` or `track sync` send the rest
+
 
 @verb(
     "write the plan and a SLURM script (launch=slurm), submit it as an array of workers, print its job, leave",
@@ -20,6 +22,7 @@ def submit(options: argparse.Namespace) -> int:
     from proxytrain.launch import script, slurm
     from proxytrain.launch.machine import machine
     from proxytrain.launch.parts import unfinished
+    from proxytrain.track.beside import check
     from proxytrain.track.beside import overrides as tracked
     from proxytrain.track.text import plan_lines
 
@@ -27,6 +30,7 @@ def submit(options: argparse.Namespace) -> int:
     if not isinstance(launch, Slurm):
         raise RequestError(f"launch={launch.name}: submit needs launch=slurm")
     script.check(launch)
+    check(ask.config(options).track)
     if not options.dry_run:
         slurm.needs("sbatch")
     asked, console = ask.request(options)
@@ -76,7 +80,7 @@ def work(options: argparse.Namespace) -> int:
     stop = Stop(None if isinstance(launch, Slurm) else launch.time_limit)
     if isinstance(launch, Slurm):
         slurm.begin(made.name)
-    with Beside(config.track, store, made.name, Console(options.quiet)) as mirror:
+    with Beside(config.track, store, made.name, Console(options.quiet), PATIENCE) as mirror:
         code = worker(made, store, device(config), launch, stop)
         mirror.interrupted = code == 130
     return slurm.leave(code, stop.why, launch.requeue) if isinstance(launch, Slurm) else code

@@ -69,8 +69,8 @@ def _dashboard(config: Any) -> int:
     if not known:
         raise RequestError(f"sweep.name={config.sweep.name}: not in W&B yet; `proxytrain track sync` first")
     pictures = sorted(p.stem for p in folder.glob("figures/*.png"))
-    url = save(config.track, config.sweep.name, pictures, known.get("dashboard", {}).get("url"))
-    write_json(path, {**known, "dashboard": {"url": url}})
+    url = save(config.track, config.sweep.name, pictures, known.get("dashboard", {}).get("view", {}).get("url"))
+    write_json(path, {**known, "dashboard": {"view": {"url": url}}})
     print(url)
     return 0
 

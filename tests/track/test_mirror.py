@@ -202,6 +202,18 @@ def test_a_broken_curve_is_named_and_the_others_are_sent(done, sync, server):
     assert set(server.runs) == {*records(done), "sweep-s"} - {run_id}
 
 
+def test_what_others_put_into_a_store_does_not_lead_out_of_it(done, sync, server, tmp_path):
+    (tmp_path / "secret").write_text("{}")
+    (done.sweep("s") / "fit.json").unlink()
+    (done.sweep("s") / "fit.json").symlink_to(tmp_path / "secret")
+    (done.sweep("s") / "wandb.json").write_text('{"offline": [1], "W&B/default/proxytrain": {"sweep": 3}}')
+    code, said = sync(done)
+    assert code == 1
+    assert "a link that leads out of the store" in said[-1]
+    assert "a-s-fit/fit.json" not in server.uploads
+    assert all(server.runs[i].state == "finished" for i in records(done))
+
+
 def test_the_rate_is_kept(done, sync, server, monkeypatch):
     monkeypatch.setattr(mirror, "MINUTE", 1.5)
     sync(done, rate=3.0 * REQUESTS)  # three visits in no time, then they wait
