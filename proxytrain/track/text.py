@@ -92,10 +92,11 @@ def speed_line(p: Progress) -> str:
     """Tokens and model FLOPs a second, and what share that is of the threads' peak."""
     if not p.at_work:
         return "nobody is at work" if p.seconds_left is None else "workers start"
-    text = f"{tokens(p.speed)} tokens/s · {flops(p.flops)}FLOP/s"
-    if p.utilisation is not None:
-        text += f" ({p.utilisation:.0%} of peak)"
-    return f"{text} · {len(p.at_work)} {'pack' if len(p.at_work) == 1 else 'packs'} at work"
+    packs = f"{len(p.at_work)} {'pack' if len(p.at_work) == 1 else 'packs'} at work"
+    if not p.speed:
+        return f"{packs}, no report yet"
+    peak = f" ({p.utilisation:.0%} of peak)" if p.utilisation is not None else ""
+    return f"{tokens(p.speed)} tokens/s · {flops(p.flops)}FLOP/s{peak} · {packs}"
 
 
 def left_line(p: Progress) -> str:
