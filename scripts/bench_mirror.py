@@ -3,13 +3,14 @@
     python scripts/bench_mirror.py [members] [tokens]      # 64 runs of one shape, 2M tokens each
 
 Trains a sweep of `members` seeds with `track=wandb` against the tests' loopback server, at the rate and the intervals
-that users have, and prints the processor seconds of the workers and of the mirror. Wall time says nothing on a machine
-that others use.
+that users have, and prints the processor seconds of the workers and of the mirror until the training has ended. Wall
+time says nothing on a machine that others use.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -55,24 +56,29 @@ def main(members: int = 64, tokens: str = "2M") -> None:
         ]
         job = subprocess.Popen([*command, *sys.argv[3:]], env=environment, start_new_session=True)
         spent: dict[int, tuple[str, float]] = {}
-        meanwhile = 0.0  # of the mirror, while workers were there
+        began, seen = 0.0, 0.0
         while job.poll() is None:
+            time.sleep(0.2)
+            working = False
             for pid in tree(job.pid):
                 name = command_of(pid)
                 kind = "mirror" if " track sync " in name or "wandb-core" in name else "training"
                 if " work " in name or kind == "mirror":
                     spent[pid] = (kind, max(seconds(pid), spent.get(pid, ("", 0.0))[1]))
-            if any(" work " in command_of(pid) for pid in tree(job.pid)):
-                meanwhile = sum(s for k, s in spent.values() if k == "mirror")
-            time.sleep(0.2)
+                working = working or " work " in name
+            if working:
+                began, seen = began or time.monotonic(), time.monotonic()
+            elif seen:
+                job.send_signal(signal.SIGINT)  # what is sent after the training costs it nothing
+                job.wait()
         total = {kind: sum(s for k, s in spent.values() if k == kind) for kind in ("training", "mirror")}
         visits = sum(operation == "RunResumeStatus" for _, operation in server.requests)
-        span = (server.requests[-1][0] - server.requests[0][0]) / 60
+        cores = len(os.sched_getaffinity(0))
         print(
-            f"{members} runs of {tokens} tokens: training {total['training']:.1f} s of processor time, "
-            f"the mirror {meanwhile:.1f} s meanwhile ({meanwhile / total['training']:.2%}), "
-            f"{total['mirror']:.1f} s in all ({total['mirror'] / total['training']:.2%}); {visits} visits, "
-            f"{len(server.requests)} requests in {span:.1f} minutes ({len(server.requests) / span:.0f} a minute)"
+            f"{members} runs of {tokens} tokens in {seen - began:.0f} s: training {total['training']:.1f} s of processor "
+            f"time, the mirror {total['mirror']:.1f} s meanwhile, {total['mirror'] / total['training']:.2%} "
+            f"of it and {total['mirror'] / cores / (seen - began):.2%} of {cores} cores; {visits} visits, "
+            f"{len(server.requests)} requests"
         )
 
 

@@ -32,13 +32,12 @@ from proxytrain.track.shown import Shown, rows, shown
 
 LOOK_SECONDS = 10.0
 MINUTE = 60.0
-SHARE = (
-    0.005  # of the machine's cores, at most, while it may be training (wandb's process takes about half as much again)
-)
+SHARE = 0.003  # of the machine's cores, while runs may be training there; wandb's process takes half as much again
 LIVE_SECONDS = 60.0  # a run that trains is sent so often at most
 VISITS = 20  # before the store is looked at again
 TRIES = 3  # in a row that may fail once nothing more is to come
 WAIT_SECONDS = (2.0, 300.0)  # after a failure, doubled with each; the most
+LAST_SECONDS = 4.0  # the most once nothing more is to come
 
 
 class Mirror:
@@ -81,7 +80,7 @@ class Mirror:
                 return 130 if self.stop.is_set() else 0
             client = Client(self.track, self.online, claim.attempt, self.pieces)
             failed, tries = "", 0
-            while not self.stop.is_set():
+            while not self.stop.is_set() and not claim.lost.is_set():
                 last = self.over.is_set()
                 try:
                     sent = self._round(client, last)
@@ -91,7 +90,8 @@ class Mirror:
                     self.say(f"not sent: {failed}")
                     if last and tries >= TRIES:
                         break
-                    self.stop.wait(min(WAIT_SECONDS[0] * 2**tries, WAIT_SECONDS[1] if not last else 4.0))
+                    wait = min(WAIT_SECONDS[0] * 2**tries, WAIT_SECONDS[1])
+                    self.stop.wait(min(wait, LAST_SECONDS)) if last else self._idle(wait)
                     continue
                 if not sent and last:
                     break
@@ -143,8 +143,6 @@ class Mirror:
         made, news = self.news(last)
         count = 0
         for run in news[:VISITS]:
-            if self.stop.is_set():
-                return count
             try:
                 curve = rows(self.store, run)
             except Exception as error:
@@ -153,6 +151,8 @@ class Mirror:
                     self.say(f"{run.id}: {error}")
                 continue
             self._wait_turn()
+            if self.stop.is_set():
+                return count
             try:
                 self._send(client, run, curve)
             except Exception:
