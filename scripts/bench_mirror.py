@@ -75,8 +75,8 @@ def main(members: int = 64, tokens: str = "2M") -> None:
         visits = sum(operation == "RunResumeStatus" for _, operation in server.requests)
         cores = len(os.sched_getaffinity(0))
         print(
-            f"{members} runs of {tokens} tokens in {seen - began:.0f} s: training {total['training']:.1f} s of processor "
-            f"time, the mirror {total['mirror']:.1f} s meanwhile, {total['mirror'] / total['training']:.2%} "
+            f"{members} runs of {tokens} tokens in {seen - began:.0f} s: training {total['training']:.1f} s of "
+            f"processor time, the mirror {total['mirror']:.1f} s meanwhile, {total['mirror'] / total['training']:.2%} "
             f"of it and {total['mirror'] / cores / (seen - began):.2%} of {cores} cores; {visits} visits, "
             f"{len(server.requests)} requests"
         )
