@@ -380,20 +380,25 @@ def _jumps(asked: Request) -> list[str]:
         found += [(leap, record)] if leap else []
     out = []
     if found:
-        worst, record = max(found, key=lambda f: f[0].excess)
+        found.sort(key=lambda f: -f[0].excess)
+        worst, record = found[0]
         width, batch = record["config"]["model"]["width"], record["config"]["batch_tokens"]
         out.append(
-            f"UNSAFE: the loss of {len(found)} of {seen} runs falls in a jump, most of all that of {record['id']} "
-            f"(width {width}): by {100 * worst.excess:.0f}% more between {worst.start * batch:,} and "
-            f"{worst.end * batch:,} tokens than before at the same learning rate. A capability appears at once there, "
-            "such as copying, and no law tells when it comes to larger models. To avoid it: token shift (model=gpt), "
-            "text without long repeats (data=prose, or data.unit=line), or only runs that end long after it (more "
-            "tokens)"
+            f"UNSAFE: the loss of {len(found)} of {seen} runs falls in a jump ({_some([r['id'] for _, r in found])}), "
+            f"most of all that of {record['id']} (width {width}): by {100 * worst.excess:.0f}% more between "
+            f"{worst.start * batch:,} and {worst.end * batch:,} tokens than before at the same learning rate. A "
+            "capability appears at once there, such as copying, and no law tells when it comes to larger models. To "
+            "avoid it: token shift (model=gpt), text without long repeats (data=prose, or data.unit=line), or only runs "
+            "that end long after it (more tokens)"
         )
     if broken:
-        names = ", ".join(broken[:6]) + (f" and {len(broken) - 6} more" if len(broken) > 6 else "")
-        out.append(f"curves of {len(broken)} runs cannot be read ({names}): what they would warn of is not known")
+        many = f"{len(broken)} run{'s' * (len(broken) > 1)}"
+        out.append(f"curves of {many} cannot be read ({_some(broken)}): what they would warn of is not known")
     return out
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
 def truths(asked: Request) -> list[dict[str, Any]]:

@@ -213,7 +213,7 @@ def test_a_curve_that_cannot_be_read_is_named(page: str, asking: Asking) -> None
     (asked.store.segment((result["lineage"], result["end"])) / "curve.npz").write_bytes(b"torn")
     text = words(written(asked))
     assert f"curve of run {asked.runs[0].id} cannot be read" in text
-    assert f"Curves of 1 runs cannot be read ({asked.runs[0].id})" in text[: text.index("Loss")]
+    assert f"Curves of 1 run cannot be read ({asked.runs[0].id})" in text[: text.index("Loss")]
 
 
 def test_a_jump_makes_the_answer_unsafe_and_says_how_to_avoid_it(asking: Asking) -> None:
@@ -232,7 +232,7 @@ def test_a_jump_makes_the_answer_unsafe_and_says_how_to_avoid_it(asking: Asking)
     file.unlink()
     np.savez(file, **curve)
     (warned,) = caveats(asked)
-    assert warned.startswith("UNSAFE: the loss of 1 of 2 runs falls in a jump")
+    assert warned.startswith(f"UNSAFE: the loss of 1 of 2 runs falls in a jump ({run.id})")
     for needed in (f"{run.id} (width 24)", "token shift (model=gpt)", "data.unit=line", "more tokens"):
         assert needed in warned
     text = words(written(asked))
