@@ -388,8 +388,8 @@ def _jumps(asked: Request) -> list[str]:
             f"most of all that of {record['id']} (width {width}): by {100 * worst.excess:.0f}% more between "
             f"{worst.start * batch:,} and {worst.end * batch:,} tokens than before at the same learning rate. A "
             "capability appears at once there, such as copying, and no law tells when it comes to larger models. To "
-            "avoid it: token shift (model=gpt), text without long repeats (data=prose, or data.unit=line), or only runs "
-            "that end long after it (more tokens)"
+            "avoid it: token shift (model=gpt), text without long repeats (data=prose, or data.unit=line), or only "
+            "runs that end long after it (more tokens)"
         )
     if broken:
         many = f"{len(broken)} run{'s' * (len(broken) > 1)}"
