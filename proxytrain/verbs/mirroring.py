@@ -20,6 +20,7 @@ from proxytrain.verbs.verb import flag, verb
     flag("--beside", help="go on until standard input ends: what sweep and work start with track=wandb"),
 )
 def track(options: argparse.Namespace) -> int:
+    from proxytrain.plan import freeze
     from proxytrain.process import say
     from proxytrain.store import Store
     from proxytrain.track.client import mode
@@ -27,7 +28,7 @@ def track(options: argparse.Namespace) -> int:
 
     what, *rest = options.overrides or [""]
     if what not in ("sync", "dashboard"):
-        raise RequestError(f"track {what}: allowed are `track sync` and `track dashboard`")
+        raise RequestError(f"{what or 'nothing'} asked: allowed are `track sync` and `track dashboard`")
     options.overrides = rest if any(o.startswith("track=") for o in rest) else ["track=wandb", *rest]
     config = ask.config(options)
     if what == "dashboard":
@@ -39,6 +40,10 @@ def track(options: argparse.Namespace) -> int:
     names = [config.sweep.name] if ask.named(options) else _all(store.sweeps())
     if options.follow and len(names) != 1:
         raise RequestError(f"sweep.name: --follow follows one sweep; there are {', '.join(names) or 'none'}")
+    if not names:
+        print(f"no sweep in {store.root}")
+    for name in names:
+        freeze.load(store.sweep(name) / "plan.json")
     stop, over = threading.Event(), threading.Event()
     if options.beside:
         os.nice(10)

@@ -316,6 +316,21 @@ def test_online_without_a_key_is_refused_before_anything_is_trained(tmp_path, co
     assert not (tmp_path / "runs" / "segments").exists()
 
 
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ([], "allowed are `track sync` and `track dashboard`"),
+        (["sync", "sweep.name=none", "track.mode=offline"], "no such plan"),
+        (["sync", "track.mode=onlin"], "did you mean online?"),
+        (["sync", "track.projct=x"], "did you mean track.project?"),
+    ],
+)
+def test_what_is_wrong_ends_in_one_line(asked, says, done):
+    out = proxytrain("track", *asked, cwd=done.root.parent, check=2)
+    assert says in out.stderr
+    assert len(out.stderr.strip().splitlines()) == 1
+
+
 def _memory(store: Store) -> dict[str, Any]:
     path = store.sweep("s") / "wandb.json"
     return json.loads(path.read_text()) if path.exists() else {}
