@@ -8,27 +8,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support import TINY, TINY_TEXT, train
+from mirror_support import KEY, SWEEP
+from support import train
 from wandb_server import Server
 
 from proxytrain import sweep
 from proxytrain.config import Wandb
-from proxytrain.plan import freeze
 from proxytrain.store import Store
 from proxytrain.track import mirror
 from proxytrain.track.console import Console
 from proxytrain.track.mirror import Mirror
-
-KEY = "a" * 40
-SWEEP = [
-    *TINY_TEXT,
-    *TINY,
-    "sweep.name=s",
-    "sweep.grids=[{tokens:[8192,16384,32768,65536],init_seed:[0,1]}]",
-    "sweep.target={tokens:73728}",
-    "fit.law=power_in_tokens",
-    "fit.allow_extrapolation=true",
-]
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +76,3 @@ def sync() -> Callable[..., tuple[int, list[str]]]:
         return made.run(), said
 
     return send
-
-
-def plan_of(store: Store, name: str = "s") -> freeze.Plan:
-    return freeze.load(store.sweep(name) / "plan.json")

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import plan_of
+from mirror_support import plan_of
 from support import proxytrain
 from wandb_server import Run
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import KEY, SWEEP, plan_of
+from mirror_support import KEY, SWEEP, plan_of
 from support import TINY, TINY_TEXT, planned, proxytrain, train
 from wandb_file import read
 from wandb_server import Server
