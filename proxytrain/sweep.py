@@ -442,8 +442,16 @@ def _of_text(done: int, total: int | None, what: str) -> tuple[float | None, str
 
 def _check_fit(config: Config) -> None:
     """A law that does not exist must not be found out after hours of training."""
-    if config.fit.law != "auto":
-        get_law(config.fit.law)
+    name = config.fit.law
+    if name in ("optimum", "critical_batch"):
+        raise RequestError(
+            f"fit.law={name}: is what `proxytrain fit` fits to trained runs; a sweep predicts by a law of loss"
+        )
+    law = None if name == "auto" else get_law(name)
+    if law and law.single and config.sweep.target:
+        raise RequestError(
+            f"fit.law={name}: a law in {law.single} alone cannot answer for sweep.target; it is for tables (table=...)"
+        )
 
 
 def _get(tree: Any, key: str) -> Any:

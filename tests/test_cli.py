@@ -141,6 +141,22 @@ def test_a_target_of_another_kind_than_the_runs_is_said(swept):
     assert "model.depth" not in proxytrain("predict", *SWEEP, cwd=swept).stdout
 
 
+def test_the_optimum_of_a_sweep_s_own_runs_is_fitted(tmp_path, corpora):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "corpora").symlink_to(corpora)
+    rates = "[0.0005,0.002,0.008,0.032,0.128]"
+    grid = f"sweep.grids=[{{model.width:[16,32],tokens:[16384,32768],lr:{rates}}}]"
+    asked = [*TINY_TEXT, *TINY, "sweep.name=rates", grid, "--quiet"]
+    proxytrain("sweep", *asked, cwd=tmp_path)
+    target = "sweep.target={model:{width:48},tokens:32768}"
+    done = proxytrain("fit", *asked, "fit.law=optimum", target, cwd=tmp_path, check=1)
+    assert "optimum of learning rate from 20 runs" in done.stdout
+    assert "beyond the largest grid" in done.stderr
+    assert (tmp_path / "runs/sweeps/rates/optimum_optimum.png").exists()
+    more = proxytrain("fit", *asked, "fit.law=optimum", target, "fit.allow_extrapolation=true", cwd=tmp_path)
+    assert "EXTRAPOLATED beyond what was held out: best learning rate" in more.stdout.replace(" (up to 1x)", "")
+
+
 def test_fit_and_predict_work_on_anybody_s_table(tmp_path):
     n, d = np.meshgrid([1e7, 3e7, 1e8, 3e8, 1e9], [1e9, 3e9, 1e10, 3e10])
     loss = 1.8 + 480 * n**-0.35 + 2100 * d**-0.37
@@ -297,6 +313,12 @@ WRONG = [
     (["predict", "tokens=1e9", "file=f.json"], "file=f.json: no f.json", 2),
     (["fit", "table="], "table", 2),
     (["fit", "table=l.csv", "file=runs"], "file=runs: a folder", 2),
+    (["sweep", "fit.law=optimum"], "fit.law=optimum: is what `proxytrain fit` fits", 2),
+    (
+        ["sweep", "fit.law=power_in_tokens", "sweep.target={model:{width:64}}"],
+        "a law in tokens alone cannot answer for sweep.target",
+        2,
+    ),
     (["sweep", "fit.law=chinchila"], "did you mean chinchilla?", 2),
     (["sweep", "fit.schedule=cosin"], "fit.schedule=cosin: no run has it", 2),
     (["sweep", "sweep.grids=[{modle.width:3}]"], "did you mean model?", 2),

@@ -18,11 +18,13 @@ def config(options: argparse.Namespace) -> Any:
     return build(Config, compose(options.overrides, options.config_dir))
 
 
-def request(options: argparse.Namespace) -> tuple[Any, Any]:
+def request(options: argparse.Namespace, *, without: str = "") -> tuple[Any, Any]:
+    """What was asked for, and the console; `without` a key whose value is not the sweep's to read."""
     from proxytrain import sweep as job
 
     shown = console(options)
-    return job.request(options.overrides, options.config_dir, shown), shown
+    overrides = [o for o in options.overrides if not without or o.partition("=")[0] != without]
+    return job.request(overrides, options.config_dir, shown), shown
 
 
 def named(options: argparse.Namespace) -> bool:

@@ -170,7 +170,7 @@ def _fit_critical_batch(options: argparse.Namespace, config: Any, path: Path) ->
 
     curves = config.table if config.table is not None else config.curves
     if curves in (None, "sweep"):
-        asked, _ = ask.request(options)
+        asked, _ = ask.request(options, without="fit.law")
         curves, path = (
             job.curves(asked.store, asked.records),
             path if config.file else asked.folder / "critical_batch.json",
@@ -189,21 +189,26 @@ def _fit_optimum(options: argparse.Namespace, config: Any, path: Path) -> int:
 
     table, asked = config.table, None
     if table is None:
-        asked, _ = ask.request(options)
+        asked, _ = ask.request(options, without="fit.law")
         table, path = job.table(asked.store, asked.records), path if config.file else asked.folder / "optimum.json"
     keys = {k: getattr(config.fit, k) for k in ("level", "schedule", "allow_extrapolation", "columns")}
     result = fit_optimum(table, **keys)
     result.save(path)
-    lines, content = result.summary(), _written(path)
+    lines, content, refused = result.summary(), _written(path), None
     if asked and asked.target_record:
         t = asked.target_record
         n = job.target_params(t, config.fit.columns)
-        answer = result.predict(params=n, tokens=t["tokens"], batch_tokens=_batch(result, config))
-        lines.append(optimum_line(answer))
-        content["prediction"] = vars(answer)
+        try:
+            answer = result.predict(params=n, tokens=t["tokens"], batch_tokens=_batch(result, config))
+            lines.append(optimum_line(answer))
+            content["prediction"] = vars(answer)
+        except Refusal as refusal:
+            refused, content["refused"] = refusal, str(refusal)
     pictures = [str(p) for p in draw_optimum(result, path.with_suffix(""))]
     lines.append(f"written to {path}; pictures: {', '.join(pictures)}")
     ask.put(options, lines, content | {"pictures": pictures})
+    if refused:
+        raise refused
     return 0
 
 

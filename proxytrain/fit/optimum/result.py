@@ -243,7 +243,7 @@ class OptimumFit:
                 f"average, {100 * worst.regret:.3f}% at most"
             )
         else:
-            lines.append("  too few grids to hold any out: intervals rest on an assumed scatter of optima")
+            lines.append("  too few grids to hold any out")
         return lines + [f"  warning: {w}" for w in self.warnings]
 
     def __len__(self) -> int:
