@@ -447,11 +447,8 @@ def _check_fit(config: Config) -> None:
         raise RequestError(
             f"fit.law={name}: is what `proxytrain fit` fits to trained runs; a sweep predicts by a law of loss"
         )
-    law = None if name == "auto" else get_law(name)
-    if law and law.single and config.sweep.target:
-        raise RequestError(
-            f"fit.law={name}: a law in {law.single} alone cannot answer for sweep.target; it is for tables (table=...)"
-        )
+    if name != "auto":
+        get_law(name)
 
 
 def _get(tree: Any, key: str) -> Any:

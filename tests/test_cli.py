@@ -314,11 +314,6 @@ WRONG = [
     (["fit", "table="], "table", 2),
     (["fit", "table=l.csv", "file=runs"], "file=runs: a folder", 2),
     (["sweep", "fit.law=optimum"], "fit.law=optimum: is what `proxytrain fit` fits", 2),
-    (
-        ["sweep", "fit.law=power_in_tokens", "sweep.target={model:{width:64}}"],
-        "a law in tokens alone cannot answer for sweep.target",
-        2,
-    ),
     (["sweep", "fit.law=chinchila"], "did you mean chinchilla?", 2),
     (["sweep", "fit.schedule=cosin"], "fit.schedule=cosin: no run has it", 2),
     (["sweep", "sweep.grids=[{modle.width:3}]"], "did you mean model?", 2),
