@@ -134,6 +134,15 @@ def test_verify_trains_the_target_under_as_many_seeds_as_asked(swept):
     assert mean == pytest.approx(sum(losses) / 3, abs=1e-4)
 
 
+def test_a_page_is_not_replaced_by_that_of_other_words(swept):
+    page = swept / "runs/sweeps/s/report.html"
+    before = page.read_bytes()
+    done = proxytrain("report", *TINY_TEXT, *TINY, "sweep.name=s", cwd=swept, check=2)
+    assert "sweep.name=s: was planned with other runs" in done.stderr
+    assert page.read_bytes() == before
+    assert "report: " in proxytrain("report", *SWEEP, cwd=swept).stdout
+
+
 def test_a_target_of_another_kind_than_the_runs_is_said(swept):
     other = [o.replace("{model:{width:64}", "{model:{width:64,depth:3}") for o in SWEEP]
     out = proxytrain("predict", *other, cwd=swept).stdout

@@ -119,9 +119,22 @@ def report(options: argparse.Namespace) -> int:
     if options.compare:
         return _compare(options)
     asked, console = ask.request(options)
+    _check_words(asked)
     with ask.mirrored(asked, asked.name, console):
         print(f"report: {_write_report(asked, console)}")
     return 0
+
+
+def _check_words(asked: Any) -> None:
+    """A page is of what the words describe: those of another sweep must not replace it under this name."""
+    from proxytrain.plan import freeze
+
+    path = asked.folder / "plan.json"
+    if path.exists() and freeze.load(path).request != freeze.request_of(asked.records, asked.target_record):
+        raise RequestError(
+            f"sweep.name={asked.name}: was planned with other runs or another target; give the words of its sweep "
+            "again (experiment=..., grids, target), or `proxytrain plan` with these"
+        )
 
 
 def _compare(options: argparse.Namespace) -> int:
