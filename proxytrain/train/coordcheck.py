@@ -42,7 +42,7 @@ class Scan:
     def judged(self) -> dict[str, float]:
         """Slopes of the modules that must be flat: in depth a branch may shrink, what they add up to may not move."""
         branches = ("attention", "mlp") if self.axis == "depth" else ()
-        return {m: self.slope(m) for m in self.seen if not m.endswith(branches or ("?",))}
+        return {m: self.slope(m) for m in self.seen if not m.endswith(branches)}
 
     @property
     def flat(self) -> bool:

@@ -200,7 +200,7 @@ def _fit_optimum(options: argparse.Namespace, config: Any, path: Path) -> int:
         n = job.target_params(t, config.fit.columns)
         try:
             answer = result.predict(params=n, tokens=t["tokens"], batch_tokens=_batch(result, config))
-            lines.append(optimum_line(answer))
+            lines.append(_optimum_line(answer))
             content["prediction"] = vars(answer)
         except Refusal as refusal:
             refused, content["refused"] = refusal, str(refusal)
@@ -222,7 +222,7 @@ def _predict_optimum(options: argparse.Namespace, config: Any, fitted: Any) -> i
     fitted = replace(fitted, allow_extrapolation=fitted.allow_extrapolation or config.fit.allow_extrapolation)
     batch = float(config.batch_tokens) if given else None
     answer = fitted.predict(**place, batch_tokens=batch, level=level)
-    ask.put(options, [optimum_line(answer)], vars(answer))
+    ask.put(options, [_optimum_line(answer)], vars(answer))
     return 0
 
 
@@ -231,7 +231,7 @@ def _batch(fitted: Any, config: Any) -> float | None:
     return None if "batch_tokens" in fitted.laws else float(config.batch_tokens)
 
 
-def optimum_line(answer: Any) -> str:
+def _optimum_line(answer: Any) -> str:
     """The answer in one sentence; a label of an unsafe answer comes first."""
     text = f"best learning rate {answer.lr:.4g} [{answer.lr_low:.4g}, {answer.lr_high:.4g}]"
     if answer.batch_low is not None:

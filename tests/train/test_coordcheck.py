@@ -7,7 +7,7 @@ import pytest
 from proxytrain.errors import RequestError
 from proxytrain.train.coordcheck import Scan, scan
 
-SIZES = ["coordcheck.widths=[32,64,128]", "coordcheck.depths=[2,4,8]", "model.conv_mlp=2"]
+SIZES = ["coordcheck.widths=[32,64,128]", "coordcheck.depths=[2,4,8]"]
 
 
 def scanned(ask, axis: str, name: str, *more: str) -> Scan:
