@@ -9,6 +9,7 @@ from __future__ import annotations
 from proxytrain.config import Model
 from proxytrain.layout import flat_size, layout, mlp_size
 
+SCRATCH = {"adamw": 0.0, "muon": 5.0, "sgd_sai": 2.5}  # vectors a member, while an optimizer's update is made
 COMPONENTS = ("embedding", "attention", "mlp", "norm", "readout")
 
 
@@ -47,14 +48,26 @@ def update_bytes(model: Model, vocab: int, members: int, tokens: int) -> int:
     return 4 * members * (10 * flat_size(layout(model, vocab)) + 4 * tokens * activation_floats(model, vocab))
 
 
-def pack_bytes(model: Model, vocab: int, members: int, tokens: int) -> int:
+def orthogonal_flops(model: Model, vocab: int, iterations: int) -> float:
+    """FLOPs of Muon's Newton-Schulz iterations in one update of one member; `flops_per_token` leaves them out."""
+    total = 0.0
+    for w in layout(model, vocab):
+        if w.kind in ("hidden", "residual"):
+            short, long = sorted((w.shape[0], w.shape[1] // w.parts))
+            total += w.parts * iterations * (4.0 * short**2 * long + 2.0 * short**3)
+    return total
+
+
+def pack_bytes(model: Model, vocab: int, members: int, tokens: int, optimizer: str = "adamw") -> int:
     """Peak memory of K members in float32 that read `tokens` tokens each at once; an upper bound, 0-25% above.
 
-    Flat buffers (weights, gradients, two moments, scratch), what backward keeps, logits, and the allocator's slack, as
-    measured on a CPU with `scripts/bench_train.py`. The process itself (torch) is not counted.
+    Flat buffers (weights, gradients, two moments, scratch), and what backward keeps, logits included, or what the
+    optimizer needs meanwhile, whichever is more; the allocator's slack, as measured on a CPU with
+    `scripts/bench_train.py`. The process itself (torch) is not counted.
     """
     kept = model.depth * (14 * model.width + _hidden_rows(model)) + 11 * model.width + 3 * vocab + 1500
-    return int(1.08 * 4 * members * (7 * flat_size(layout(model, vocab)) + tokens * kept))
+    flat = flat_size(layout(model, vocab))
+    return int(1.08 * 4 * members * (7 * flat + max(tokens * kept, SCRATCH[optimizer] * flat)))
 
 
 def _hidden_rows(model: Model) -> int:

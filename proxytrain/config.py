@@ -120,13 +120,37 @@ class Parametrization:
 class Optimizer:
     """AdamW with independent weight decay."""
 
-    name: Literal["adamw"]
+    name: str
     beta1: Share
     beta2: Share
     eps: PositiveFloat
     weight_decay: Size  # an update, times lr/peak; on the hidden matrices
     clip: PositiveFloat | None
     z_loss: Size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Muon(Optimizer):
+    """Orthogonal steps for the matrices inside blocks, AdamW for all else."""
+
+    momentum: Share  # of the matrices
+    iterations: Positive  # of Newton-Schulz
+    adamw_lr: PositiveFloat  # rate of what AdamW trains, as a share of lr
+
+
+@dataclass(frozen=True)
+class SGDSaI:
+    """SGD with momentum, the rate of each tensor scaled once, by its first gradient."""
+
+    name: str
+    momentum: Share
+    eps: PositiveFloat
+    weight_decay: Size
+    clip: PositiveFloat | None
+    z_loss: Size
+
+
+OPTIMIZERS = {"adamw": Optimizer, "muon": Muon, "sgd_sai": SGDSaI}
 
 
 @dataclass(frozen=True)
@@ -234,7 +258,7 @@ class Config:
 
     model: Model
     parametrization: Parametrization
-    optimizer: Optimizer
+    optimizer: Optimizer | Muon | SGDSaI
     schedule: Schedule
     data: CodeData | ProseData | FilesData | HubData | TokensData
     sweep: Sweep
@@ -261,7 +285,7 @@ class Config:
     data_seed: Natural | None  # null: as init_seed
 
 
-UNIONS = {"schedule": SCHEDULES, "data": DATA, "launch": LAUNCH, "track": TRACK}
+UNIONS = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "data": DATA, "launch": LAUNCH, "track": TRACK}
 SUFFIXES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 
 
@@ -345,6 +369,11 @@ def check(config: Config) -> None:
         raise RequestError(
             "model.tied=true: the tied readout is the embedding and cannot start at zero; set model.tied=false, "
             "or parametrization.readout_std=1 with a small parametrization.embedding_std, such as 0.1"
+        )
+    if config.optimizer.name == "sgd_sai" and config.parametrization.name not in ("sp", "mup"):
+        raise RequestError(
+            f"optimizer=sgd_sai, parametrization={config.parametrization.name}: how its rates go with size is known "
+            "for parametrization=mup and sp only"
         )
     if sum(x is not None for x in (config.tokens, config.tokens_per_param, config.flops)) > 1:
         raise RequestError(

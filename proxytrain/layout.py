@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from proxytrain.config import Model
 
@@ -27,6 +27,7 @@ class Weight:
     component: str  # embedding | attention | mlp | norm | readout
     offset: int = 0
     fill: tuple[float, ...] | None = None
+    parts: int = 1  # matrices that lie side by side in it
 
     @property
     def size(self) -> int:
@@ -44,7 +45,7 @@ def layout(model: Model, vocab: int) -> tuple[Weight, ...]:
     """All weights in order, with their offsets."""
     placed, offset = [], 0
     for w in _weights(model, vocab):
-        placed.append(Weight(w.name, w.shape, w.kind, w.component, offset, w.fill))
+        placed.append(replace(w, offset=offset))
         offset += aligned(w.size)
     return tuple(placed)
 
@@ -67,7 +68,7 @@ def _weights(model: Model, vocab: int) -> Iterator[Weight]:
         if model.conv_attention:
             taps = TAPS[model.conv_attention]
             yield Weight(f"{i}.conv_attention", (len(taps), d), "gain", "attention", fill=taps)
-        yield Weight(f"{i}.qkv", (d, 3 * d), "hidden", "attention")
+        yield Weight(f"{i}.qkv", (d, 3 * d), "hidden", "attention", parts=3)
         if model.shift_keys:
             yield Weight(f"{i}.shift_keys", (d,), "gain", "attention", fill=(0.5,))
         if model.qk_norm:
@@ -77,10 +78,11 @@ def _weights(model: Model, vocab: int) -> Iterator[Weight]:
         if model.conv_mlp:
             taps = TAPS[model.conv_mlp]
             yield Weight(f"{i}.conv_mlp", (len(taps), d), "gain", "mlp", fill=taps)
-        yield Weight(f"{i}.mlp_in", (d, 2 * hidden if model.mlp == "swiglu" else hidden), "hidden", "mlp")
+        gated = 2 if model.mlp == "swiglu" else 1
+        yield Weight(f"{i}.mlp_in", (d, gated * hidden), "hidden", "mlp", parts=gated)
         yield Weight(f"{i}.mlp_out", (hidden, d), "residual", "mlp")
     yield Weight("norm", (d,), "gain", "norm", fill=(1.0,))
     if not model.tied:
         yield Weight("readout", (d, vocab), "readout", "readout")
     if model.logit_bias:
-        yield Weight("logit_bias", (vocab,), "gain", "readout", fill=(0.0,))
+        yield Weight("logit_bias", (vocab,), "bias", "readout", fill=(0.0,))

@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import Any
 
 from proxytrain import accounting
-from proxytrain.config import Config, Model, Optimizer, Parametrization
+from proxytrain.config import Config, Model, Muon, Optimizer, Parametrization, SGDSaI
 from proxytrain.errors import RequestError
 from proxytrain.schedule import Phase, phases
 
@@ -32,7 +32,7 @@ class Recipe:
 
     model: Model
     parametrization: Parametrization
-    optimizer: Optimizer
+    optimizer: Optimizer | Muon | SGDSaI
     batch_tokens: int
     corpus: str  # content hash of tokens, validation set and tokenizer
     vocab: int

@@ -1,12 +1,13 @@
-"""AdamW over a pack, against torch's."""
+"""The optimizers over a pack, against plain ones of single models, and torch's."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from proxytrain.config import Optimizer
-from proxytrain.optimizer import Multipliers, State, adamw
+from proxytrain.config import Model, Muon, Optimizer, Parametrization, SGDSaI
+from proxytrain.layout import Weight, flat_size, layout
+from proxytrain.optimizer import Multipliers, State, multipliers, orthogonal, update
 
 ADAMW = Optimizer("adamw", 0.9, 0.95, 1e-8, 0.1, 1.0, 0.0)
 P = 7
@@ -19,10 +20,11 @@ def run(decay: list[float], clip: list[float], lr: list[float], updates: int = 2
     state = State(start.repeat(K, 1), torch.zeros(K, P), torch.zeros(K, P), torch.zeros(K, 1, dtype=torch.float64))
     for _ in range(updates):
         grad = torch.randn(P, generator=generator).repeat(K, 1)
-        adamw(
+        update(
             state,
             grad,
             ADAMW,
+            (),
             lr=torch.tensor(lr, dtype=torch.float64)[:, None],
             decay=torch.tensor(decay)[:, None],
             clip=torch.tensor(clip)[:, None],
@@ -70,3 +72,168 @@ def test_a_diverged_member_leaves_the_others_alone():
     beside = run([0.0, 0.0], [1.0, 1.0], [1e-2, float("nan")])
     assert torch.equal(alone[0], beside[0])
     assert beside[1].isnan().all()
+
+
+SHAPE = Model(16, 3, 8, 32, "swiglu", 4, 1e4, True, False, True, True, 3, 2)
+LAYOUT = layout(SHAPE, 50)
+SIZE = flat_size(LAYOUT)
+MUP = Parametrization("mup", 8, 1.0, 0.0)
+MUON = Muon("muon", 0.9, 0.95, 1e-8, 0.1, 1.0, 0.0, momentum=0.95, iterations=5, adamw_lr=0.5)
+SAI = SGDSaI("sgd_sai", 0.9, 1e-8, 0.1, 1.0, 0.0)
+RATES = {"lr": [1e-2, 1e-3, 3e-2], "decay": [0.0, 1e-3, 1e-2], "clip": [1.0, float("inf"), 0.1]}
+
+
+def pieces(row: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {w.name: row[w.offset : w.offset + w.size].view(w.shape) for w in LAYOUT}
+
+
+def gradients(updates: int, seed: int = 1) -> list[torch.Tensor]:
+    """Of one model; zero in the gaps, and zero inside blocks at first, as behind a readout that starts at zero."""
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for u in range(updates):
+        grad = torch.zeros(SIZE)
+        for w in LAYOUT:
+            if u or "." not in w.name:
+                values = torch.randn(w.size, generator=generator) + 0.2 * torch.randn(1, generator=generator)
+                grad[w.offset : w.offset + w.size] = values
+        found.append(grad)
+    return found
+
+
+def trained(optimizer, updates: int = 4, members=(0, 1, 2)) -> torch.Tensor:
+    """Weights (K, P) after updates of members with rates, decays and clips of their own."""
+    K = len(members)
+    state = State(start().repeat(K, 1), torch.zeros(K, SIZE), torch.zeros(K, SIZE), torch.zeros(K, 1).double())
+    lr, decay, clip = (torch.tensor([RATES[n][k] for k in members])[:, None] for n in ("lr", "decay", "clip"))
+    by = multipliers(LAYOUT, SHAPE, MUP, optimizer)
+    for grad in gradients(updates):
+        update(state, grad.repeat(K, 1), optimizer, LAYOUT, lr=lr.double(), decay=decay, clip=clip, by=by)
+    return state.weights
+
+
+def start() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    row = torch.zeros(SIZE)
+    for w in LAYOUT:
+        row[w.offset : w.offset + w.size] = torch.randn(w.size, generator=generator)
+    return row
+
+
+def clipped(row: torch.Tensor, clip: float) -> dict[str, torch.Tensor]:
+    return pieces(row * min(1.0, clip / float(row.norm())))
+
+
+def inside(w: Weight) -> bool:
+    return w.kind in ("hidden", "residual")
+
+
+def plain_orthogonal(x: torch.Tensor) -> torch.Tensor:
+    """Newton-Schulz of one matrix, as published."""
+    tall = x.shape[0] > x.shape[1]
+    x = x.T if tall else x
+    x = x / max(float(x.norm()), 1e-7)
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return x.T if tall else x
+
+
+def plain_muon(k: int, updates: int) -> dict[str, torch.Tensor]:
+    """One model, tensor by tensor: Muon for the matrices, torch's AdamW for the rest."""
+    lr, decay, clip = (RATES[n][k] for n in ("lr", "decay", "clip"))
+    weights = {n: t.clone() for n, t in pieces(start()).items()}
+    rest = {w.name: torch.nn.Parameter(weights[w.name]) for w in LAYOUT if not inside(w)}
+    adamw = torch.optim.AdamW(rest.values(), lr=0.5 * lr, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0)
+    momentum = {n: torch.zeros_like(t) for n, t in weights.items()}
+    for row in gradients(updates):
+        grads = clipped(row, clip)
+        for name, leaf in rest.items():
+            leaf.grad = grads[name].clone()
+        adamw.step()
+        for w in LAYOUT:
+            if not inside(w):
+                continue
+            g, m = grads[w.name], momentum[w.name]
+            m.mul_(0.95).add_(g, alpha=0.05)
+            each = (0.05 * g + 0.95 * m).chunk(w.parts, 1)
+            scale = 0.2 * max(each[0].shape) ** 0.5 / 2**0.5  # the width is twice muP's base
+            step = torch.cat([plain_orthogonal(x) for x in each], 1) * scale
+            weights[w.name] = weights[w.name] * (1 - decay) - lr * step
+    return weights | {n: leaf.detach() for n, leaf in rest.items()}
+
+
+def plain_sai(k: int, updates: int) -> dict[str, torch.Tensor]:
+    """One model, tensor by tensor."""
+    lr, decay, clip = (RATES[n][k] for n in ("lr", "decay", "clip"))
+    weights = {n: t.clone() for n, t in pieces(start()).items()}
+    scales: dict[str, float] = {}
+    momentum: dict[str, torch.Tensor] = {}
+    for row in gradients(updates):
+        for name, g in clipped(row, clip).items():
+            w = next(w for w in LAYOUT if w.name == name)
+            if name not in scales and g.any():
+                scales[name] = float(g.norm() / (g.std() + 1e-8))
+            momentum[name] = 0.9 * momentum[name] + 0.1 * g if name in momentum else g.clone()
+            size = 0.5 if inside(w) else 1.0 if name == "logit_bias" else 2**0.5
+            step = scales.get(name, 0.0) * momentum[name] * size
+            weights[name] = weights[name] * (1 - (decay if inside(w) else 0.0)) - lr * step
+    return weights
+
+
+@pytest.mark.parametrize(("optimizer", "plain"), [(MUON, plain_muon), (SAI, plain_sai)], ids=["muon", "sgd_sai"])
+def test_it_is_that_of_single_models_with_a_rate_a_decay_and_a_clip_a_member(optimizer, plain):
+    ours = trained(optimizer)
+    for k in range(3):
+        want = plain(k, updates=4)
+        for name, got in pieces(ours[k]).items():
+            moved = (want[name] - pieces(start())[name]).norm()
+            assert moved > 0, name
+            assert (got - want[name]).norm() < 1e-3 * moved, name
+    gaps = torch.ones(SIZE, dtype=torch.bool)
+    for w in LAYOUT:
+        gaps[w.offset : w.offset + w.size] = False
+    assert gaps.any()
+    assert not ours[:, gaps].any()
+
+
+@pytest.mark.parametrize("optimizer", [MUON, SAI], ids=["muon", "sgd_sai"])
+def test_a_member_does_not_see_its_neighbours(optimizer):
+    together = trained(optimizer)
+    for k in range(3):
+        assert torch.equal(trained(optimizer, members=(k,))[0], together[k])
+
+
+def test_muon_s_matrices_move_as_torch_s_do():
+    row = {w.name: w for w in LAYOUT}["1.mlp_out"]
+    ours = pieces(trained(MUON, members=(0,))[0])[row.name]
+    leaf = torch.nn.Parameter(pieces(start())[row.name].clone())
+    muon = torch.optim.Muon([leaf], lr=1e-2, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    for grad in gradients(4):
+        leaf.grad = clipped(grad, 1.0)[row.name].clone()
+        muon.step()
+    before = pieces(start())[row.name]
+    theirs = (leaf.detach() - before) / 2**0.5  # muP at twice the base width
+    assert (ours - before - theirs).norm() < 0.02 * theirs.norm()  # theirs is orthogonalised in bfloat16
+
+
+def test_newton_schulz_keeps_directions_and_brings_singular_values_near_one():
+    x = torch.randn(2, 3, 24, 64, generator=torch.Generator().manual_seed(0))
+    u, _, v = torch.linalg.svd(x, full_matrices=False)
+    inner = u.mT @ orthogonal(x, 5) @ v.mT
+    values = inner.diagonal(dim1=2, dim2=3)
+    assert ((values > 0.65) & (values < 1.25)).all()
+    assert (inner - torch.diag_embed(values)).abs().max() < 1e-3
+    assert not orthogonal(torch.zeros(1, 1, 4, 8), 5).any()
+
+
+def test_a_scale_of_sgd_sai_follows_from_size_mean_and_deviation():
+    # g^2 = (d - 1) + d mean^2 / std^2, which is about d for what has no mean (2412.11768)
+    state = State(*torch.zeros(3, 1, SIZE), torch.zeros(1, 1).double())
+    _, grad = gradients(2)
+    by, one = multipliers(LAYOUT, SHAPE, MUP, SAI), torch.ones(1, 1)
+    update(state, grad[None].clone(), SAI, LAYOUT, lr=one.double(), decay=0 * one, clip=one * float("inf"), by=by)
+    for w in LAYOUT:
+        g, found = (x[w.offset : w.offset + w.size] for x in (grad, state.second[0]))
+        assert found.unique().numel() == 1
+        assert float(found[0]) ** 2 == pytest.approx(float(w.size - 1 + w.size * (g.mean() / g.std()) ** 2), rel=1e-3)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from proxytrain import accounting
-from proxytrain.config import Train
+from proxytrain.config import Muon, Train
 from proxytrain.layout import flat_size, layout
 from proxytrain.plan.pack import MOST_SEQUENCES, Member, Pack, work
 from proxytrain.plan.share import Node
@@ -30,6 +30,9 @@ def seconds(pack: Pack, device: str, speeds: Speeds | None = None, compiled: boo
     if measured is not None:
         return tokens / (recipe.batch_tokens * len(pack.members)) * measured
     flops = accounting.flops_per_token(recipe.model, recipe.vocab)
+    if isinstance(recipe.optimizer, Muon):
+        own = accounting.orthogonal_flops(recipe.model, recipe.vocab, recipe.optimizer.iterations)
+        flops += own / recipe.batch_tokens
     floats = accounting.activation_floats(recipe.model, recipe.vocab)
     updates = max((m.tokens for m in pack.members), default=0) / recipe.batch_tokens
     faster = COMPILED_SPEED[device] if compiled else 1.0
@@ -110,7 +113,7 @@ def memory(pack: Pack, micro_batches: int) -> int:
     recipe = pack.members[0].recipe
     sequences = math.ceil(recipe.batch_tokens // recipe.model.context / micro_batches)
     tokens = sequences * recipe.model.context
-    return accounting.pack_bytes(recipe.model, recipe.vocab, len(pack.members), tokens)
+    return accounting.pack_bytes(recipe.model, recipe.vocab, len(pack.members), tokens, recipe.optimizer.name)
 
 
 def disk(member: Member, keep_weights: str) -> int:
@@ -138,7 +141,8 @@ def micro_batches(pack: Pack, budget: int) -> int:
         tokens = math.ceil(sequences / parts) * recipe.model.context
         if (
             len(pack.members) * tokens // recipe.model.context <= MOST_SEQUENCES
-            and accounting.pack_bytes(recipe.model, recipe.vocab, len(pack.members), tokens) <= budget
+            and accounting.pack_bytes(recipe.model, recipe.vocab, len(pack.members), tokens, recipe.optimizer.name)
+            <= budget
         ):
             return parts
     raise ValueError(f"one sequence of {recipe.model.context} tokens at width {recipe.model.width}")

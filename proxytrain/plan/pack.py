@@ -124,5 +124,6 @@ def _members(nodes: dict[Key, Node]) -> list[tuple[int, Member]]:
 def _fitting(recipe: Recipe, memory: int) -> int:
     """How many members fit; at least one (micro-batches make a single member fit)."""
     sequences = recipe.batch_tokens // recipe.model.context
-    one, two = (accounting.pack_bytes(recipe.model, recipe.vocab, k, recipe.batch_tokens) for k in (1, 2))
+    optimizer = recipe.optimizer.name
+    one, two = (accounting.pack_bytes(recipe.model, recipe.vocab, k, recipe.batch_tokens, optimizer) for k in (1, 2))
     return max(1, min(int((memory - one) / max(1, two - one)) + 1, MOST_SEQUENCES // sequences))

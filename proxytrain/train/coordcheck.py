@@ -19,7 +19,7 @@ from proxytrain.corpus import Corpus, Stream
 from proxytrain.errors import RequestError
 from proxytrain.layout import layout
 from proxytrain.model import cross_entropy, initial, logits, views
-from proxytrain.optimizer import State, adamw, multipliers
+from proxytrain.optimizer import State, multipliers, update
 from proxytrain.parametrization import scales
 
 FLAT = 0.1  # largest slope of log mean |x| against log size that counts as flat
@@ -92,7 +92,7 @@ def _activations(config: Config, corpus: Corpus) -> dict[str, np.ndarray]:
     weights, factors = layout(model, vocab), scales(model, config.parametrization)
     flat = torch.stack([initial(weights, model, config.parametrization, seed) for seed in range(c.seeds)])
     state = State(flat, torch.zeros_like(flat), torch.zeros_like(flat), torch.zeros(c.seeds, 1, dtype=torch.float64))
-    by = multipliers(weights, model, config.parametrization)
+    by = multipliers(weights, model, config.parametrization, config.optimizer)
     ids, targets = (torch.from_numpy(x) for x in Stream(corpus.train, T, 0).read(0, (c.updates + 1) * B))
     ids, targets = (x.view(c.updates + 1, 1, -1, T).expand(-1, c.seeds, -1, -1) for x in (ids, targets))
     lr = torch.full((c.seeds, 1), c.lr, dtype=torch.float64)
@@ -110,5 +110,5 @@ def _activations(config: Config, corpus: Corpus) -> dict[str, np.ndarray]:
         loss = cross_entropy(logits(views(leaf, weights), ids[u], model, factors), targets[u].flatten(1)).mean(1).sum()
         (grad,) = torch.autograd.grad(loss, leaf)
         clip = torch.full((c.seeds, 1), float(config.optimizer.clip or "inf"))
-        adamw(state, grad, config.optimizer, lr=lr, decay=torch.zeros_like(lr), clip=clip, by=by)
+        update(state, grad, config.optimizer, weights, lr=lr, decay=torch.zeros_like(lr), clip=clip, by=by)
     return {name: np.array(values) for name, values in out.items()}

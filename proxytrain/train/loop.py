@@ -1,7 +1,7 @@
 """Training of one pack: from published states to published states, every update logged.
 
 Members go in lockstep, each at its own position, rate and text. Between *stops* (a node, an evaluation, a flush) there
-is only the update: forward and backward of all members as one program, AdamW over the flat buffers.
+is only the update: forward and backward of all members as one program, the optimizer over the flat buffers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The update of a pack as compiled programs of fixed shapes: gradients of all members, and AdamW over the flat buffers.
+"""The update of a pack as compiled programs of fixed shapes: gradients of all members, the optimizer over flat buffers.
 
 What is compiled serves the whole life of a worker, and lies on disk in this user's cache (TORCHINDUCTOR_CACHE_DIR), so
 that a shape compiles once on a machine. On CUDA an update is then captured as one graph and replayed. Nothing falls
@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from proxytrain.config import Model, Optimizer
+from proxytrain.config import Model, Optimizer, SGDSaI
 from proxytrain.layout import layout
 from proxytrain.model import cross_entropy, logits, rope_table, views
-from proxytrain.optimizer import Multipliers, State, adamw
+from proxytrain.optimizer import Multipliers, State, update
 from proxytrain.parametrization import Scales
 from proxytrain.plan.pack import MOST_SEQUENCES
 from proxytrain.runs import Recipe
@@ -77,7 +77,9 @@ class Program:
         self.clip[: len(clip)] = clip
         self.rope = rope_table(T, recipe.model.head_size, recipe.model.rope_base, device)
         rule = dataclasses.replace(recipe.optimizer, weight_decay=0.0, clip=None)  # a member's own, not the program's
-        self.gradients, self.adamw = _compiled(recipe.model, recipe.vocab, scales, rule, recipe.precision, device.type)
+        self.gradients, self.optimizer = _compiled(
+            recipe.model, recipe.vocab, scales, rule, recipe.precision, device.type
+        )
         self.calls = 0
         self.graph: torch.cuda.CUDAGraph | None = None
         self.out: tuple[Tensor, Tensor]
@@ -115,15 +117,15 @@ class Program:
         ]
         s = self.state
         rates = (self.lr, self.decay, self.clip, *self.multipliers)
-        norm = self.adamw(s.weights, s.first, s.second, s.updates, self.grad, *rates)
+        norm = self.optimizer(s.weights, s.first, s.second, s.updates, self.grad, *rates)
         return functools.reduce(torch.add, losses), norm
 
 
 @functools.cache
 def _compiled(
-    model: Model, vocab: int, scales: Scales, optimizer: Optimizer, precision: str, device: str
+    model: Model, vocab: int, scales: Scales, optimizer: Optimizer | SGDSaI, precision: str, device: str
 ) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
-    """Gradients and AdamW of packs of one shape; each number of members is compiled when it is first met."""
+    """Gradients and optimizer of packs of one shape; each number of members is compiled when it is first met."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_cache_dir()))
     import torch._dynamo
 
@@ -149,18 +151,19 @@ def _compiled(
             grad.add_(found)
         return loss
 
-    def update(weights, first, second, updates, grad, lr, decay, clip, *by):  # type: ignore[no-untyped-def]
-        return adamw(
-            State(weights, first, second, updates),
+    def optimize(flat, first, second, updates, grad, lr, decay, clip, *by):  # type: ignore[no-untyped-def]
+        return update(
+            State(flat, first, second, updates),
             grad,
             optimizer,
+            weights,
             lr=lr,
             decay=decay,
             clip=clip,
             by=Multipliers(*by),
         )
 
-    return tuple(torch.compile(f, dynamic=False, fullgraph=True) for f in (gradients, update))  # type: ignore[return-value]
+    return tuple(torch.compile(f, dynamic=False, fullgraph=True) for f in (gradients, optimize))  # type: ignore[return-value]
 
 
 def _cache_dir() -> Path:

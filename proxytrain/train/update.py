@@ -1,4 +1,4 @@
-"""The update of all members of a pack: text, forward, backward, AdamW, and the rows of their curves.
+"""The update of all members of a pack: text, forward, backward, optimizer, and the rows of their curves.
 
 Members are one program; losses stay on the device and are read once a block of updates. Members that read the same text
 share one copy of it.
@@ -14,7 +14,7 @@ import torch
 
 from proxytrain.corpus import Corpus, Stream
 from proxytrain.model import cross_entropy, initial, logits
-from proxytrain.optimizer import adamw, multipliers
+from proxytrain.optimizer import multipliers, update
 from proxytrain.parametrization import scales
 from proxytrain.plan.pack import Pack
 from proxytrain.runs import Recipe
@@ -51,7 +51,7 @@ class Update:
         self.largest = len(rows.active)
         self.program: program.Program | None = None
         self.scales = scales(recipe.model, recipe.parametrization)
-        self.multipliers = multipliers(rows.layout, recipe.model, recipe.parametrization, device)
+        self.multipliers = multipliers(rows.layout, recipe.model, recipe.parametrization, recipe.optimizer, device)
         self.streams: dict[int, Stream] = {}
 
     def evaluate(self, flat: torch.Tensor, text: tuple) -> np.ndarray:
@@ -105,10 +105,11 @@ class Update:
         rows, K = self.rows, len(self.rows.active)
         rows.grad.zero_()
         loss = self._gradients(ids.expand(K, -1, -1), targets.expand(K, -1, -1))
-        norm = adamw(
+        norm = update(
             rows.state,
             rows.grad,
             self.recipe.optimizer,
+            rows.layout,
             lr=lr,
             decay=decay,
             clip=clip,

@@ -76,6 +76,8 @@ print(memory("VmHWM") - before)
         ["model.width=64", "batch_tokens=8192"],
         ["model.width=64", "batch_tokens=4096", "model.context=256", "model.mlp=swiglu"],
         ["model.width=256", "batch_tokens=1024"],
+        ["model.width=256", "batch_tokens=256", "optimizer=muon"],
+        ["model.width=256", "batch_tokens=256", "optimizer=sgd_sai"],
     ],
     ids=" ".join,
 )
@@ -89,5 +91,5 @@ def test_the_memory_model_is_an_upper_bound_and_no_more_than_a_quarter_above(her
     width, context, batch = (int(keys[k]) for k in ("model.width", "model.context", "batch_tokens"))
     mlp = keys.get("model.mlp", "relu2")
     shaped = Model(width, 2, 16, context, mlp, 4.0, 1e4, True, False, True, True, 3, 2)  # type: ignore[arg-type]
-    estimate = accounting.pack_bytes(shaped, 256, 4, batch)
+    estimate = accounting.pack_bytes(shaped, 256, 4, batch, keys.get("optimizer", "adamw"))
     assert 1.0 <= estimate / int(done.stdout) <= 1.25

@@ -46,6 +46,12 @@ def test_compiled_losses_agree_with_eager_ones_as_members_leave(ask, tmp_path, c
     agree(eager, other)
 
 
+@needs_compiler
+@pytest.mark.parametrize("optimizer", ["muon", "sgd_sai"])
+def test_compiled_updates_of_other_optimizers_agree_with_eager_ones(ask, tmp_path, corpora, optimizer):
+    agree(*both(ask, tmp_path, corpora, "tokens=5120", f"optimizer={optimizer}", *SMALL, compiled=True))
+
+
 def agree(eager: dict[str, dict[str, np.ndarray]], other: dict[str, dict[str, np.ndarray]]) -> None:
     assert eager.keys() == other.keys()
     for run_id, want in eager.items():

@@ -35,6 +35,14 @@ def test_completep_is_flat_in_depth_and_mup_grows(ask):
     assert scanned(ask, "depth", "mup", "model.width=64").judged["residual stream"] > 0.3
 
 
+@pytest.mark.parametrize(("optimizer", "lr"), [("muon", 0.01), ("sgd_sai", 0.05)])
+def test_rates_of_other_optimizers_follow_the_width_under_mup(ask, optimizer, lr):
+    how = ["coordcheck.widths=[64,128,256]", f"optimizer={optimizer}", f"coordcheck.lr={lr}"]
+    done = scanned(ask, "width", "mup", *how)
+    assert done.flat, done.judged
+    assert max(scanned(ask, "width", "sp", *how).judged.values()) > 0.3
+
+
 @pytest.mark.parametrize(
     ("override", "says"),
     [

@@ -21,7 +21,7 @@ def alone(tmp_path_factory, corpora):
     """Results of runs trained by themselves, made when they are first asked for."""
     known: dict[str, dict[str, np.ndarray]] = {}
 
-    def get(ask, run):
+    def get(ask, run, *more):
         if run.id not in known:
             root = tmp_path_factory.mktemp("alone")
             (root / "corpora").symlink_to(corpora)
@@ -33,8 +33,10 @@ def alone(tmp_path_factory, corpora):
                 f"data_seed={run.recipe.data_seed}",
                 f"schedule={run.schedule}",
                 f"lr={run.lr}",
+                f"optimizer={o.name}",
                 f"optimizer.clip={clip}",
                 f"optimizer.weight_decay={o.weight_decay}",
+                *more,
                 store=root,
             )
             assert [r.id for r in asked.runs] == [run.id]
@@ -94,6 +96,26 @@ def test_interruptions_change_nothing(ask, alone):
     for run in asked.runs:
         assert_same_bits(outcome(asked.store, run.id), alone(ask, run))
     assert not list(asked.store.root.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "sgd_sai"])
+@pytest.mark.parametrize("largest", [1, 3, 16])
+def test_of_every_optimizer_neither_pack_nor_trunk_nor_interruptions_change_a_bit(ask, alone, optimizer, largest):
+    asked = ask(
+        "sweep.grids=[{tokens:[4096,8192],init_seed:[0,1],lr:[.016,.03],schedule:[wsd,constant]}]",
+        f"optimizer={optimizer}",
+        "model.depth=3",
+        "train.checkpoint_seconds=1e9",
+    )
+    made = planned(asked, largest=largest)
+    for _ in range(1000):
+        try:
+            train(asked, made, should_stop=after(29))
+            break
+        except Interrupted:
+            pass
+    for run in asked.runs[:: 3 if largest > 1 else 7]:
+        assert_same_bits(outcome(asked.store, run.id), alone(ask, run, "model.depth=3"))
 
 
 def after(updates: int):
