@@ -1,5 +1,17 @@
+"""The command `proxytrain`, and `python -m proxytrain`: an interrupt while it still imports is no traceback either."""
+
 import sys
 
-from proxytrain.cli import main
 
-sys.exit(main())
+def main() -> int:
+    try:
+        from proxytrain.cli import main as run
+
+        return run()
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

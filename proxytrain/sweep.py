@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -19,7 +19,7 @@ import numpy as np
 
 from proxytrain import accounting
 from proxytrain.compose import compose, group_loader, leaves
-from proxytrain.config import Config, Slurm, build
+from proxytrain.config import Config, Local, Slurm, build
 from proxytrain.corpus import Corpus, Stream, prepare
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import Curve, Fit, FitConfig, Prediction, fit_losses, load_fit
@@ -76,6 +76,9 @@ class Request:
         return self.store.sweep(self.name)
 
 
+Check = Callable[[Request, Plan], None]  # raises RequestError
+
+
 def request(overrides: list[str], config_dir: str | None, console: Console, corpus: Corpus | None = None) -> Request:
     """Compose and check a configuration, prepare its corpus (unless one is given), and expand its grids.
 
@@ -120,8 +123,11 @@ def request(overrides: list[str], config_dir: str | None, console: Console, corp
     )
 
 
-def plan(asked: Request, *, runs: list[Run] | None = None, name: str | None = None) -> Plan:
-    """The sweep's plan: the one on disk while the request is the same and work is left, else a new one."""
+def plan(asked: Request, check: Check | None = None, *, runs: list[Run] | None = None, name: str | None = None) -> Plan:
+    """The sweep's plan: the one on disk while the request is the same and work is left, else a new one.
+
+    What `check` (`afford`, `trainable`) refuses is not written.
+    """
     name = name or asked.name
     path = asked.store.sweep(name) / "plan.json"
     runs = asked.runs if runs is None else runs
@@ -139,10 +145,12 @@ def plan(asked: Request, *, runs: list[Run] | None = None, name: str | None = No
         made_for = (old.train.memory, old.train.device, old.costs["device"])
         fits = made_for == (train.memory, train.device, device) or bool(busy)
         if same and (not missing(asked.store, [r.id for r in runs]) or (fits and _workable(old, asked.store))):
-            if old.train != train:
-                old = dataclasses.replace(old, train=train)
-                freeze.save(old, path)
-            return old
+            made = dataclasses.replace(old, train=train)
+            if check:
+                check(asked, made)
+            if made != old:
+                freeze.save(made, path)
+            return made
     here = machine(asked.config)
     made = freeze.make(
         name,
@@ -157,6 +165,8 @@ def plan(asked: Request, *, runs: list[Run] | None = None, name: str | None = No
         threads=here.threads,
         speeds=speeds(asked),
     )
+    if check:
+        check(asked, made)
     asked.store.mark()
     freeze.save(made, path)
     for folder in path.parent.glob("packs/*"):  # of a plan before
@@ -179,6 +189,8 @@ def afford(asked: Request, made: Plan) -> None:
     RequestError
         Before anything is trained.
     """
+    if not missing(asked.store, made.runs):
+        return
     c, hours = made.costs, asked.config.sweep.budget_hours
     if c["seconds"] > 3600 * hours:
         raise RequestError(
@@ -195,17 +207,29 @@ def afford(asked: Request, made: Plan) -> None:
         )
 
 
-def train(asked: Request, made: Plan, console: Console) -> int:
-    """Say what the plan is, and train it if that can be afforded; exit code as of `launch.local.run`."""
-    if not missing(asked.store, made.runs):
-        return 0
-    if isinstance(asked.config.launch, Slurm):
+def trainable(asked: Request, made: Plan) -> None:
+    """`afford`, on this machine.
+
+    Raises
+    ------
+    RequestError
+        For what is left to train where the launcher is a cluster's, too.
+    """
+    if isinstance(asked.config.launch, Slurm) and missing(asked.store, made.runs):
         raise RequestError(
             "launch=slurm: `proxytrain submit` trains on the cluster; within a job, or here, it is launch=local"
         )
     afford(asked, made)
+
+
+def train(asked: Request, made: Plan, console: Console) -> int:
+    """Say what the plan is, and train it; exit code as of `launch.local.run`."""
+    if not missing(asked.store, made.runs):
+        return 0
+    launch = asked.config.launch
+    assert isinstance(launch, Local)  # `trainable` saw to it
     console.say("\n".join(plan_lines(made)))
-    code = local.run(made, asked.store, machine(asked.config), asked.config.launch, console)
+    code = local.run(made, asked.store, machine(asked.config), launch, console)
     return code or int(bool(missing(asked.store, made.runs)))
 
 
@@ -333,11 +357,29 @@ def predict(asked: Request, fitted: Fit) -> Prediction:
     assert asked.target_record
     t = asked.target_record
     n = target_params(t, fitted.config.columns)
-    answer = fitted.predict(params=float(n), tokens=float(t["tokens"]))
+    answer = fitted.predict(**_place(asked, fitted, n, t["tokens"]))
     head = "run,params,tokens,schedule,loss,low,high,level,gap,note"
     row = [t["id"], n, t["tokens"], t["schedule"], answer.loss, answer.low, answer.high, answer.level, answer.gap]
     write_text(asked.folder / "predictions.csv", f'{head}\n{",".join(map(str, row))},"{answer.note}"\n')
     return answer
+
+
+def _place(asked: Request, fitted: Fit, params: float, tokens: float) -> dict[str, float]:
+    """The target as the fit takes it: size and length, or the one its law knows, if the other is that of its runs."""
+    whole, only = {"params": float(params), "tokens": float(tokens)}, fitted.data["only"]
+    if not only:
+        return whole
+    if only == "flops":  # of the best run at that compute
+        return {"flops": 6 * whole["params"] * whole["tokens"]}
+    (other,) = whole.keys() - {only}
+    column = table(asked.store, asked.records)[dict(fitted.config.columns).get(other, other)]
+    known = sorted({column[int(row) - 1] for row in fitted.runs["row"]})
+    if known != [whole[other]]:
+        raise Refusal(
+            f"{fitted.main.bound.law.name} knows {only} alone: the target has {other}={whole[other]:.4g}, its runs "
+            f"{', '.join(f'{v:.4g}' for v in known)}; take a law of both (fit.law=auto), or runs of that {other} only"
+        )
+    return {only: whole[only]}
 
 
 def target_params(record: dict[str, Any], columns: Any) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -128,3 +130,12 @@ def proxytrain(*arguments: str, cwd: Path, check: int | None = 0, **kwargs) -> s
     if check is not None:
         assert done.returncode == check, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+def kill_left(cwd: Path) -> None:
+    """SIGKILL to the processes that are at work in a folder: what a test started there and did not end."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with suppress(OSError):
+                if Path(os.readlink(entry / "cwd")) == cwd.resolve():
+                    os.kill(int(entry.name), signal.SIGKILL)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import TINY, TINY_TEXT, assert_same_bits, outcome, proxytrain
+from support import TINY, TINY_TEXT, assert_same_bits, kill_left, outcome, proxytrain
 
 from proxytrain.store import Store
 
@@ -112,7 +112,7 @@ def test_plan_tells_what_sharing_saves_and_trains_nothing(swept, tmp_path):
     out = proxytrain("plan", *SWEEP, "store=elsewhere", cwd=tmp_path).stdout
     assert "25 runs" in out
     assert "members" in out
-    assert "gap" in out
+    assert "times those of the largest run" in out
     assert not (tmp_path / "elsewhere" / "segments").exists()
 
 
@@ -141,6 +141,20 @@ def test_a_page_is_not_replaced_by_that_of_other_words(swept):
     assert "sweep.name=s: was planned with other runs" in done.stderr
     assert page.read_bytes() == before
     assert "report: " in proxytrain("report", *SWEEP, cwd=swept).stdout
+
+
+def test_a_law_in_one_variable_predicts_the_target_that_differs_in_it_alone(swept):
+    def asked(target: str) -> list[str]:
+        words = [o.replace("{model:{width:64},tokens:65536}", target) for o in SWEEP]
+        return [*words, "fit.law=power_in_params", "fit.allow_extrapolation=true"]
+
+    assert (
+        "predicted loss of one run with width 64"
+        in proxytrain("predict", *asked("{model:{width:64},tokens:65536}"), cwd=swept).stdout
+    )
+    done = proxytrain("predict", *asked("{model:{width:64},tokens:32768}"), cwd=swept, check=1)
+    assert "knows params alone: the target has tokens=3.277e+04, its runs 6.554e+04" in done.stderr
+    proxytrain("fit", *SWEEP, cwd=swept)  # as it was
 
 
 def test_a_target_of_another_kind_than_the_runs_is_said(swept):
@@ -224,7 +238,7 @@ def test_a_sweep_killed_at_any_moment_ends_in_the_same_bits(swept, tmp_path, cor
             assert process.poll() is None
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
-        kill_workers(tmp_path)
+        kill_left(tmp_path)  # its workers, before they can save
         process.wait()
     assert len(list(tmp_path.glob("runs/runs/*/result.json"))) < 25
     proxytrain(*command[3:], cwd=tmp_path)
@@ -233,18 +247,6 @@ def test_a_sweep_killed_at_any_moment_ends_in_the_same_bits(swept, tmp_path, cor
     for run_id in plan["runs"]:
         assert_same_bits(outcome(a, run_id), outcome(b, run_id))
     assert not [p for p in tmp_path.rglob("*.tmp") if "corpora" not in p.parts]
-
-
-def kill_workers(cwd: Path) -> None:
-    """SIGKILL to the workers that a killed sweep left behind, before they can save."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if b"proxytrain\0work" in line and str(cwd).encode() in line:
-                os.kill(int(entry.name), signal.SIGKILL)
 
 
 def test_an_interrupt_saves_and_the_same_command_goes_on(tmp_path, corpora):
@@ -264,6 +266,19 @@ def test_an_interrupt_saves_and_the_same_command_goes_on(tmp_path, corpora):
     states = list(tmp_path.glob("runs/sweeps/s/packs/*/attempt-*/state-*.npz"))
     assert min(json.loads(np.load(p)["meta"].tobytes())["members"][0]["position"] for p in states) > 0
     assert "2 runs done" in proxytrain("sweep", *command, cwd=tmp_path).stdout
+
+
+def test_an_interrupt_while_it_still_imports_is_no_traceback(tmp_path):
+    command = [sys.executable, "-X", "importtime", "-m", "proxytrain", "plan"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if "proxytrain.errors" in line:  # the first that the command line imports
+            process.send_signal(signal.SIGINT)
+            break
+    said = process.stderr.read()
+    assert process.wait(60) == 130
+    assert "Traceback" not in said
+    assert said.endswith("interrupted; the same command goes on\n")
 
 
 def test_status_fit_and_predict_do_not_import_torch(swept):
@@ -364,6 +379,7 @@ WRONG = [
     (["status", "--watch"], "there is none in runs", 2),
     # too large
     (["plan", f"sweep.grids=[{{lr:{[*range(1, 400)]},init_seed:{[*range(400)]}}}]"], "are 159,600 runs; at most", 2),
+    (["sweep", "launch=slurm"], "`proxytrain submit` trains on the cluster", 2),
     (["sweep", "sweep.budget_hours=1e-9", "--quiet"], "sweep.budget_hours=1e-09: training takes about", 2),
     # folders and files
     (["sweep", "store=/proc/none"], "store=/proc/none: No such file or directory; name a folder", 2),
@@ -394,6 +410,7 @@ def test_what_is_wrong_ends_in_one_line(arguments, says, code, tmp_path, corpora
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "runs" / "segments").exists()
+    assert not list(tmp_path.glob("runs/sweeps/*/plan.json")) or "sweep.name=old" in arguments
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare to mount a small disk")

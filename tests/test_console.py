@@ -16,14 +16,14 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
-from support import STDLIB, TINY, TINY_TEXT, planned, proxytrain
+from support import STDLIB, TINY, TINY_TEXT, kill_left, planned, proxytrain
 
 from proxytrain.plan import cost
 from proxytrain.track.live import frame
@@ -88,10 +88,12 @@ class Terminal:
 
 
 @pytest.fixture
-def here(tmp_path: Path, corpora: Path) -> Path:
+def here(tmp_path: Path, corpora: Path) -> Iterator[Path]:
+    """A folder with an empty store; what a test that fails leaves running there is ended."""
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "corpora").symlink_to(corpora)
-    return tmp_path
+    yield tmp_path
+    kill_left(tmp_path)
 
 
 @pytest.fixture

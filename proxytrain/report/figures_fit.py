@@ -361,7 +361,7 @@ def backtest(view: View) -> Picture | None:
         ink.log_axis(ax.xaxis, low, high, lambda v: f"{v:g}×", 6)
         ax.set_ylim(-top * 1.2, top * 1.2)
         _percent(ax)
-        ax.set_xlabel("gap: compute of the run over the largest fitted")
+        ax.set_xlabel("gap: 6 N D of the run over that of the largest fitted")
         ink.top_label(ax, "prediction minus truth")
 
     errors = [abs(r["error"]) for r in facts.fit.backtest] if facts.fit else []

@@ -96,7 +96,7 @@ def grounds(facts: Facts) -> list[tuple[str, str]]:
     if p:
         most = max((r["gap"] for r in fit.backtest), default=0.0) if fit else 0.0
         reach = f"; the backtest reached {most:.3g}×" if most else "; nothing was tested by a backtest"
-        out.append(("Gap", f"{p.gap:.3g}× the compute of the largest run that was fitted (6 N D){reach}"))
+        out.append(("Gap", f"{p.gap:.3g}× the 6 N D of the largest run that was fitted{reach}"))
     if facts.rates and facts.rates.target and facts.target:
         best = facts.rates.target
         inside = best.lr_low <= facts.target.lr <= best.lr_high

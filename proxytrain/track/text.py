@@ -33,7 +33,7 @@ def plan_lines(plan: Plan) -> list[str]:
     if plan.target:
         t = plan.target
         lines.append(
-            f"target: {describe(t)}, {t['flops']:.2g} FLOPs, gap {c['gap']:.1f} to the largest run of the sweep"
+            f"target: {describe(t)}, {t['flops']:.2g} FLOPs, {c['gap']:.1f} times those of the largest run of the sweep"
         )
     return lines
 

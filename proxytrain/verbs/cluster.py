@@ -34,7 +34,7 @@ def submit(options: argparse.Namespace) -> int:
     if not options.dry_run:
         slurm.needs("sbatch")
     asked, console = ask.request(options)
-    made = job.plan(asked)
+    made = job.plan(asked, None if options.dry_run else job.afford)
     folder, named = asked.folder.resolve(), f"{ask.where(asked)} sweep.name={asked.name}"
     packs = unfinished(made, asked.store)
     if not options.dry_run:
@@ -46,7 +46,6 @@ def submit(options: argparse.Namespace) -> int:
         if not packs:
             print(f"{asked.name}: what is left has failed; `proxytrain retry{named}` clears that", file=sys.stderr)
             return 1
-        job.afford(asked, made)
     console.say("\n".join(plan_lines(made)))
     if launch.workers > len(packs):
         console.say(f"note: {launch.workers} workers for {len(packs)} packs; those without one wait for the others")

@@ -16,7 +16,7 @@ def sweep(options: argparse.Namespace) -> int:
     from proxytrain import sweep as job
 
     asked, console = ask.request(options)
-    made = job.plan(asked)
+    made = job.plan(asked, job.trainable)
     with ask.mirrored(asked, asked.name, console):
         code = job.train(asked, made, console)
         if code == 130:
@@ -100,7 +100,7 @@ def verify(options: argparse.Namespace) -> int:
         raise RequestError(f"sweep.name={asked.name}: its runs are not all trained; `proxytrain sweep` first")
     with ask.mirrored(asked, asked.name, console):
         if job.missing(asked.store, [run.id for run in asked.targets]):
-            made = job.plan(asked, runs=asked.targets, name=f"{asked.name}.verify")
+            made = job.plan(asked, job.trainable, runs=asked.targets, name=f"{asked.name}.verify")
             code = job.train(asked, made, console)
             if code == 130:
                 raise KeyboardInterrupt
@@ -157,7 +157,7 @@ def _train_one(asked: Any, job: Any, console: Any) -> int:
     if len(asked.runs) != 1:
         raise RequestError(f"sweep.grids: {len(asked.runs)} runs; `train` trains one, `sweep` trains grids")
     run = asked.runs[0]
-    made = job.plan(asked, name=f"run-{run.id}")
+    made = job.plan(asked, job.trainable, name=f"run-{run.id}")
     with ask.mirrored(asked, made.name, console):
         code = job.train(asked, made, console)
         if code == 130:
