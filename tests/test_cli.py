@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from guides import told
 from support import TINY, TINY_TEXT, assert_same_bits, kill_left, outcome, proxytrain
 
 from proxytrain.store import Store
@@ -172,7 +173,8 @@ def test_the_optimum_of_a_sweep_s_own_runs_is_fitted(tmp_path, corpora):
     asked = [*TINY_TEXT, *TINY, "sweep.name=rates", grid, "--quiet"]
     proxytrain("sweep", *asked, cwd=tmp_path)
     target = "sweep.target={model:{width:48},tokens:32768}"
-    done = proxytrain("fit", *asked, "fit.law=optimum", target, cwd=tmp_path, check=1)
+    (line,) = told("fit sweep.name=NAME fit.law=optimum")
+    done = proxytrain(*line, *asked, target, cwd=tmp_path, check=1)
     assert "optimum of learning rate from 20 runs" in done.stdout
     assert "beyond the largest grid" in done.stderr
     assert (tmp_path / "runs/sweeps/rates/optimum_optimum.png").exists()

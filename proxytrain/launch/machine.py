@@ -39,13 +39,13 @@ def machine(config: Config) -> Machine:
     """
     if isinstance(config.launch, Slurm):
         return _cluster(config.train, config.launch)
-    import torch
-
     kind = device(config)
     threads = config.launch.threads
     check(config.train, kind)
-    gpus = _gpus(config.launch, torch.cuda.device_count() if kind == "cuda" else 0)
+    gpus = _gpus(config.launch, _count(kind))
     if gpus:
+        import torch
+
         workers = config.launch.workers or len(gpus)
         memory = int(0.9 * min(torch.cuda.mem_get_info(i)[0] for i in gpus))
         each = memory // -(-workers // len(gpus))
@@ -57,19 +57,21 @@ def machine(config: Config) -> Machine:
 
 
 def device(config: Config) -> str:
-    """cpu or cuda, by the configuration and by what is here. Imports torch.
+    """cpu or cuda, by the configuration and by what is here. Imports torch unless it is told cpu.
 
     Raises
     ------
     RequestError
         If the device asked for is unknown or not here.
     """
+    asked = _known(config.train.device)
+    if asked == "cpu":
+        return asked
     import torch
 
-    asked = _known(config.train.device)
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if asked == "cuda" and not torch.cuda.is_available():
+    if not torch.cuda.is_available():
         raise RequestError(
             f"train.device=cuda: torch {torch.__version__} sees no GPU; set train.device=cpu, or install a CUDA build"
         )
@@ -88,19 +90,21 @@ def name(kind: str, threads: int) -> str:
 
 
 def check(train: Train, kind: str) -> None:
-    """Whether this machine can do what `train` asks. Imports torch.
+    """Whether this machine can do what `train` asks. Imports torch for a GPU.
 
     Raises
     ------
     RequestError
         If it cannot compile, or its GPU has no bfloat16.
     """
-    import torch
+    if train.precision == "bfloat16" and kind == "cuda":
+        import torch
 
-    if train.precision == "bfloat16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise RequestError(
-            f"train.precision=bfloat16: {torch.cuda.get_device_name()} does not have it; set train.precision=float32"
-        )
+        if not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise RequestError(
+                f"train.precision=bfloat16: {torch.cuda.get_device_name()} does not have it; "
+                "set train.precision=float32"
+            )
     if train.compile == "on" and (why := no_compiler(kind)):
         raise RequestError(f"train.compile=on: {why}; install it, or set train.compile=auto")
 
@@ -115,6 +119,15 @@ def no_compiler(kind: str) -> str | None:
     if kind == "cuda" and importlib.util.find_spec("triton") is None:
         return "it needs the package triton"
     return None
+
+
+def _count(kind: str) -> int:
+    """Number of GPUs that are visible; of a CPU none, without torch."""
+    if kind == "cpu":
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def _gpus(launch: Local, count: int) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ import json
 import os
 
 import pytest
+from guides import told
 from slurm_support import (
     HALF,
     LONG,
@@ -125,6 +126,23 @@ def test_where_requeues_are_refused_a_warned_worker_ends_cleanly_and_submit_goes
     submit(*asked, cwd=tmp_path)
     until(empty(sweep), "the sweep")
     assert "s: 2 done" in status(tmp_path)
+
+
+def test_the_lines_of_the_guides_submit_follow_and_cancel(cluster, tmp_path, corpora):
+    sweep = workplace(tmp_path, corpora)
+    site = [
+        "launch.partition=normal",
+        "launch.gpus=null",
+        "launch.time=5",
+        "launch.sbatch_args={account:abc,hold:true}",
+    ]
+    for line in told("submit experiment=quickstart"):
+        assert "job " in proxytrain(*line, *SHORT, *site, cwd=tmp_path).stdout
+    assert len({job.array for job in slurm.jobs(sweep)}) >= 2
+    (follow,), (cancel,) = told("status sweep.name=quickstart"), told("cancel sweep.name=quickstart")
+    assert "4 waiting" in proxytrain(*follow, "sweep.name=s", cwd=tmp_path).stdout
+    assert "cancelled" in proxytrain(*cancel, "sweep.name=s", cwd=tmp_path).stdout
+    until(empty(sweep), "cancelling")
 
 
 @pytest.mark.parametrize(

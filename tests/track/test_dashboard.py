@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 
 import pytest
+from guides import told
 from support import proxytrain
 
 
 def test_the_view_of_a_sweep_is_saved_once(done, sync, server):
     pytest.importorskip("wandb_workspaces")
     cwd = done.root.parent
-    assert "`proxytrain track sync` first" in proxytrain("track", "dashboard", "sweep.name=s", cwd=cwd, check=2).stderr
+    (line,) = told("track dashboard")
+    line.append("sweep.name=s")
+    assert "`proxytrain track sync` first" in proxytrain(*line, cwd=cwd, check=2).stderr
     sync(done)
-    first = proxytrain("track", "dashboard", "sweep.name=s", cwd=cwd).stdout
-    assert proxytrain("track", "dashboard", "sweep.name=s", cwd=cwd).stdout == first
+    first = proxytrain(*line, cwd=cwd).stdout
+    assert proxytrain(*line, cwd=cwd).stdout == first
     (view,) = server.views.values()
     spec = json.dumps(json.loads(view["spec"]))
     logged = {key for run in server.runs.values() for line in run.history for key in line}

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from guides import told
 from mirror_support import plan_of
 from support import proxytrain
 from wandb_server import Run
@@ -26,19 +27,17 @@ def others(server):
     """A project of somebody else: 120 runs of a known law under keys of its own, one unfinished, one silent."""
     for i, (n, d) in enumerate((n, d) for n in np.geomspace(1e7, 1e9, 12) for d in np.geomspace(1e9, 1e11, 10)):
         loss = 1.8 + 480 * n**-0.35 + 2100 * d**-0.37
-        config = {"model": {"n_params": n}, "data": {"budget": d}, "lr": 3e-4}
+        config = {"model": {"n_params": n}, "data": {"tokens": d}, "lr": 3e-4}
         server.runs[f"r{i}"] = logged(f"r{i}", config, {"eval/loss": loss, "_step": 3})
     server.runs["running"] = logged("running", {"model": {"n_params": 1e7}}, {"eval/loss": 9.0}, "running")
     server.runs["silent"] = logged("silent", {"model": {"n_params": 1e7}}, {})
     return server
 
 
-COLUMNS = "fit.columns={params:model.n_params,tokens:data.budget,loss:eval/loss}"
-
-
 def test_a_fit_of_what_others_logged_finds_their_law(others, tmp_path):
-    done = proxytrain("fit", "wandb=them/project", COLUMNS, "fit.law=chinchilla", cwd=tmp_path)
-    assert "120 finished runs of them/project, 1 left out" in done.stderr
+    (line,) = told("fit wandb=")
+    done = proxytrain(*line, "fit.law=chinchilla", cwd=tmp_path)
+    assert "120 finished runs of entity/project, 1 left out" in done.stderr
     assert "alpha = 0.35" in done.stdout
     assert len((tmp_path / "fit_wandb.csv").read_text().splitlines()) == 121
 
@@ -54,7 +53,7 @@ def test_what_the_mirror_sent_comes_back_as_the_table_of_the_sweep(done, sync, s
 WRONG = [
     ("project", {}, "must be entity/project"),
     ("me/p", {"los": "x"}, "'los' is not a column"),
-    ("me/p", {"loss": "eval/los"}, "they have data.budget, eval/loss, lr, model.n_params"),
+    ("me/p", {"loss": "eval/los"}, "they have data.tokens, eval/loss, lr, model.n_params"),
     ("me/p/none", {}, "none of 0 finished runs"),
 ]
 
