@@ -14,6 +14,7 @@ from proxytrain.report.facts import Facts, Row, Shown
 from proxytrain.store import remove, write_bytes
 
 MOST_COLOURS = 12
+LENGTHS = 8  # that have a line of the law, or a tick, at most
 SCALES = ("log", "linear")
 
 
@@ -82,6 +83,13 @@ class View:
         error = f" ± {row.val_se:.4f}" if row.val_se else ""
         return f"{self.name(row)}: final loss {row.final:.4f}{error}"
 
+    def counted(self) -> dict[str, float]:
+        """N of each run as the fit counts it; the target's under "target"."""
+        total, rows = self.facts.total, {r.id: r for r in self.facts.rows}
+        if self.facts.target:
+            rows["target"] = self.facts.target
+        return {name: float(r.params_total if total else r.params) for name, r in rows.items()}
+
     def draw(
         self,
         key: str,
@@ -123,39 +131,43 @@ def keep_figures(folder: Path, figures: dict[str, bytes]) -> None:
 
 def pictures(facts: Facts) -> tuple[list[Picture], ink.Palette]:
     """All figures of a sweep that there is something to draw for, and the colours they use."""
-    from proxytrain.report import figures_fit, figures_lr, figures_training
+    from proxytrain.report import figures_backtest, figures_lr, figures_training
 
     return _drawn(
         facts,
         figures_training.curves,
-        figures_fit.fit,
-        figures_fit.lengths,
-        figures_fit.compute,
+        *_laws(facts),
         figures_training.outlook,
         figures_training.schedules,
         figures_training.by_schedule,
-        figures_fit.residuals,
-        figures_fit.backtest,
+        figures_backtest.residuals,
+        figures_backtest.backtest,
         figures_lr.sensitivity,
         figures_lr.optimum,
-        figures_fit.seeds,
+        figures_backtest.seeds,
     )
 
 
 def pictures_of_table(shown: Shown) -> tuple[list[Picture], ink.Palette]:
     """The same for the fit of a table, of whose runs only the ends are known."""
-    from proxytrain.report import figures_fit
+    from proxytrain.report import figures_backtest
 
-    single = shown.fit is not None and shown.fit.data["only"]
     return _drawn(
-        shown,
-        *([figures_fit.line] if single else [figures_fit.fit, figures_fit.lengths, figures_fit.compute]),
-        figures_fit.residuals,
-        figures_fit.backtest,
-        figures_fit.coverage,
+        shown, *_laws(shown), figures_backtest.residuals, figures_backtest.backtest, figures_backtest.coverage
     )
 
 
-def _drawn(facts: Shown, *makers: Callable[[View], Picture | None]) -> tuple[list[Picture], ink.Palette]:
+Maker = Callable[[View], "Picture | None"]
+
+
+def _laws(shown: Shown) -> list[Maker]:
+    """Figures of the laws, by what they know."""
+    from proxytrain.report import figures_laws
+
+    single = shown.fit is not None and shown.fit.data["only"]
+    return [figures_laws.line] if single else [figures_laws.fit, figures_laws.lengths, figures_laws.compute]
+
+
+def _drawn(facts: Shown, *makers: Maker) -> tuple[list[Picture], ink.Palette]:
     view = View.of(facts)
     return [p for p in (make(view) for make in makers) if p], view.palette
