@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,10 @@ def compose(overrides: list[str], config_dir: str | None = None) -> Tree:
     outer = GlobalHydra.instance().hydra  # `train -m` composes within a job of Hydra's
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The version_base parameter is deprecated")  # in 1.4; 1.3 asks for it
+            search = initialize_config_dir(str(conf_dir()), version_base="1.3")
+        with search:
             config = hydra_compose("config", overrides=[*extra, *(o for o in overrides if not _is_free(o))])
             tree: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         _set_free(tree, filter(_is_free, overrides))

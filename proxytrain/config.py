@@ -286,7 +286,7 @@ class Config:
 
 
 UNIONS = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "data": DATA, "launch": LAUNCH, "track": TRACK}
-SUFFIXES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
+SUFFIXES = {"K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}  # B as of tokens, G as of bytes
 
 
 def build_config(tree: dict[str, Any]) -> Config:

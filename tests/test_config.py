@@ -15,7 +15,7 @@ GROUPS = [p for p in sorted(conf_dir().glob("*/*.yaml")) if p.parent.name != "ex
 EXPERIMENTS = sorted(conf_dir().glob("experiment/*.yaml"))
 
 
-@pytest.mark.parametrize("text", ["4000000", "4e6", "4M", "4_000_000", "4.0M", "4000K"])
+@pytest.mark.parametrize("text", ["4000000", "4e6", "4M", "4_000_000", "4.0M", "4000K", "0.004G"])
 def test_numbers_read_alike(text):
     assert build_config(compose([f"tokens={text}"])).tokens == 4_000_000
 

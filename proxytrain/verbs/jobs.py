@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from typing import Any
 
 from proxytrain.errors import Refusal, RequestError
@@ -191,6 +192,7 @@ def _multirun(options: argparse.Namespace) -> int:
 
     search = ["--config-dir", options.config_dir] if options.config_dir else []
     sys.argv = ["proxytrain", "--multirun", *search, *options.overrides]
+    warnings.filterwarnings("ignore", "The version_base parameter is deprecated")  # in 1.4; 1.3 asks for it
     hydra.main(config_path=str(conf_dir()), config_name="config", version_base="1.3")(one)()
     return 0
 
