@@ -58,16 +58,18 @@ def orthogonal_flops(model: Model, vocab: int, iterations: int) -> float:
     return total
 
 
-def pack_bytes(model: Model, vocab: int, members: int, tokens: int, optimizer: str = "adamw") -> int:
+def pack_bytes(model: Model, vocab: int, members: int, tokens: int, optimizer: str = "adamw", averaged: int = 0) -> int:
     """Peak memory of K members in float32 that read `tokens` tokens each at once; an upper bound, 0-25% above.
 
     Flat buffers (weights, gradients, two moments, scratch), and what backward keeps, logits included, or what the
     optimizer needs meanwhile, whichever is more; the allocator's slack, as measured on a CPU with
-    `scripts/bench_train.py`. The process itself (torch) is not counted.
+    `scripts/bench_train.py`; for `averaged` members the mean of their weights, in float64. The process itself (torch)
+    is not counted.
     """
     kept = model.depth * (14 * model.width + _hidden_rows(model)) + 11 * model.width + 3 * vocab + 1500
     flat = flat_size(layout(model, vocab))
-    return int(1.08 * 4 * members * (7 * flat + max(tokens * kept, SCRATCH[optimizer] * flat)))
+    own = members * (7 * flat + max(tokens * kept, SCRATCH[optimizer] * flat))
+    return int(1.08 * 4 * (own + 2 * averaged * flat) + 16 * flat * bool(averaged))
 
 
 def _hidden_rows(model: Model) -> int:

@@ -4,8 +4,8 @@ A phase covers tokens `(start, end]`. An *open* phase (warmup, hold, power) give
 and its own parameters only, so it may be cut anywhere and runs of different length share it. A *closed* phase (every
 decay) depends on its length and is whole or not at all. Positions are whole updates: multiples of the batch.
 
-Sources: WSD 2404.06395, power 2408.13359, infinite 2503.02844, 1-sqrt cooldown 2405.18392, warm-up and cosine as
-everywhere.
+Sources: WSD 2404.06395, power 2408.13359, infinite 2503.02844, 1-sqrt cooldown and weight averaging 2405.18392, warm-up
+and cosine as everywhere.
 """
 
 from __future__ import annotations
@@ -103,6 +103,16 @@ class Infinite:
     half_life: Positive | None
 
 
+@dataclass(frozen=True)
+class Average:
+    """Warm-up, then hold; the run's result is that of the mean of the weights over the last part (2405.18392)."""
+
+    name: str
+    window: PositiveFloat  # below 1: a fraction of the run; else tokens
+    snapshots: Positive  # of the weights that are averaged, evenly spaced, whole updates apart; the last at the end
+    half_life: Positive | None  # tokens in which the weight of what is older halves; None: all weigh the same
+
+
 SCHEDULES = {
     "constant": Constant,
     "inverse_sqrt": InverseSqrt,
@@ -111,8 +121,9 @@ SCHEDULES = {
     "wsd": WSD,
     "power": Power,
     "infinite": Infinite,
+    "average": Average,
 }
-Schedule = Constant | InverseSqrt | Decay | WSD | Power | Infinite
+Schedule = Constant | InverseSqrt | Decay | WSD | Power | Infinite | Average
 Tailed = WSD | Power | Infinite
 
 
@@ -137,6 +148,9 @@ def phases(schedule: Schedule, *, lr: float, warmup: int, tokens: int, batch_tok
     if isinstance(schedule, Decay):
         start = warmup
         tail = Phase(name, start, tokens, _decay_params(lr, schedule.final * lr))
+    elif isinstance(schedule, Average):
+        tail = _average(schedule, lr, warmup, tokens, batch_tokens)
+        start = tail.start
     elif isinstance(schedule, Tailed):
         length = _updates(schedule.decay * tokens if schedule.decay < 1 else schedule.decay, batch_tokens)
         if schedule.decay > 0 and length == 0:
@@ -183,7 +197,7 @@ def rate(phase: Phase, position: np.ndarray | float) -> np.ndarray:
     p, n = dict(phase.params), np.asarray(position, dtype=np.float64)
     if phase.kind == "warmup":
         return p["lr"] * n / p["over"]
-    if phase.kind == "hold":
+    if phase.kind in ("hold", "average"):
         return np.full_like(n, p["lr"])
     if phase.kind == "power":
         return p["lr"] * np.minimum(1.0, (n / p["knee"]) ** p["exponent"])
@@ -236,6 +250,18 @@ def _tail(schedule: Tailed, start: int, end: int, top: float, final: float) -> P
     if schedule.shape == "exp" and final <= 0:
         raise RequestError(f"schedule.final={schedule.final}: shape=exp decays to a share above 0, such as 0.01")
     return Phase(schedule.shape, start, end, _decay_params(top, min(final, top)))
+
+
+def _average(schedule: Average, lr: float, warmup: int, tokens: int, batch_tokens: int) -> Phase:
+    length = _updates(schedule.window * tokens if schedule.window < 1 else schedule.window, batch_tokens)
+    if not 0 < length <= tokens - warmup:
+        raise RequestError(
+            f"schedule.window={schedule.window:g}: {length} and {warmup} of warm-up in a run of {tokens} tokens; "
+            f"a fraction below 1, or {batch_tokens} to {tokens - warmup} tokens"
+        )
+    every = max(_updates(length / schedule.snapshots, batch_tokens), batch_tokens)
+    keep = 0.5 ** (every / schedule.half_life) if schedule.half_life else 1.0
+    return Phase("average", tokens - length, tokens, (("every", float(every)), ("keep", keep), ("lr", lr)))
 
 
 def _decay_params(top: float, final: float) -> tuple[tuple[str, float], ...]:

@@ -314,11 +314,14 @@ def fit_runs(
 
 
 def curves(store: Store, records: list[dict[str, Any]]) -> list[Curve]:
-    """Finished runs' loss curves: training losses of every update, and the validation loss at the end."""
+    """Finished runs' loss curves: training losses of every update, and the validation loss at the end.
+
+    Runs whose weights are averaged are left out: their end is not that of their curve.
+    """
     out = []
     for record in records:
         result = store.result(record["id"])
-        if result is None or result["status"] != "done":
+        if result is None or result["status"] != "done" or record["schedule"] == "average":
             continue
         c = store.curve(record["id"])
         updates = len(c.step)
@@ -341,7 +344,15 @@ def curves(store: Store, records: list[dict[str, Any]]) -> list[Curve]:
 
 
 def target_rates(run: Run) -> np.ndarray:
-    """Learning rate of each update of a run."""
+    """Learning rate of each update of a run.
+
+    Raises
+    ------
+    Refusal
+        Where the run's loss is not that of its last update.
+    """
+    if run.schedule == "average":
+        raise Refusal("schedule=average: the loss of averaged weights does not follow from learning rates alone")
     batch = run.recipe.batch_tokens
     return learning_rates(run.phases, np.arange(batch, run.tokens + 1, batch))
 

@@ -11,6 +11,7 @@ import pytest
 from proxytrain.errors import RequestError
 from proxytrain.schedule import (
     WSD,
+    Average,
     Constant,
     Decay,
     Infinite,
@@ -27,7 +28,8 @@ LR, WARMUP, B = 0.01, 10_000, 1_000
 WSD_SQRT = WSD("wsd", 0.2, "sqrt", 0.0, None)
 POWER = Power("power", 50_000, None, -0.51, 0.1, "linear", 0.0, None)
 INFINITE = Infinite("infinite", 300_000, 0.25, 0.2, "exp", 0.01, None)
-ENDLESS = [Constant("constant"), InverseSqrt("inverse_sqrt"), WSD_SQRT, POWER, INFINITE]
+AVERAGE = Average("average", 0.2, 40, None)
+ENDLESS = [Constant("constant"), InverseSqrt("inverse_sqrt"), WSD_SQRT, POWER, INFINITE, AVERAGE]
 CLOSED = [Decay("cosine", 0.1), Decay("linear", 0.0)]
 
 
@@ -137,6 +139,8 @@ def test_phases_are_whole_updates():
         (WSD("wsd", 0.2, "exp", 0.0, None), 1_000_000, "schedule.final=0"),
         (WSD("wsd", 0.2, "half_life", 0.0, None), 1_000_000, "schedule.half_life=null"),
         (Power("power", 1, 1.0, -0.5, 0.1, "sqrt", 0.0, None), 1_000_000, "exactly one"),
+        (Average("average", 0.9999, 40, None), 100_000, "schedule.window=0.9999: 100000 and"),
+        (Average("average", 1, 40, None), 100_000, "or 1000 to 90000 tokens"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(schedule, tokens, says):

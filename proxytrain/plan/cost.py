@@ -113,7 +113,7 @@ def memory(pack: Pack, micro_batches: int) -> int:
     recipe = pack.members[0].recipe
     sequences = math.ceil(recipe.batch_tokens // recipe.model.context / micro_batches)
     tokens = sequences * recipe.model.context
-    return accounting.pack_bytes(recipe.model, recipe.vocab, len(pack.members), tokens, recipe.optimizer.name)
+    return _bytes(pack, tokens)
 
 
 def disk(member: Member, keep_weights: str) -> int:
@@ -123,7 +123,7 @@ def disk(member: Member, keep_weights: str) -> int:
 
 def checkpoints(packs: Sequence[Pack], workers: int) -> int:
     """Bytes of checkpoints while the largest packs are under way: two of each, and one that is being written."""
-    sizes = (12 * len(p.members) * _flat(p.members[0].nodes[0]) for p in packs)
+    sizes = (sum(20 if m.averaged else 12 for m in p.members) * _flat(p.members[0].nodes[0]) for p in packs)
     return 3 * sum(sorted(sizes, reverse=True)[:workers])
 
 
@@ -139,13 +139,15 @@ def micro_batches(pack: Pack, budget: int) -> int:
     sequences = recipe.batch_tokens // recipe.model.context
     for parts in range(1, sequences + 1):
         tokens = math.ceil(sequences / parts) * recipe.model.context
-        if (
-            len(pack.members) * tokens // recipe.model.context <= MOST_SEQUENCES
-            and accounting.pack_bytes(recipe.model, recipe.vocab, len(pack.members), tokens, recipe.optimizer.name)
-            <= budget
-        ):
+        if len(pack.members) * tokens // recipe.model.context <= MOST_SEQUENCES and _bytes(pack, tokens) <= budget:
             return parts
     raise ValueError(f"one sequence of {recipe.model.context} tokens at width {recipe.model.width}")
+
+
+def _bytes(pack: Pack, tokens: int) -> int:
+    """Peak bytes of a pack whose members read so many tokens each at once."""
+    recipe, averaged = pack.members[0].recipe, sum(m.averaged for m in pack.members)
+    return accounting.pack_bytes(recipe.model, recipe.vocab, len(pack.members), tokens, recipe.optimizer.name, averaged)
 
 
 def _flat(node: Node) -> int:

@@ -45,6 +45,10 @@ class Member:
     def tokens(self) -> int:
         return self.end - self.start
 
+    @property
+    def averaged(self) -> bool:
+        return any(n.averaged for n in self.nodes)
+
 
 @dataclass(frozen=True)
 class Pack:
@@ -82,7 +86,8 @@ def pack(nodes: dict[Key, Node], *, memory: int, workers: int, largest: int) -> 
     for (level, _), members in groups.items():
         members.sort(key=lambda m: (-m.tokens, m.nodes[0].key))
         spread = math.ceil(len(members) / math.ceil(workers / shapes_at[level]))
-        size = max(1, min(largest, spread, _fitting(members[0].recipe, memory)))
+        fitting = _fitting(members[0].recipe, memory, any(m.averaged for m in members))
+        size = max(1, min(largest, spread, fitting))
         size = math.ceil(len(members) / math.ceil(len(members) / size))
         packs += [(level, Pack(tuple(members[i : i + size]))) for i in range(0, len(members), size)]
     longest: dict[Key, float] = defaultdict(float)  # state -> the longest way of training that starts there
@@ -121,9 +126,9 @@ def _members(nodes: dict[Key, Node]) -> list[tuple[int, Member]]:
     return found
 
 
-def _fitting(recipe: Recipe, memory: int) -> int:
+def _fitting(recipe: Recipe, memory: int, averaged: bool) -> int:
     """How many members fit; at least one (micro-batches make a single member fit)."""
     sequences = recipe.batch_tokens // recipe.model.context
-    optimizer = recipe.optimizer.name
-    one, two = (accounting.pack_bytes(recipe.model, recipe.vocab, k, recipe.batch_tokens, optimizer) for k in (1, 2))
+    how = recipe.batch_tokens, recipe.optimizer.name
+    one, two = (accounting.pack_bytes(recipe.model, recipe.vocab, k, *how, k * averaged) for k in (1, 2))
     return max(1, min(int((memory - one) / max(1, two - one)) + 1, MOST_SEQUENCES // sequences))

@@ -45,6 +45,11 @@ class Node:
         """Whether training can go on from here."""
         return self.phases[-1].open
 
+    @property
+    def averaged(self) -> bool:
+        """Whether the mean of the weights on the way here is kept."""
+        return self.phases[-1].kind == "average"
+
 
 def forest(runs: Iterable[Run], stored: Iterable[Key] = ()) -> dict[Key, Node]:
     """Nodes of a set of runs by key, parents before children.

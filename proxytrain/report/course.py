@@ -46,9 +46,10 @@ def course(asked: sweep.Request) -> Course:
     """
     assert asked.target
     assert asked.target_record
+    rates = sweep.target_rates(asked.target)
     fitted = _fit(asked)
     n = float(sweep.target_params(asked.target_record, None))
-    p = fitted.predict(sweep.target_rates(asked.target), params=n)
+    p = fitted.predict(rates, params=n)
     last = len(p.loss) - 1
     at = np.unique(np.r_[np.geomspace(1, last + 1, POINTS) - 1, np.linspace(0, last, POINTS)].astype(int))
     tokens = (at + 1) * asked.target.recipe.batch_tokens
@@ -84,7 +85,8 @@ def _telling(asked: sweep.Request) -> list[dict[str, Any]]:
     assert goal
     cells: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for r in asked.records:
-        if (asked.store.result(r["id"]) or {}).get("status") == "done" and _setting(r) == _setting(goal):
+        done = (asked.store.result(r["id"]) or {}).get("status") == "done" and r["schedule"] != "average"
+        if done and _setting(r) == _setting(goal):
             cells.setdefault((r["schedule"], r["config"]["model"]["width"]), []).append(r)
     names = sorted({name for name, _ in cells}, key=lambda name: (name != goal["schedule"], name))[:MOST_SCHEDULES]
     widths = sorted({w for _, w in cells})

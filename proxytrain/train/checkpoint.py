@@ -1,6 +1,7 @@
 """The state of a pack under way, on disk, so that an interruption costs one interval at most.
 
-    attempt-NNN-TOKEN/state-NNNNNN.npz   weights, moments and updates of all members, their positions and curve files
+    attempt-NNN-TOKEN/state-NNNNNN.npz   weights, moments and updates of all members (under schedule=average the mean of
+                                         their weights too), their positions and curve files
     attempt-NNN-TOKEN/curve-NNNNNN.npz   the rows of their curves since the checkpoint before
 
 A checkpoint copies the state and lets training go on while a thread writes: under a temporary name, synced, renamed.
@@ -25,7 +26,7 @@ from proxytrain.plan.pack import Member, Pack
 from proxytrain.plan.share import Key
 from proxytrain.process import say
 from proxytrain.store import sync, temporary
-from proxytrain.train import trace
+from proxytrain.train import average, trace
 from proxytrain.train.members import Active, Rows
 from proxytrain.train.trace import FORMAT, ROWS
 
@@ -138,6 +139,7 @@ def _snapshot(rows: Rows, chunk: str) -> Snapshot:
     s = rows.state
     buffers = {"weights": s.weights, "first": s.first, "second": s.second, "updates": s.updates}
     state = {name: t.detach().to("cpu", copy=True).numpy() for name, t in buffers.items()}
+    state |= {f"mean.{_name(a)}": a.mean for a in rows.active if a.mean is not None}
     return Snapshot({"meta": np.frombuffer(text, np.uint8), **state}, curve, new)
 
 
@@ -168,6 +170,7 @@ def _load(path: Path, pack: Pack, device: torch.device) -> Rows:
     with np.load(path, allow_pickle=False) as file:
         state = {name: file[name] for name in ("weights", "first", "second", "updates")}
         mine = list(_mine(json.loads(file["meta"].tobytes())["members"], pack))
+        means = {name: file[name] for name in file.files if name.startswith("mean.")}
     active = []
     for _, index, member, m in mine:
         node = next(i for i, n in enumerate(member.nodes) if n.key == tuple(m["goal"]))
@@ -185,6 +188,8 @@ def _load(path: Path, pack: Pack, device: torch.device) -> Rows:
             for name, values in a.rows().items()
         ):
             raise ValueError("curve and state disagree")
+        w = average.window(a)
+        a.mean = means[f"mean.{_name(a)}"].astype(np.float64, casting="equiv") if w and w.counted else None
         active.append(a)
     rows = Rows.allocate(active, device)
     for i, (row, _, _, _) in enumerate(mine):

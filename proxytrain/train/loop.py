@@ -19,7 +19,7 @@ from proxytrain.model import initial
 from proxytrain.plan.pack import Pack
 from proxytrain.plan.share import Key
 from proxytrain.store import Store
-from proxytrain.train import checkpoint, evaluate
+from proxytrain.train import average, checkpoint, evaluate
 from proxytrain.train.members import Active, Rows, sound
 from proxytrain.train.publish import Broken, Publisher
 from proxytrain.train.update import Update
@@ -110,6 +110,7 @@ def _train(
         step.updates(max(1, min(count, FLUSH_TOKENS // recipe.batch_tokens)), should_stop)
         for a in rows.active:
             a.seconds += (time.monotonic() - began) / len(rows.active)
+        average.count(rows)
         _evaluate(rows, step, slice_, train.eval_every)
         report(rows)
         diverged = [
@@ -161,11 +162,14 @@ def _start(pack: Pack, wanted: Collection[Key], publisher: Publisher, device: to
 def _arrive(a: Active, row: int, rows: Rows, step: Update, publisher: Publisher, whole: tuple) -> bool:
     """Publish every node that a member stands on; true when it was the last."""
     while a.position == a.goal.end:
-        final = None
+        final, weights = None, rows.state.weights[row : row + 1]
+        state = rows.snapshot(row) if publisher.keeps(a.goal) else None
+        if a.mean is not None:
+            weights = torch.from_numpy(a.mean).to(weights)[None]
+            state = None if state is None else np.stack((a.mean.astype(np.float32), *state[1:]))
         if a.goal.run_id:
-            final = step.evaluate(rows.state.weights[row : row + 1], whole)[0]
-        kept = publisher.keeps(a.goal)
-        publisher.segment_done(a, rows.snapshot(row) if kept else None, final)
+            final = step.evaluate(weights, whole)[0]
+        publisher.segment_done(a, state, final)
         if a.node + 1 == len(a.member.nodes):
             return True
         a.node += 1
@@ -174,9 +178,10 @@ def _arrive(a: Active, row: int, rows: Rows, step: Update, publisher: Publisher,
 
 
 def _until_stop(a: Active, eval_every: int) -> int:
-    """Updates until the member's next node or evaluation."""
+    """Updates until the member's next node or evaluation, or until its weights are averaged."""
     B = a.member.recipe.batch_tokens
-    return (min(a.goal.end, _next_evaluation(a.position, eval_every, B)) - a.position) // B
+    stop = min(a.goal.end, _next_evaluation(a.position, eval_every, B)) - a.position
+    return min(stop, average.until_next(a) or stop) // B
 
 
 def _next_evaluation(position: int, every: int, batch_tokens: int) -> int:

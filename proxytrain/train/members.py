@@ -35,6 +35,9 @@ class Active:
     curve: dict[str, list[np.ndarray]] = field(default_factory=lambda: {name: [] for name in ROWS})
     saved: dict[str, int] = field(default_factory=dict)  # pieces of the curve that checkpoints hold already,
     chunks: list[str] = field(default_factory=list)  # and the files that hold them
+    mean: np.ndarray | None = (
+        None  # (P,) float64, of the weights so far, where they are averaged; never changed in place
+    )
 
     @property
     def goal(self) -> Node:
@@ -48,7 +51,7 @@ class Active:
 
     def clear(self) -> None:
         self.seconds = 0.0
-        self.saved, self.chunks = {}, []
+        self.saved, self.chunks, self.mean = {}, [], None
         for pieces in self.curve.values():
             pieces.clear()
 

@@ -261,6 +261,8 @@ def _predict_curve(options: argparse.Namespace, config: Any, fitted: Any) -> int
     from proxytrain.schedule import learning_rates, phases
     from proxytrain.store import write_text
 
+    if config.schedule.name == "average":
+        raise RequestError("schedule=average: the loss of averaged weights does not follow from learning rates alone")
     if config.tokens is None:
         raise RequestError("tokens=null: a curve has a length; give tokens, batch_tokens, lr, warmup and schedule")
     batch = config.batch_tokens
