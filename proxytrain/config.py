@@ -118,7 +118,7 @@ class Parametrization:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """AdamW with independent weight decay."""
+    """AdamW."""
 
     name: str
     beta1: Share
@@ -127,6 +127,7 @@ class Optimizer:
     weight_decay: Size  # an update, times lr/peak; on the hidden matrices
     clip: PositiveFloat | None
     z_loss: Size
+    decay: Literal["independent", "coupled"] = "independent"  # see `optimizer.py`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +149,7 @@ class SGDSaI:
     weight_decay: Size
     clip: PositiveFloat | None
     z_loss: Size
+    decay: Literal["independent", "coupled"] = "independent"
 
 
 OPTIMIZERS = {"adamw": Optimizer, "muon": Muon, "sgd_sai": SGDSaI}
@@ -165,6 +167,7 @@ class Train:
     eval_tokens: Positive  # size of that slice
     keep_weights: Literal["none", "final", "all"] = "final"
     compile: Literal["auto", "on", "off"] = "auto"
+    telemetry_every: Natural = 50  # updates between looks at logits, gradients and weights; 0: none
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from collections.abc import Callable
 
 import torch
@@ -22,6 +23,8 @@ from proxytrain.parametrization import Scales, rule
 Weights = dict[str, Tensor]
 Rope = tuple[Tensor, Tensor]
 Watch = Callable[[str, Tensor], None]
+
+ATTENTION_ROWS = 128  # of attention's logits that are looked at together
 
 
 def initial(weights: tuple[Weight, ...], model: Model, parametrization: Parametrization, init_seed: int) -> Tensor:
@@ -55,7 +58,8 @@ def logits(
 ) -> Tensor:
     """Next-token logits (K, N, V) of sequences `ids` (K, B, T); `rope` is `rope_table`'s, made here if it is not given.
 
-    `watch` is shown what the modules add and make: (name, (K, N, width or V)).
+    `watch` is shown what the modules add and make: (name, (K, N, width or V)); of attention logits, scaled and masked,
+    the largest of every position and head (K, N, H).
 
     A position sees itself and earlier ones of its own sequence only.
     """
@@ -67,7 +71,10 @@ def logits(
         h = rms_norm(x, w["norm_attention"])
         if model.conv_attention:
             h = causal_conv(h, w["conv_attention"], T)
-        attention = _scaled(torch.bmm(_attention(h, w, rope, model, B, T), w["attention_out"]), scales.branch)
+        name = f"block {i + 1}"
+        see = functools.partial(watch, f"{name}: attention logits") if watch else None
+        heads = _attention(h, w, rope, model, B, T, see)
+        attention = _scaled(torch.bmm(heads, w["attention_out"]), scales.branch)
         x = x + attention
         h = rms_norm(x, w["norm_mlp"])
         if model.conv_mlp:
@@ -75,8 +82,8 @@ def logits(
         mlp = _scaled(torch.bmm(_activation(torch.bmm(h, w["mlp_in"]), model.mlp), w["mlp_out"]), scales.branch)
         x = x + mlp
         if watch:
-            for name, seen in (("attention", attention), ("mlp", mlp), ("residual stream", x)):
-                watch(f"block {i + 1}: {name}", seen)
+            for part, seen in (("attention", attention), ("mlp", mlp), ("residual stream", x)):
+                watch(f"{name}: {part}", seen)
     x = rms_norm(x, weights["norm"])
     readout = weights["embedding"].transpose(1, 2) if model.tied else weights["readout"]
     out = _scaled(torch.bmm(x, readout), scales.readout)
@@ -109,7 +116,9 @@ def _shift(x: Tensor, T: int) -> Tensor:
     return F.pad(x.unflatten(1, (-1, T)), (0, 0, 1, -1)).flatten(1, 2)
 
 
-def _attention(x: Tensor, w: Weights, rope: Rope, model: Model, B: int, T: int) -> Tensor:
+def _attention(
+    x: Tensor, w: Weights, rope: Rope, model: Model, B: int, T: int, watch: Callable[[Tensor], None] | None
+) -> Tensor:
     K, N, d = x.shape
     q, k, v = torch.bmm(x, w["qkv"]).split(d, dim=2)
     if "shift_keys" in w:
@@ -121,8 +130,22 @@ def _attention(x: Tensor, w: Weights, rope: Rope, model: Model, B: int, T: int) 
         q = q * w["qk_gain"][:, None, None, :, None]
     q, k = _rotate(q, rope), _rotate(k, rope)
     q, k, v = (y.flatten(0, 1).transpose(1, 2) for y in (q, k, v))  # (K*B, H, T, h)
+    if watch:
+        watch(_largest_logits(q, k).transpose(1, 2).reshape(K, N, -1))
     out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     return out.transpose(1, 2).reshape(K, N, d)
+
+
+def _largest_logits(q: Tensor, k: Tensor) -> Tensor:
+    """Largest attention logit of each position (n, H, T) of queries and keys (n, H, T, h), a few rows at once."""
+    T, h = q.shape[2:]
+    found = []
+    for start in range(0, T, ATTENTION_ROWS):
+        end = min(start + ATTENTION_ROWS, T)
+        rows = (q[:, :, start:end] @ k[:, :, :end].transpose(2, 3)).float() / math.sqrt(h)
+        later = torch.ones(end - start, end, dtype=torch.bool, device=q.device).triu(start + 1)
+        found.append(rows.masked_fill(later, -math.inf).amax(-1))
+    return torch.cat(found, 2)
 
 
 @functools.lru_cache(maxsize=8)

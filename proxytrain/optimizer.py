@@ -1,7 +1,7 @@
 """The optimizers over a pack: passes over the flat buffers (K, P), with a rate, a decay and a clip a member.
 
-Independent weight decay (2309.14322): w <- w - lr_t * u - (lr_t / lr_peak) * decay * w. (torch's fused AdamW has one
-rate for all rows.) AdamW, Muon and SGD-SaI share the two moments of `State`; what each keeps there is told where it is.
+Independent weight decay (2309.14322): w <- w - lr_t * u - (lr_t / lr_peak) * decay * w. Coupled, as torch.optim.AdamW
+has it: lr_t * decay * w. (torch's fused AdamW has one rate for all rows.) AdamW, Muon and SGD-SaI share the two moments of `State`; what each keeps there is told where it is.
 Whatever is done a tensor is done for all members, and for all blocks, at once.
 """
 
@@ -49,7 +49,8 @@ def multipliers(
     device: torch.device | str = "cpu",
 ) -> Multipliers:
     """What the parametrization's table says of every weight, and Muon's scale of a matrix: .2 sqrt(max(rows, columns)),
-    so that its steps are as large as AdamW's and one learning rate serves both (2502.16982).
+    so that its steps are as large as AdamW's and one learning rate serves both (2502.16982). Coupled decay goes with
+    the table's rate.
     """
     lr, decay, eps = torch.zeros(3, flat_size(weights)).unbind()
     eps.fill_(1.0)  # of the gaps too, whose step is 0 / eps
@@ -58,6 +59,8 @@ def multipliers(
         row = rule(w.kind, parametrization, optimizer.name, **size, block="." in w.name)
         at = slice(w.offset, w.offset + w.size)
         lr[at], decay[at], eps[at] = row.lr, row.decay, row.eps
+        if optimizer.decay == "coupled":
+            decay[at] *= row.lr
         if isinstance(optimizer, Muon):
             lr[at] *= ADAM_RMS * max(w.shape[0], w.shape[1] // w.parts) ** 0.5 if _matrix(w) else optimizer.adamw_lr
     eps = eps[:1] if bool((eps == eps[0]).all()) else eps
@@ -82,7 +85,7 @@ def update(
     ----------
     grad : (K, P)
     weights : what lies where in a row
-    lr, decay, clip : (K, 1); decay is already times lr / peak; clip is inf for none
+    lr, decay, clip : (K, 1); decay is already times lr / peak, coupled times lr; clip is inf for none
     by : the parametrization's multipliers
     """
     norm = torch.linalg.vector_norm(grad, dim=1, keepdim=True)

@@ -22,7 +22,7 @@ import uuid
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,7 @@ class RunCurve:
     grad_norm: np.ndarray  # (n,) before clipping
     eval_tokens: np.ndarray  # (m,)
     eval_loss: np.ndarray  # (m,)
+    telemetry: dict[str, np.ndarray] = field(default_factory=dict)  # name -> (k,), "tokens" among them; {}: none
 
 
 class Store:
@@ -184,7 +185,7 @@ class Store:
             raise RequestError(f"{error}; delete {self.run(run_id)} as well, and run the sweep again") from None
 
     def curve_to(self, key: Key | None, batch_tokens: int) -> RunCurve:
-        pieces = []
+        pieces, sampled = [], []
         while key is not None:
             meta = self.meta(key)
             if meta is None:
@@ -193,6 +194,7 @@ class Store:
             try:
                 with np.load(path, allow_pickle=False) as file:
                     pieces.append({name: file[name] for name in CURVE})
+                    sampled.append(_telemetry(file, meta))
             except Exception as error:  # a file that somebody else may have written: whatever is wrong with it
                 raise RequestError(f"{path}: not a whole curve ({error}); delete {path.parent}") from None
             before = tuple(meta["parent"]) if meta["parent"] else None
@@ -200,7 +202,7 @@ class Store:
                 raise RequestError(f"{path.parent}: its parent {before} is none; delete it")
             key = before
         joined = {name: np.concatenate([p[name] for p in reversed(pieces)]) for name in CURVE}
-        return RunCurve(step=joined["tokens"] // batch_tokens - 1, **joined)
+        return RunCurve(step=joined["tokens"] // batch_tokens - 1, telemetry=_end_to_end(sampled[::-1]), **joined)
 
 
 @contextmanager
@@ -349,6 +351,21 @@ def _checked(path: Path, kinds: dict[str, Any], same: dict[str, Any]) -> dict[st
     if not whole or any(content[k] != value for k, value in same.items()):
         raise RequestError(f"{path}: not what proxytrain writes there; delete {path.parent}, and it is made again")
     return content
+
+
+def _telemetry(curve: Any, meta: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Telemetry of a segment by name; {} where nothing was sampled."""
+    if "telemetry" not in curve or not len(curve["telemetry"]):
+        return {}
+    columns = dict(zip(meta["telemetry"], curve["telemetry"].T, strict=True))
+    return {"tokens": curve["telemetry_tokens"], **columns}
+
+
+def _end_to_end(pieces: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Telemetry of segments in order; NaN where one lacks what another has."""
+    found = [p for p in pieces if p]
+    names = dict.fromkeys(name for p in found for name in p)
+    return {n: np.concatenate([p.get(n, np.full(len(p["tokens"]), np.nan)) for p in found]) for n in names}
 
 
 def check_id(text: str) -> str:

@@ -99,13 +99,14 @@ def train(
 
 
 def outcome(store: Store, run_id: str) -> dict[str, np.ndarray]:
-    """All that training decides about a run: its curve, its final loss, its state where that is kept."""
+    """All that training decides about a run: its curve, what was seen, its final loss, its state where that is kept."""
     result = store.result(run_id)
     assert result is not None
     state = store.segment((result["lineage"], result["end"])) / "state.npy"
     curve = store.curve(run_id)
     return {
         **{name: getattr(curve, name) for name in ("tokens", "lr", "loss", "grad_norm", "eval_tokens", "eval_loss")},
+        **{f"telemetry.{name}": values for name, values in curve.telemetry.items()},
         "final_loss": np.array([result["final_loss"], result["val_se"]], dtype=float),
         "state": np.load(state) if state.exists() else np.empty(0),
     }

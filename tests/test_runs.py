@@ -25,12 +25,12 @@ CHANGES = [
     "parametrization.embedding_std=.5", "parametrization.readout_std=.1", "optimizer.beta1=.8", "optimizer.beta2=.99",
     "optimizer.eps=1e-8", "optimizer.weight_decay=0", "optimizer.clip=null", "optimizer.z_loss=1e-4", "schedule=cosine",
     "schedule.decay=.1", "schedule.shape=linear", "schedule.final=.1", "lr=.01", "warmup=51200", "tokens=2M",
-    "batch_tokens=2048", "init_seed=1", "data_seed=1", "train.precision=bfloat16",
+    "batch_tokens=2048", "init_seed=1", "data_seed=1", "train.precision=bfloat16", "optimizer.decay=coupled",
 ]  # fmt: skip
 SAME = [
     "train.device=cpu", "train.memory=1e9", "train.checkpoint_seconds=1", "train.eval_every=1000", "launch.workers=7",
     "train.eval_tokens=64", "launch.threads=2", "store=elsewhere", "sweep.name=other", "fit.level=.8", "data_seed=0",
-    "tokens=1_000_100", "model.conv_attention=3.0",
+    "tokens=1_000_100", "model.conv_attention=3.0", "train.telemetry_every=0", "optimizer.decay=independent",
 ]  # fmt: skip
 
 

@@ -140,7 +140,7 @@ def _curve(store: Store, run: Shown) -> RunCurve:
     if run.parent:
         before = store.curve_to(run.parent, batch)
         whole = {name: np.concatenate([getattr(before, name), new]) for name, new in whole.items()}
-    return RunCurve(step=whole["tokens"] // batch - 1, **whole)
+    return RunCurve(step=whole["tokens"] // batch - 1, telemetry={}, **whole)
 
 
 def _axes(records: list[dict[str, Any]]) -> list[str]:

@@ -28,7 +28,7 @@ from proxytrain.process import say
 from proxytrain.store import sync, temporary
 from proxytrain.train import average, trace
 from proxytrain.train.members import Active, Rows
-from proxytrain.train.trace import FORMAT, ROWS
+from proxytrain.train.trace import FORMAT, ROWS, SAMPLED, UPDATES
 
 KEPT = 2
 
@@ -181,21 +181,26 @@ def _load(path: Path, pack: Pack, device: torch.device) -> Rows:
                     curves[chunk] = {name: file[name] for name in file.files}
             for name in ROWS:
                 a.curve[name].append(curves[chunk][f"{_name(a)}.{name}"])
+            for name in SAMPLED:  # none from versions before it
+                a.curve[name].append(curves[chunk].get(f"{_name(a)}.{name}", np.empty(0)))
         B = member.recipe.batch_tokens
         expected = np.arange(a.goal.start + B, a.position + 1, B)
-        if a.position > a.goal.end or not all(
-            np.array_equal(values, expected) if name == "tokens" else name[:4] == "eval" or len(values) == len(expected)
-            for name, values in a.rows().items()
+        rows = a.rows()
+        if (
+            a.position > a.goal.end
+            or not np.array_equal(rows["tokens"], expected)
+            or any(len(rows[name]) != len(expected) for name in UPDATES)
+            or len(rows["telemetry"]) != len(rows["telemetry_tokens"])
         ):
             raise ValueError("curve and state disagree")
         w = average.window(a)
         a.mean = means[f"mean.{_name(a)}"].astype(np.float64, casting="equiv") if w and w.counted else None
         active.append(a)
-    rows = Rows.allocate(active, device)
+    restored = Rows.allocate(active, device)
     for i, (row, _, _, _) in enumerate(mine):
         values = np.stack([state[name][row] for name in ("weights", "first", "second")])
-        rows.restore(i, values.astype(np.float32, casting="equiv"), int(state["updates"][row, 0]))
-    return rows
+        restored.restore(i, values.astype(np.float32, casting="equiv"), int(state["updates"][row, 0]))
+    return restored
 
 
 def _name(a: Active) -> str:

@@ -99,7 +99,8 @@ def _activations(config: Config, corpus: Corpus) -> dict[str, np.ndarray]:
     out: dict[str, list[np.ndarray]] = {}
 
     def watch(name: str, x: torch.Tensor) -> None:
-        out.setdefault(name, []).append(x.detach().abs().mean((1, 2)).numpy())
+        if not name.endswith("attention logits"):
+            out.setdefault(name, []).append(x.detach().abs().mean((1, 2)).numpy())
 
     for u in range(c.updates + 1):
         with torch.no_grad():

@@ -69,7 +69,7 @@ def train_pack(
         If a state that it starts from is not whole; it has been thrown away, and must be made again.
     """
     how = {"members": len(pack.members), "micro_batches": micro_batches, "compiled": compiled}
-    how |= {"eval_every": train.eval_every, "eval_tokens": train.eval_tokens}
+    how |= {"eval_every": train.eval_every, "eval_tokens": train.eval_tokens, "telemetry_every": train.telemetry_every}
     publisher = Publisher(store, corpus, runs, device, how, train.keep_weights)
     rows = checkpoint.latest(folders, pack, device) or _start(pack, wanted, publisher, device)
     if rows is None:
@@ -79,7 +79,7 @@ def train_pack(
     )
     try:
         recipe = pack.members[0].recipe
-        step = Update(rows, recipe, corpus, micro_batches, device, compiled)
+        step = Update(rows, recipe, corpus, micro_batches, device, compiled, train.telemetry_every)
         _train(rows, step, publisher, saver, train, should_stop, report)
     finally:
         saver.close()

@@ -15,7 +15,7 @@ from proxytrain.model import Weights, views
 from proxytrain.optimizer import State
 from proxytrain.plan.pack import Member
 from proxytrain.plan.share import Node
-from proxytrain.train.trace import ROWS
+from proxytrain.train.trace import ROWS, SAMPLED
 
 EXPLODED = 3.0  # a loss of so many times ln V is that of a member that has diverged
 
@@ -32,7 +32,7 @@ class Active:
     position: int  # tokens
     node: int = 0
     seconds: float = 0.0  # since the node before; its share of the pack's time
-    curve: dict[str, list[np.ndarray]] = field(default_factory=lambda: {name: [] for name in ROWS})
+    curve: dict[str, list[np.ndarray]] = field(default_factory=lambda: {n: [] for n in (*ROWS, *SAMPLED)})
     saved: dict[str, int] = field(default_factory=dict)  # pieces of the curve that checkpoints hold already,
     chunks: list[str] = field(default_factory=list)  # and the files that hold them
     mean: np.ndarray | None = (
@@ -44,10 +44,10 @@ class Active:
         return self.member.nodes[self.node]
 
     def rows(self, after: dict[str, int] | None = None) -> dict[str, np.ndarray]:
-        """The curve so far (without its first pieces) as arrays; tokens are int64, all else float64."""
-        kinds = {"tokens": np.int64, "eval_tokens": np.int64}
-        rest = {k: v[(after or {}).get(k, 0) :] for k, v in self.curve.items()}
-        return {k: np.concatenate([np.empty(0), *v]).astype(kinds.get(k, np.float64)) for k, v in rest.items()}
+        """The curve so far (without its first pieces) as arrays: tokens int64, telemetry float32, all else float64."""
+        kinds = {"telemetry": np.float32} | dict.fromkeys(("tokens", "eval_tokens", "telemetry_tokens"), np.int64)
+        rest = {k: [p for p in v[(after or {}).get(k, 0) :] if len(p)] for k, v in self.curve.items()}
+        return {k: np.concatenate(v or [np.empty(0)]).astype(kinds.get(k, np.float64)) for k, v in rest.items()}
 
     def clear(self) -> None:
         self.seconds = 0.0

@@ -84,17 +84,28 @@ class Program:
         self.graph: torch.cuda.CUDAGraph | None = None
         self.out: tuple[Tensor, Tensor]
 
-    def __call__(self, ids: Tensor, targets: Tensor, lr: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self,
+        ids: Tensor,
+        targets: Tensor,
+        lr: Tensor,
+        decay: Tensor,
+        see: Callable[[Tensor], None] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """One update: losses (K,) and gradient norms (K, 1), overwritten by the next.
 
         Parameters
         ----------
         ids, targets : (k or 1, B, T) of the k members; rows without a member are left at rate 0
         lr, decay : (k, 1)
+        see : is shown the gradients (K, P) before they are clipped; such an update is not replayed
         """
         for buffer, value in ((self.ids, ids), (self.targets, targets), (self.lr, lr), (self.decay, decay)):
             buffer[: len(lr)].copy_(value)
         self.calls += 1
+        if see is not None:
+            with torch.compiler.set_stance("fail_on_recompile" if self.calls > 1 else "default"):
+                return self._update(see)
         if self.graph is not None:
             self.graph.replay()
         elif self.grad.device.type == "cuda" and self.calls > WARM:
@@ -107,7 +118,7 @@ class Program:
                 self.out = self._update()
         return self.out
 
-    def _update(self) -> tuple[Tensor, Tensor]:
+    def _update(self, see: Callable[[Tensor], None] | None = None) -> tuple[Tensor, Tensor]:
         parts = [x.tensor_split(self.micro_batches, 1) for x in (self.ids, self.targets)]
         losses = [
             self.gradients(
@@ -115,6 +126,8 @@ class Program:
             )
             for i, (ids, targets) in enumerate(zip(*parts))
         ]
+        if see:
+            see(self.grad)
         s = self.state
         rates = (self.lr, self.decay, self.clip, *self.multipliers)
         norm = self.optimizer(s.weights, s.first, s.second, s.updates, self.grad, *rates)

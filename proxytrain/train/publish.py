@@ -18,9 +18,10 @@ from proxytrain.plan.pack import Member
 from proxytrain.plan.share import Key, Node
 from proxytrain.runs import NUMERICS_VERSION, canonical
 from proxytrain.store import Store, publishing, read_state, write_json, write_state
-from proxytrain.train import evaluate
+from proxytrain.train import evaluate, telemetry
 from proxytrain.train.export import write_weights
 from proxytrain.train.members import Active, sound
+from proxytrain.train.trace import SAMPLED, UPDATES
 
 
 class Broken(Exception):
@@ -114,10 +115,11 @@ class Publisher:
         n = len(good) if good.all() else int(np.argmin(good))
         if at is None:
             at = int(rows["tokens"][n - 1]) if n else a.goal.start
-        for name in ("tokens", "lr", "loss", "grad_norm"):
+        for name in UPDATES:
             rows[name] = rows[name][:n]
-        kept = rows["eval_tokens"] <= at
-        rows["eval_tokens"], rows["eval_loss"] = rows["eval_tokens"][kept], rows["eval_loss"][kept]
+        for where, what in (("eval_tokens", "eval_loss"), SAMPLED):
+            kept = rows[where] <= at
+            rows[where], rows[what] = rows[where][kept], rows[what][kept]
         while True:
             self._publish(a, rows, None, {"status": "diverged", "diverged_at": at})
             if a.goal.run_id:
@@ -143,6 +145,7 @@ class Publisher:
                 "lr": node.lr,
                 "phases": canonical(node.phases),
                 **status,
+                "telemetry": telemetry.columns(node.recipe),
                 "seconds": a.seconds,
                 "path_seconds": before + a.seconds,
                 **self.how,

@@ -12,7 +12,9 @@ import numpy as np
 from proxytrain.plan.share import Key
 
 FORMAT = 1
-ROWS = ("tokens", "lr", "loss", "grad_norm", "eval_tokens", "eval_loss")
+UPDATES = ("tokens", "lr", "loss", "grad_norm")  # a row an update
+ROWS = (*UPDATES, "eval_tokens", "eval_loss")
+SAMPLED = ("telemetry_tokens", "telemetry")  # the second (m, columns), see `telemetry`
 
 
 @dataclass(frozen=True)

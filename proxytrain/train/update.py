@@ -19,7 +19,7 @@ from proxytrain.parametrization import scales
 from proxytrain.plan.pack import Pack
 from proxytrain.runs import Recipe
 from proxytrain.schedule import learning_rates
-from proxytrain.train import evaluate, program
+from proxytrain.train import evaluate, program, telemetry
 from proxytrain.train.members import Active, Rows
 
 EVALUATE_TOKENS = 4096  # at most so many at once
@@ -45,9 +45,11 @@ class Update:
         micro_batches: int,
         device: torch.device,
         compiled: bool = False,
+        telemetry_every: int = 0,
     ):
         self.rows, self.recipe, self.device = rows, recipe, device
         self.corpus, self.micro_batches, self.compiled = corpus, micro_batches, compiled
+        self.telemetry_every = telemetry_every  # updates, counted from a run's start; 0: never
         self.largest = len(rows.active)
         self.program: program.Program | None = None
         self.scales = scales(recipe.model, recipe.parametrization)
@@ -67,16 +69,23 @@ class Update:
         optimizers = [a.member.recipe.optimizer for a in rows.active]
         tokens = np.stack([a.position + B * np.arange(1, count + 1) for a in rows.active])  # (K, count)
         lr = np.stack([learning_rates(a.member.nodes[-1].phases, t) for a, t in zip(rows.active, tokens)])
-        peak = np.array([a.goal.lr for a in rows.active])[:, None]
+        coupled = self.recipe.optimizer.decay == "coupled"
+        peak = np.array([1.0 if coupled else a.goal.lr for a in rows.active])[:, None]
         decay = np.array([o.weight_decay for o in optimizers])[:, None] * lr / peak
         clip = torch.tensor([[o.clip or float("inf")] for o in optimizers], device=device)
         lr_t, decay_t = torch.from_numpy(lr).to(device), torch.from_numpy(decay).to(device)
         ids, targets = self._text(count)  # (K or 1, count, B, T)
         step = self._program(clip) if self.compiled else functools.partial(self._eager, clip)
         log = torch.empty((count, 2, K), device=device)
+        due = tokens // B % self.telemetry_every == 0 if self.telemetry_every else np.zeros_like(tokens, bool)
+        samples = []
         for u in range(count):
-            loss, norm = step(ids[:, u], targets[:, u], lr_t[:, u : u + 1], decay_t[:, u : u + 1])
+            sample = self._sample(due[:, u], ids[:, u])
+            see = sample.gradient if sample else None
+            loss, norm = step(ids[:, u], targets[:, u], lr_t[:, u : u + 1], decay_t[:, u : u + 1], see)
             log[u, 0], log[u, 1] = loss[:K], norm[:K, 0]
+            if sample:
+                samples.append((u, sample.at, sample.after(rows.state, self.multipliers)))
             if should_stop():
                 count = u + 1
                 break
@@ -86,6 +95,18 @@ class Update:
             pieces = (tokens[k], lr[k], values[:, 0, k], values[:, 1, k])
             for name, piece in zip(("tokens", "lr", "loss", "grad_norm"), pieces):
                 a.curve[name].append(piece[:count])
+        for u, at, seen in samples:
+            for k, values in zip(at.tolist(), seen.cpu().numpy()):
+                rows.active[k].curve["telemetry_tokens"].append(tokens[k, u : u + 1])
+                rows.active[k].curve["telemetry"].append(values[None])
+
+    def _sample(self, due: np.ndarray, ids: torch.Tensor) -> telemetry.Sample | None:
+        """A look at the members that are due (K,), before the update with inputs `ids` (K or 1, B, T)."""
+        if not due.any():
+            return None
+        at = torch.from_numpy(np.flatnonzero(due)).to(self.device)
+        own = ids if len(ids) == 1 else ids[at]
+        return telemetry.Sample(self.rows.state.weights, at, own, self.recipe, self.scales)
 
     def _program(self, clip: torch.Tensor) -> program.Program:
         """The program of the rows as they are; another one once members have left."""
@@ -99,12 +120,23 @@ class Update:
         return self.program
 
     def _eager(
-        self, clip: torch.Tensor, ids: torch.Tensor, targets: torch.Tensor, lr: torch.Tensor, decay: torch.Tensor
+        self,
+        clip: torch.Tensor,
+        ids: torch.Tensor,
+        targets: torch.Tensor,
+        lr: torch.Tensor,
+        decay: torch.Tensor,
+        see: Callable[[torch.Tensor], None] | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Losses (K,) and gradient norms (K, 1) of one update; ids and targets (K or 1, B, T), the rest (K, 1)."""
+        """Losses (K,) and gradient norms (K, 1) of one update; ids and targets (K or 1, B, T), the rest (K, 1).
+
+        `see` is shown the gradients (K, P) before they are clipped.
+        """
         rows, K = self.rows, len(self.rows.active)
         rows.grad.zero_()
         loss = self._gradients(ids.expand(K, -1, -1), targets.expand(K, -1, -1))
+        if see:
+            see(rows.grad)
         norm = update(
             rows.state,
             rows.grad,

@@ -44,6 +44,10 @@ def test_compiled_losses_agree_with_eager_ones_as_members_leave(ask, tmp_path, c
     eager, other = both(ask, tmp_path, corpora, GRID, *SMALL, compiled=True)
     assert len(eager) == 6
     agree(eager, other)
+    for run_id, want in eager.items():
+        first = {n: (v[0], other[run_id][n][0]) for n, v in want.items() if n.startswith("telemetry.")}
+        assert len(first) > 20
+        assert all(b == pytest.approx(a, rel=0.01, abs=1e-3) for a, b in first.values())
 
 
 @needs_compiler

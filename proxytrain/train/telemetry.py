@@ -1,0 +1,112 @@
+"""What is seen of members around a sampled update: how large logits, activations, gradients, weights and steps are.
+
+One more forward pass over a part of the update's own batch, without gradients, and a look at the flat buffers before
+and after. Nothing here changes what is trained: the weights are copied, and buffers only read.
+
+| column | what |
+|---|---|
+| `attention_logit_max.BLOCK` | largest attention logit, scaled, before the softmax |
+| `activation_rms.BLOCK` | root mean square of the residual stream after the block |
+| `log_z` | mean log of the output's partition function |
+| `grad_rms.KIND` | of the gradient before clipping |
+| `param_rms.KIND` | of the weights before the update |
+| `update_rms.KIND` | of the change of the weights by the update, its rate and decay included |
+| `under_eps.KIND` | share of the weights whose root second moment, bias corrected, is below eps (AdamW and Muon) |
+
+A kind is a component of `layout`: embedding, attention, mlp, norm, readout. Blocks count from 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from proxytrain.config import Optimizer
+from proxytrain.layout import Weight, layout
+from proxytrain.model import logits, views
+from proxytrain.optimizer import Multipliers, State
+from proxytrain.parametrization import Scales
+from proxytrain.runs import Recipe
+from proxytrain.train.program import autocast
+
+TOKENS = 1024  # of the batch that the forward pass reads, in whole sequences, at least one
+BY_BLOCK = ("attention_logit_max", "activation_rms")
+BY_KIND = ("grad_rms", "param_rms", "update_rms")
+
+
+def columns(recipe: Recipe) -> list[str]:
+    """Names of the values of one sample, in order."""
+    kinds = _slices(layout(recipe.model, recipe.vocab))
+    blocks = [f"{name}.{i}" for name in BY_BLOCK for i in range(recipe.model.depth)]
+    names = [*BY_KIND, *(["under_eps"] if isinstance(recipe.optimizer, Optimizer) else [])]
+    return [*blocks, "log_z", *(f"{name}.{kind}" for name in names for kind in kinds)]
+
+
+class Sample:
+    """Some members at one update: made before it, shown the gradients within it, asked afterwards.
+
+    Parameters
+    ----------
+    weights : (K, P), of all members
+    at : which members are looked at (k,)
+    ids : (k or 1, B, T), the update's inputs
+    """
+
+    def __init__(self, weights: Tensor, at: Tensor, ids: Tensor, recipe: Recipe, scales: Scales):
+        self.recipe, self.at = recipe, at
+        self.before = weights[at]
+        self.slices = _slices(layout(recipe.model, recipe.vocab))
+        self.forward = _forward(self.before, ids, recipe, scales)
+        self.grad: Tensor
+
+    def gradient(self, grad: Tensor) -> None:
+        """Look at gradients (K, P), before they are clipped."""
+        self.grad = self._rms(grad[self.at])
+
+    def after(self, state: State, by: Multipliers) -> Tensor:
+        """All values (k, columns), once the update is made."""
+        step = state.weights[self.at] - self.before
+        found = [self.forward, self.grad, self._rms(self.before), self._rms(step)]
+        o = self.recipe.optimizer
+        if isinstance(o, Optimizer):
+            second = state.second[self.at] / (1 - o.beta2 ** state.updates[self.at]).float()
+            found.append(self._mean((second.sqrt() < o.eps * by.eps).float()))
+        return torch.cat(found, 1)
+
+    def _rms(self, values: Tensor) -> Tensor:
+        return self._mean(values.square()).sqrt()
+
+    def _mean(self, values: Tensor) -> Tensor:
+        """Means (k, kinds) of values (k, P) over the weights of each kind."""
+        sums = [[values[:, s].sum(1) for s in of_kind] for of_kind in self.slices.values()]
+        sizes = [sum(s.stop - s.start for s in of_kind) for of_kind in self.slices.values()]
+        return torch.stack([torch.stack(s, 1).sum(1) / n for s, n in zip(sums, sizes)], 1)
+
+
+@torch.no_grad()
+def _forward(flat: Tensor, ids: Tensor, recipe: Recipe, scales: Scales) -> Tensor:
+    """What a forward pass over a part of the inputs shows (k, 2 depth + 1)."""
+    seen: dict[str, list[Tensor]] = {"attention logits": [], "residual stream": [], "logits": []}
+
+    def watch(name: str, x: Tensor) -> None:
+        what = name.partition(": ")[2] or name
+        if what == "attention logits":
+            seen[what].append(x.amax((1, 2)))
+        elif what == "residual stream":
+            seen[what].append(x.float().square().mean((1, 2)).sqrt())
+        elif what == "logits":
+            seen[what].append(x.float().logsumexp(2).mean(1))
+
+    part = ids[:, : max(1, TOKENS // recipe.model.context)].expand(len(flat), -1, -1)
+    weights = views(flat, layout(recipe.model, recipe.vocab))
+    with autocast(recipe.precision, flat.device.type):
+        logits(weights, part, recipe.model, scales, watch=watch)
+    return torch.stack([x.float() for found in seen.values() for x in found], 1)
+
+
+def _slices(weights: tuple[Weight, ...]) -> dict[str, list[slice]]:
+    """Where the weights of each kind lie in the flat vector."""
+    found: dict[str, list[slice]] = {}
+    for w in weights:
+        found.setdefault(w.component, []).append(slice(w.offset, w.offset + w.size))
+    return found
