@@ -19,9 +19,12 @@ if TYPE_CHECKING:
         compare,
         fit_critical_batch,
         fit_curves,
+        fit_logits,
         fit_losses,
         fit_optimum,
         load_fit,
+        loss_spikes,
+        lr_sensitivity,
     )
     from proxytrain.store import RunCurve, Store
     from proxytrain.train.export import load_model
@@ -39,10 +42,13 @@ _ROOMS = {
     "compare": "fit",
     "fit_critical_batch": "fit",
     "fit_curves": "fit",
+    "fit_logits": "fit",
     "fit_losses": "fit",
     "fit_optimum": "fit",
     "load_fit": "fit",
     "load_model": "train.export",
+    "loss_spikes": "fit",
+    "lr_sensitivity": "fit",
 }
 __all__ = [
     "Curve",
@@ -57,10 +63,13 @@ __all__ = [
     "compare",
     "fit_critical_batch",
     "fit_curves",
+    "fit_logits",
     "fit_losses",
     "fit_optimum",
     "load_fit",
     "load_model",
+    "loss_spikes",
+    "lr_sensitivity",
 ]
 
 

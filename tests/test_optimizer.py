@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
+from support import train
 
 from proxytrain.config import Model, Muon, Optimizer, Parametrization, SGDSaI
 from proxytrain.layout import Weight, flat_size, layout
 from proxytrain.optimizer import Multipliers, State, multipliers, orthogonal, update
+from proxytrain.parametrization import rule
 
 ADAMW = Optimizer("adamw", 0.9, 0.95, 1e-8, 0.1, 1.0, 0.0)
 P = 7
@@ -237,3 +241,28 @@ def test_a_scale_of_sgd_sai_follows_from_size_mean_and_deviation():
         g, found = (x[w.offset : w.offset + w.size] for x in (grad, state.second[0]))
         assert found.unique().numel() == 1
         assert float(found[0]) ** 2 == pytest.approx(float(w.size - 1 + w.size * (g.mean() / g.std()) ** 2), rel=1e-3)
+
+
+@pytest.mark.parametrize("optimizer", [ADAMW, MUON, SAI], ids=lambda o: o.name)
+def test_coupled_decay_follows_the_rate_of_each_weight(optimizer):
+    own = multipliers(LAYOUT, SHAPE, MUP, optimizer)
+    coupled = multipliers(LAYOUT, SHAPE, MUP, dataclasses.replace(optimizer, decay="coupled"))
+    assert torch.equal(coupled.lr, own.lr)
+    rate = {w.name: rule(w.kind, MUP, optimizer.name, width=16, fan_in=w.shape[0], depth=2, block="." in w.name).lr
+            for w in LAYOUT}  # fmt: skip
+    for w in LAYOUT:
+        at = slice(w.offset, w.offset + w.size)
+        assert torch.equal(coupled.decay[at], own.decay[at] * rate[w.name])
+
+
+def test_coupled_decay_is_independent_decay_over_the_peak_rate(ask, tmp_path, corpora):
+    final = {}
+    for decay, strength in (("independent", 0.01), ("coupled", 0.5)):
+        root = tmp_path / decay
+        root.mkdir()
+        (root / "corpora").symlink_to(corpora)
+        options = ["lr=.02", f"optimizer.decay={decay}", f"optimizer.weight_decay={strength}"]
+        asked = ask("parametrization=sp", "schedule=cosine", "tokens=4096", *options, store=root)
+        train(asked)
+        final[decay] = asked.store.result(asked.runs[0].id)["final_loss"]
+    assert final["coupled"] == pytest.approx(final["independent"], rel=1e-6)

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from proxytrain.fit.options import FitConfig
     from proxytrain.fit.result import Fit, Prediction
     from proxytrain.fit.saving import load_fit
+    from proxytrain.fit.stability import Crossing, LogitGrowth, Sensitivity, fit_logits, loss_spikes, lr_sensitivity
 
 _HOME = {
     "CURVE_LAWS": "curves.laws",
     "LAWS": "laws",
     "Allocation": "allocation",
     "Comparison": "crossover",
+    "Crossing": "stability",
     "CriticalBatch": "batch",
     "Curve": "curves.curve",
     "CurveFit": "curves.result",
@@ -36,16 +38,21 @@ _HOME = {
     "Fit": "result",
     "FitConfig": "options",
     "Law": "laws",
+    "LogitGrowth": "stability",
     "Optimum": "optimum.result",
     "OptimumFit": "optimum.result",
     "Prediction": "result",
+    "Sensitivity": "stability",
     "Term": "laws",
     "compare": "crossover",
     "fit_critical_batch": "batch",
     "fit_curves": "curves.fit",
+    "fit_logits": "stability",
     "fit_losses": "losses",
     "fit_optimum": "optimum.fit",
     "load_fit": "saving",
+    "loss_spikes": "stability",
+    "lr_sensitivity": "stability",
 }
 
 __all__ = [
@@ -54,22 +61,28 @@ __all__ = [
     "Allocation",
     "Comparison",
     "CriticalBatch",
+    "Crossing",
     "Curve",
     "CurveFit",
     "CurvePrediction",
     "Fit",
     "FitConfig",
     "Law",
+    "LogitGrowth",
     "Optimum",
     "OptimumFit",
     "Prediction",
+    "Sensitivity",
     "Term",
     "compare",
     "fit_critical_batch",
     "fit_curves",
+    "fit_logits",
     "fit_losses",
     "fit_optimum",
     "load_fit",
+    "loss_spikes",
+    "lr_sensitivity",
 ]
 
 
