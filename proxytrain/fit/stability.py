@@ -7,7 +7,7 @@ Numbers of one's own runs in, no training here.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +33,7 @@ class Sensitivity:
     high: float
     level: float
     rates: tuple[float, ...]
-    each: dict[int, float]
+    each: dict[Hashable, float]
     best_lr: float
     lost: int  # runs that diverged, or ended above their initial loss
 
@@ -95,7 +95,7 @@ def lr_sensitivity(
     lr: Sequence[float],
     loss: Sequence[float],
     initial: float | Sequence[float],
-    seed: Sequence[int] | None = None,
+    seed: Sequence[Hashable] | None = None,
     level: float = 0.9,
 ) -> Sensitivity:
     """E over rates of min(loss, initial loss) - best loss (2309.14322): each rate tried counts alike.
@@ -120,13 +120,13 @@ def lr_sensitivity(
     """
     rates, losses = np.asarray(lr, dtype=float), np.asarray(loss, dtype=float)
     start = np.broadcast_to(np.asarray(initial, dtype=float), losses.shape)
-    seeds = np.zeros(len(rates), dtype=int) if seed is None else np.asarray(seed)
+    seeds: Sequence[Hashable] = [0] * len(rates) if seed is None else list(seed)
     if not ((rates > 0) & np.isfinite(rates)).all():
         raise RequestError(f"lr={rates[~(rates > 0)][:1].tolist()}: must be above 0")
     fallen = ~(np.isfinite(losses) & (losses < start))
     ended = np.where(fallen, start, losses)
-    tried: dict[int, dict[float, float]] = {}
-    for s, r, y in zip(seeds.tolist(), rates.tolist(), ended.tolist()):
+    tried: dict[Hashable, dict[float, float]] = {}
+    for s, r, y in zip(seeds, rates.tolist(), ended.tolist()):
         if r in tried.setdefault(s, {}):
             raise RequestError(f"lr={r:g}: tried twice under seed {s}; runs of a group differ in lr and seed only")
         tried[s][r] = y
@@ -209,7 +209,7 @@ def fit_logits(params: Sequence[float], logit: Sequence[float], level: float = 0
     return LogitGrowth((a, b, c), variance * inverse, math.sqrt(variance), freedom, centre, *ends, level)
 
 
-def loss_spikes(loss: Sequence[float], window: int = 100, deviations: float = 7.0) -> np.ndarray:
+def loss_spikes(loss: Sequence[float] | np.ndarray, window: int = 100, deviations: float = 7.0) -> np.ndarray:
     """Updates at which a spike of the loss begins: above the mean of the `window` updates before by so many of their
     standard deviations (as the spike score of 2501.00656, with a shorter window); what follows within a window is the
     same spike.

@@ -17,6 +17,7 @@ from proxytrain.plan import freeze
 from proxytrain.report.course import Course, course
 from proxytrain.report.rates import Rates, rates
 from proxytrain.report.row import Row, row_of
+from proxytrain.report.stability import Stability, stability
 from proxytrain.store import Store
 
 POINTS = 40_000  # of all curves together, so that a page of 500 runs stays light
@@ -90,6 +91,7 @@ class Facts(Shown):
     seconds: float  # of one worker, all segments of the sweep
     missing: list[tuple[str, str]] = field(default_factory=list)  # what, why
     caveats: list[str] = field(default_factory=list)  # what no law speaks of
+    stability: Stability | None = None  # where rates span decades
 
     @property
     def counted(self) -> str:
@@ -140,6 +142,7 @@ def collect(asked: sweep.Request) -> Facts:
         seconds=_seconds(asked.store, rows),
         missing=missing,
         caveats=sweep.caveats(asked),
+        stability=stability(rows, asked.store, asked.corpus.manifest.vocab_size, missing),
     )
 
 
@@ -193,16 +196,17 @@ def _rates(asked: sweep.Request, rows: list[Row], fitted: Fit | None, missing: l
 
 
 def _varied(records: list[dict[str, Any]]) -> list[str]:
-    """Keys of the configuration that differ between runs, beside size, length, schedule, rate and seeds; what belongs
-    to a schedule only where it differs under the same name.
+    """Keys of the configuration that differ between runs, beside size, length, schedule, rate and seeds. A key that only
+    some have stands at its default in the others, but for those of a schedule: they must differ under the same name.
     """
     known = ("model.width", "model.depth", "tokens", "lr", "init_seed", "data_seed", "schedule.name")
-    values: dict[tuple[str, str], set[str]] = {}
+    values: dict[tuple[str, str], list[str]] = {}
     for r in records:
         for key, value in sweep.leaves(r["config"]):
             name = r["schedule"] if key.startswith("schedule.") else ""
-            values.setdefault((key, name), set()).add(str(value))
-    return list(dict.fromkeys(key for (key, _), found in values.items() if len(found) > 1 and key not in known))
+            values.setdefault((key, name), []).append(str(value))
+    differ = [k for k, found in values.items() if len(set(found)) > 1 or (not k[1] and len(found) < len(records))]
+    return list(dict.fromkeys(key for key, _ in differ if key not in known))
 
 
 def _costs(asked: sweep.Request) -> dict[str, Any]:

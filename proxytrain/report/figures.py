@@ -131,7 +131,7 @@ def keep_figures(folder: Path, figures: dict[str, bytes]) -> None:
 
 def pictures(facts: Facts) -> tuple[list[Picture], ink.Palette]:
     """All figures of a sweep that there is something to draw for, and the colours they use."""
-    from proxytrain.report import figures_backtest, figures_lr, figures_training
+    from proxytrain.report import figures_backtest, figures_lr, figures_stability, figures_training
 
     return _drawn(
         facts,
@@ -144,6 +144,9 @@ def pictures(facts: Facts) -> tuple[list[Picture], ink.Palette]:
         figures_backtest.backtest,
         figures_lr.sensitivity,
         figures_lr.optimum,
+        figures_stability.interventions,
+        figures_stability.logits,
+        figures_stability.sensitivities,
         figures_backtest.seeds,
     )
 

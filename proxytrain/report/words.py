@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from proxytrain.fit import Fit
-from proxytrain.report import ink
+from proxytrain.report import ink, stability
 from proxytrain.report.facts import Facts
 from proxytrain.track.text import duration
 
@@ -107,6 +107,8 @@ def grounds(facts: Facts) -> list[tuple[str, str]]:
                 f"{best.lr_high:.3g}); its own {facts.target.lr:g} lies {'inside' if inside else 'OUTSIDE'}",
             )
         )
+    if facts.stability:
+        out += stability.grounds(facts.stability)
     out.append(("Cost", cost(facts)))
     return out
 
