@@ -1,7 +1,8 @@
 """The optimizers over a pack: passes over the flat buffers (K, P), with a rate, a decay and a clip a member.
 
 Independent weight decay (2309.14322): w <- w - lr_t * u - (lr_t / lr_peak) * decay * w. Coupled, as torch.optim.AdamW
-has it: lr_t * decay * w. (torch's fused AdamW has one rate for all rows.) AdamW, Muon and SGD-SaI share the two moments of `State`; what each keeps there is told where it is.
+has it: lr_t * decay * w. (torch's fused AdamW has one rate for all rows.) AdamW, Muon and SGD-SaI share the two moments
+of `State`; what each keeps there is told where it is.
 Whatever is done a tensor is done for all members, and for all blocks, at once.
 """
 

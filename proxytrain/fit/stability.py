@@ -104,12 +104,13 @@ def lr_sensitivity(
     ----------
     lr, loss : of each run (n,); a loss that is NaN or infinite is that of a run that diverged, and scores `initial`
     initial : loss before training, of all runs or of each
-    seed : of each run; runs of a seed make up one estimate, and the interval is over them
+    seed : of each run; runs of a seed make up one estimate, and the interval is over them. Seeds that lack a rate are
+        left out; where every seed lacks one, rates that not all have
 
     Raises
     ------
     Refusal
-        If fewer than three rates, or less than a decade of them, were tried under every seed.
+        If fewer than three rates, or less than a decade of them, were tried under each of these seeds.
     RequestError
         If a rate is no positive number, or a rate was tried twice under one seed.
 
@@ -130,22 +131,24 @@ def lr_sensitivity(
         if r in tried.setdefault(s, {}):
             raise RequestError(f"lr={r:g}: tried twice under seed {s}; runs of a group differ in lr and seed only")
         tried[s][r] = y
-    shared = sorted(set.intersection(*(set(t) for t in tried.values()))) if tried else []
+    every = {r for t in tried.values() for r in t}
+    whole = [s for s, t in tried.items() if set(t) == every] or list(tried)
+    shared = sorted(r for r in every if all(r in tried[s] for s in whole))
     if len(shared) < LEAST_RATES or shared[-1] < LEAST_SPAN * shared[0] * (1 - 1e-9):
         have = ", ".join(f"{r:g}" for r in shared) or "none"
         raise Refusal(
             f"LR sensitivity needs at least {LEAST_RATES} rates over a decade or more under every seed, there are: "
             f"{have}; add such as lr: [0.001, 0.01, 0.1]"
         )
-    table = np.array([[t[r] for r in shared] for t in tried.values()])  # (seeds, rates)
+    table = np.array([[tried[s][r] for r in shared] for s in whole])  # (seeds, rates)
     each = table.mean(1) - table.min(1)
     return Sensitivity(
         *_interval(each, level),
         level,
         tuple(shared),
-        dict(zip(tried, each.tolist())),
+        dict(zip(whole, each.tolist())),
         shared[int(table.mean(0).argmin())],
-        int(fallen[np.isin(rates, shared)].sum()),
+        sum(bool(f) and s in whole and r in shared for f, s, r in zip(fallen, seeds, rates.tolist())),
     )
 
 

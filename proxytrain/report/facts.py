@@ -107,8 +107,8 @@ def collect(asked: sweep.Request) -> Facts:
     missing: list[tuple[str, str]] = []
     states = _states(asked)
     varied = _varied(asked.records)
-    rows = [row_of(record, asked.store, states.get(record["id"]), varied) for record in asked.records]
-    rows.sort(key=lambda r: (r.schedule, r.params, r.tokens, r.lr, r.init_seed, r.data_seed))
+    listed = [row_of(record, asked.store, states.get(record["id"]), varied) for record in asked.records]
+    rows = sorted(listed, key=lambda r: (r.schedule, r.params, r.tokens, r.lr, r.init_seed, r.data_seed))
     missing += _unfinished(rows)
     fitted, prediction = None, None
     try:
@@ -142,7 +142,7 @@ def collect(asked: sweep.Request) -> Facts:
         seconds=_seconds(asked.store, rows),
         missing=missing,
         caveats=sweep.caveats(asked),
-        stability=stability(rows, asked.store, asked.corpus.manifest.vocab_size, missing),
+        stability=stability(listed, asked.store, asked.corpus.manifest.vocab_size, missing),
     )
 
 
@@ -196,8 +196,8 @@ def _rates(asked: sweep.Request, rows: list[Row], fitted: Fit | None, missing: l
 
 
 def _varied(records: list[dict[str, Any]]) -> list[str]:
-    """Keys of the configuration that differ between runs, beside size, length, schedule, rate and seeds. A key that only
-    some have stands at its default in the others, but for those of a schedule: they must differ under the same name.
+    """Keys of the configuration that differ between runs, beside size, length, schedule, rate and seeds. A key that
+    only some have stands at its default in the others; but what belongs to a schedule must differ under its name.
     """
     known = ("model.width", "model.depth", "tokens", "lr", "init_seed", "data_seed", "schedule.name")
     values: dict[tuple[str, str], list[str]] = {}

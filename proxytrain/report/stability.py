@@ -76,7 +76,10 @@ class Stability:
 
 
 def stability(rows: list[Row], store: Store, vocab: int, missing: list[tuple[str, str]]) -> Stability | None:
-    """Of the length at which most was tried; None where no rates span a decade. Refusals are added to `missing`."""
+    """Of the length at which most was tried; None where no rates span a decade. Refusals are added to `missing`.
+
+    What most groups have is common; of what as many have, the one whose rows come first.
+    """
     cells: dict[tuple, list[Row]] = {}
     for r in rows:
         if r.status in ("done", "diverged"):

@@ -127,3 +127,15 @@ def test_a_spike_counts_once_and_noise_does_not():
     loss[[1000, 1001, 1005, 2000]] *= 2
     assert loss_spikes(loss).tolist() == [1000, 2000]
     assert len(loss_spikes(loss[:50])) == 0
+
+
+def test_a_seed_that_lacks_a_rate_is_left_out_and_a_rate_that_all_lack_too():
+    seeds, rates = [0] * 3 + [1] * 2, [0.001, 0.01, 0.1, 0.001, 0.01]
+    alone = lr_sensitivity(rates, [3.0, 2.0, math.nan, 3.3, 2.4], 5.5, seeds)
+    assert list(alone.each) == [0]
+    assert (alone.lost, alone.rates) == (1, (0.001, 0.01, 0.1))
+    seeds, rates = [0] * 4 + [1] * 4, [0.001, 0.003, 0.01, 0.1, 0.001, 0.01, 0.1, 1.0]
+    both = lr_sensitivity(rates, [3.0, 2.5, 2.0, 4.0, 3.0, 2.0, 4.0, math.nan], 5.5, seeds)
+    assert both.rates == (0.001, 0.01, 0.1)
+    assert both.lost == 0
+    assert both.low == pytest.approx(both.value)

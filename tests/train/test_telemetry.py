@@ -115,6 +115,17 @@ def test_it_is_what_plain_formulas_give(ask, norm):
     assert 0 < found["under_eps.embedding"] < 1  # tokens that the batch does not have
 
 
+def test_columns_are_those_that_an_optimizer_has(ask):
+    for optimizer in ("muon", "sgd_sai"):
+        asked = ask(f"optimizer={optimizer}", "tokens=2048", "train.telemetry_every=4")
+        train(asked)
+        (run,) = asked.runs
+        found = seen(asked, run)
+        assert all(np.isfinite(v).all() for v in found.values())
+        assert ("under_eps.mlp" in found) == (optimizer == "muon")
+        assert found["update_rms.mlp"][0] > 0
+
+
 def test_a_high_rate_makes_attention_logits_grow_unless_queries_and_keys_are_normalised(ask):
     """The negative control of 2309.14322."""
     asked = ask(
