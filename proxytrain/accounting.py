@@ -11,6 +11,7 @@ from proxytrain.layout import flat_size, layout, mlp_size
 
 SCRATCH = {"adamw": 0.0, "muon": 5.0, "sgd_sai": 2.5}  # vectors a member, while an optimizer's update is made
 COMPONENTS = ("embedding", "attention", "mlp", "norm", "readout")
+LOGITS = 1 << 24  # of a member that are made at once, where there are more than two times as many: 64 MB
 
 
 def params(model: Model, vocab: int) -> dict[str, int]:
@@ -66,9 +67,12 @@ def pack_bytes(model: Model, vocab: int, members: int, tokens: int, optimizer: s
     `scripts/bench_train.py`; for `averaged` members the mean of their weights, in float64. The process itself (torch)
     is not counted.
     """
-    kept = model.depth * (14 * model.width + _hidden_rows(model)) + 11 * model.width + 3 * vocab + 1500
+    kept = tokens * (model.depth * (14 * model.width + _hidden_rows(model)) + 11 * model.width + 1300)
+    logits = 2 * tokens * vocab
+    if tokens * vocab > 2 * LOGITS:  # made in pieces, each of which leaves its gradients
+        logits = 6 * LOGITS + 3 * model.width * (vocab + tokens)
     flat = flat_size(layout(model, vocab))
-    own = members * (7 * flat + max(tokens * kept, SCRATCH[optimizer] * flat))
+    own = members * (7 * flat + max(kept + logits, SCRATCH[optimizer] * flat))
     return int(1.08 * 4 * (own + 2 * averaged * flat) + 16 * flat * bool(averaged))
 
 

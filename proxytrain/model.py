@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from proxytrain.accounting import LOGITS
 from proxytrain.config import Model, Parametrization
 from proxytrain.layout import Weight, aligned, flat_size
 from proxytrain.ops import EPS, causal_conv, rms_norm, squared_relu
@@ -63,6 +64,54 @@ def logits(
 
     A position sees itself and earlier ones of its own sequence only.
     """
+    out = _readout(weights, _features(weights, ids, model, scales, rope, watch), model, scales)
+    if watch:
+        watch("logits", out)
+    return out
+
+
+def objective(
+    weights: Weights,
+    ids: Tensor,
+    targets: Tensor,
+    model: Model,
+    scales: Scales,
+    z_loss: float = 0.0,
+    rope: Rope | None = None,
+) -> tuple[Tensor, Tensor]:
+    """What training minimises (K,), and the mean losses (K,) in nats a token, at ids and targets (K, B, T).
+
+    Many logits are never in memory at once: positions are then read out piece by piece, and a piece leaves its
+    gradients behind instead of its logits. What is minimised is another function of the weights with the same gradient.
+    """
+    x, targets = _features(weights, ids, model, scales, rope), targets.flatten(1)
+    N, V = targets.shape[1], weights["embedding"].shape[1]
+    if N * V <= 2 * LOGITS:
+        minimised, loss = _minimised(weights, x, targets, model, scales, z_loss)
+        return minimised / N, loss.detach() / N
+
+    def piece(x: Tensor, read: Weights, targets: Tensor) -> tuple[Tensor, Tensor]:
+        minimised, loss = _minimised(read, x, targets, model, scales, z_loss)
+        return minimised.sum() / N, loss / N
+
+    names = ["embedding" if model.tied else "readout", *["logit_bias"] * model.logit_bias]
+    read = {n: weights[n] for n in names}
+    fixed = {n: w.detach() for n, w in read.items()}
+    total, sums, slopes = x.new_zeros(len(x)), {n: torch.zeros_like(w) for n, w in fixed.items()}, []
+    pieces = (t.split(max(1, LOGITS // V), 1) for t in (x.detach(), targets))
+    for here, goal in zip(*pieces):
+        (slope, by_weight), loss = torch.func.grad(piece, (0, 1), has_aux=True)(here, fixed, goal)
+        slopes.append(slope)
+        sums = {n: s + by_weight[n] for n, s in sums.items()}
+        total = total + loss
+    linear = [(x, torch.cat(slopes, 1)), *((read[n], s) for n, s in sums.items())]
+    return sum(((a * slope).flatten(1).sum(1) for a, slope in linear), x.new_zeros(len(x))), total
+
+
+def _features(
+    weights: Weights, ids: Tensor, model: Model, scales: Scales, rope: Rope | None = None, watch: Watch | None = None
+) -> Tensor:
+    """What the readout reads (K, N, d); see `logits`."""
     K, B, T = ids.shape
     rope = rope or rope_table(T, model.head_size, model.rope_base, ids.device)
     x = _embed(weights["embedding"], ids.reshape(K, B * T))  # (K, N, d)
@@ -84,14 +133,23 @@ def logits(
         if watch:
             for part, seen in (("attention", attention), ("mlp", mlp), ("residual stream", x)):
                 watch(f"{name}: {part}", seen)
-    x = rms_norm(x, weights["norm"])
+    return rms_norm(x, weights["norm"])
+
+
+def _readout(weights: Weights, x: Tensor, model: Model, scales: Scales) -> Tensor:
+    """Logits (K, N, V) of features (K, N, d)."""
     readout = weights["embedding"].transpose(1, 2) if model.tied else weights["readout"]
     out = _scaled(torch.bmm(x, readout), scales.readout)
-    if model.logit_bias:
-        out = out + weights["logit_bias"][:, None]
-    if watch:
-        watch("logits", out)
-    return out
+    return out + weights["logit_bias"][:, None] if model.logit_bias else out
+
+
+def _minimised(
+    weights: Weights, x: Tensor, targets: Tensor, model: Model, scales: Scales, z_loss: float
+) -> tuple[Tensor, Tensor]:
+    """Sums (K,) over the positions of features (K, N, d): loss with z-loss (2204.02311), and loss."""
+    out = _readout(weights, x, model, scales)
+    loss = cross_entropy(out, targets).sum(1)
+    return loss + z_loss * out.float().logsumexp(2).square().sum(1) if z_loss else loss, loss
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

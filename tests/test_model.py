@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from proxytrain import accounting
 from proxytrain.config import Model, Parametrization
 from proxytrain.layout import layout
-from proxytrain.model import cross_entropy, initial, logits, views
+from proxytrain.model import cross_entropy, initial, logits, objective, views
 from proxytrain.ops import CausalConv, RMSNorm, SquaredReLU
 from proxytrain.parametrization import KINDS, Scales, rule, scales
 
@@ -85,6 +85,23 @@ def test_flops_are_those_that_torch_counts(model):
     d, T = model.width, model.context
     scores = 6.0 * model.depth * d * (T + 1) * ids.numel()
     assert accounting.flops_per_token(model, V) * ids.numel() - scores == products
+
+
+@pytest.mark.parametrize("model", VARIANTS)
+@pytest.mark.parametrize("z_loss", [0.0, 0.1])
+def test_a_readout_in_pieces_has_the_gradients_and_losses_of_the_whole(model, z_loss, monkeypatch):
+    ids, targets = text(4), text(4).roll(1, 1)
+    found = []
+    for most in (10**9, V * 7, 1):  # all 48 positions at once, seven at a time, one at a time
+        monkeypatch.setattr("proxytrain.model.LOGITS", most)
+        buffer = flat(model, (0, 1)).add_(0.02).requires_grad_()
+        weights, both = views(buffer, layout(model, V)), (x.expand(2, *x.shape) for x in (ids, targets))
+        minimised, loss = objective(weights, *both, model, Scales(1.0, 0.5), z_loss)
+        minimised.sum().backward()
+        found.append((buffer.grad, loss))
+    for gradient, loss in found[1:]:
+        torch.testing.assert_close(gradient, found[0][0], rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(loss, found[0][1])
 
 
 def test_an_initial_tensor_depends_on_seed_name_and_shape_only():

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from proxytrain.config import Model, Optimizer, SGDSaI
 from proxytrain.layout import layout
-from proxytrain.model import cross_entropy, logits, rope_table, views
+from proxytrain.model import objective, rope_table, views
 from proxytrain.optimizer import Multipliers, State, update
 from proxytrain.parametrization import Scales
 from proxytrain.plan.pack import MOST_SEQUENCES
@@ -148,16 +148,12 @@ def _compiled(
     def gradients(
         flat: Tensor, grad: Tensor, ids: Tensor, targets: Tensor, rope: tuple[Tensor, Tensor], share: float, first: bool
     ) -> Tensor:
-        def objective(flat: Tensor) -> tuple[Tensor, Tensor]:
+        def shared(flat: Tensor) -> tuple[Tensor, Tensor]:
             with autocast(precision, device):
-                out = logits(views(flat, weights), ids, model, scales, rope)
-            loss = cross_entropy(out, targets.flatten(1)).mean(1) * share
-            total = loss.sum()
-            if optimizer.z_loss:
-                total = total + optimizer.z_loss * share * out.float().logsumexp(2).square().mean(1).sum()
-            return total, loss
+                minimised, loss = objective(views(flat, weights), ids, targets, model, scales, optimizer.z_loss, rope)
+            return (minimised * share).sum(), loss * share
 
-        found, loss = torch.func.grad(objective, has_aux=True)(flat)
+        found, loss = torch.func.grad(shared, has_aux=True)(flat)
         if first:
             grad.copy_(found)
         else:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from proxytrain.corpus import Corpus, Stream
-from proxytrain.model import cross_entropy, initial, logits
+from proxytrain.model import initial, objective
 from proxytrain.optimizer import multipliers, update
 from proxytrain.parametrization import scales
 from proxytrain.plan.pack import Pack
@@ -152,19 +152,14 @@ class Update:
     def _gradients(self, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Adds the gradients of the members' mean losses to the rows; returns the losses (K,)."""
         K, B, _ = ids.shape
-        z_loss = self.recipe.optimizer.z_loss
-        total = torch.zeros(K, device=self.device)
+        r, total = self.recipe, torch.zeros(K, device=self.device)
         parts = (x.tensor_split(self.micro_batches, 1) for x in (ids, targets))
         for part, goal in zip(*parts):
-            with program.autocast(self.recipe.precision, self.device.type):
-                out = logits(self.rows.weights, part, self.recipe.model, self.scales)
             share = part.shape[1] / B
-            loss = cross_entropy(out, goal.reshape(K, -1)).mean(1) * share
-            objective = loss.sum()
-            if z_loss:
-                objective = objective + z_loss * share * out.float().logsumexp(2).square().mean(1).sum()
-            objective.backward()
-            total += loss.detach()
+            with program.autocast(r.precision, self.device.type):
+                minimised, loss = objective(self.rows.weights, part, goal, r.model, self.scales, r.optimizer.z_loss)
+            (minimised * share).sum().backward()
+            total += loss * share
         return total
 
     def _text(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:

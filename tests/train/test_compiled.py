@@ -56,6 +56,12 @@ def test_compiled_updates_of_other_optimizers_agree_with_eager_ones(ask, tmp_pat
     agree(*both(ask, tmp_path, corpora, "tokens=5120", f"optimizer={optimizer}", *SMALL, compiled=True))
 
 
+@needs_compiler
+def test_so_they_do_where_logits_are_read_out_in_pieces(ask, tmp_path, corpora, monkeypatch):
+    monkeypatch.setattr("proxytrain.model.LOGITS", 256 * 100)
+    agree(*both(ask, tmp_path, corpora, "sweep.grids=[{init_seed:[0,1]}]", "tokens=25600", *SMALL, compiled=True))
+
+
 def agree(eager: dict[str, dict[str, np.ndarray]], other: dict[str, dict[str, np.ndarray]]) -> None:
     assert eager.keys() == other.keys()
     for run_id, want in eager.items():

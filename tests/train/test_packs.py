@@ -55,6 +55,22 @@ def test_a_member_has_the_bits_that_it_has_alone(ask, alone, K):
         assert_same_bits(outcome(asked.store, run.id), alone(ask, run))
 
 
+def test_so_it_has_where_logits_are_read_out_in_pieces(ask, alone, monkeypatch, tmp_path, corpora):
+    whole = alone(ask, ask("tokens=4096").runs[0])
+    monkeypatch.setattr("proxytrain.model.LOGITS", 256 * 100)
+    found = []
+    for K in (1, 5):
+        root = tmp_path / f"by {K}"
+        root.mkdir()
+        (root / "corpora").symlink_to(corpora)
+        asked = ask("sweep.grids=[{init_seed:[0,1,2,3,4]}]", "tokens=4096", store=root)
+        train(asked, largest=K)
+        found.append([outcome(asked.store, run.id) for run in asked.runs])
+    for one, five in zip(*found):
+        assert_same_bits(one, five)
+    assert found[0][0]["loss"] == pytest.approx(whole["loss"], rel=1e-5)
+
+
 def test_rates_decays_and_clips_of_neighbours_do_not_matter(ask, alone):
     asked = ask("sweep.grids=[{lr:[.004,.016,.1],optimizer:{weight_decay:[0,.001],clip:[null,.1]}}]", "tokens=4096")
     train(asked, largest=16)
