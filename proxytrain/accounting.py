@@ -67,7 +67,7 @@ def pack_bytes(model: Model, vocab: int, members: int, tokens: int, optimizer: s
     `scripts/bench_train.py`; for `averaged` members the mean of their weights, in float64. The process itself (torch)
     is not counted.
     """
-    kept = tokens * (model.depth * (14 * model.width + _hidden_rows(model)) + 11 * model.width + 1300)
+    kept = tokens * (model.depth * (14 * model.width + _hidden_rows(model)) + 11 * model.width + 1200)
     logits = 2 * tokens * vocab
     if tokens * vocab > 2 * LOGITS:  # made in pieces, each of which leaves its gradients
         logits = 6 * LOGITS + 3 * model.width * (vocab + tokens)

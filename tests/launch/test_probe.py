@@ -85,11 +85,14 @@ def test_the_memory_model_is_an_upper_bound_and_no_more_than_a_quarter_above(her
     grid = "sweep.grids=[{init_seed:[0,1,2,3]}]"
     model = ["model.head_size=16", "model.context=64", "warmup=0", "tokens=32768", "schedule=constant"]
     asked = [*TINY_TEXT, *TINY, *model, *shape, grid]
-    done = subprocess.run([sys.executable, "-c", PEAK, *asked], cwd=here, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    used = []
+    for _ in "ab":  # the allocator makes 6% of difference
+        done = subprocess.run([sys.executable, "-c", PEAK, *asked], cwd=here, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        used.append(int(done.stdout))
     keys = dict(o.split("=", 1) for o in asked)
     width, context, batch = (int(keys[k]) for k in ("model.width", "model.context", "batch_tokens"))
     mlp = keys.get("model.mlp", "relu2")
     shaped = Model(width, 2, 16, context, mlp, 4.0, 1e4, True, False, True, True, 3, 2)  # type: ignore[arg-type]
     estimate = accounting.pack_bytes(shaped, 256, 4, batch, keys.get("optimizer", "adamw"))
-    assert 1.0 <= estimate / int(done.stdout) <= 1.25
+    assert 1.0 <= estimate / max(used) <= 1.25
