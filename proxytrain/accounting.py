@@ -9,7 +9,7 @@ from __future__ import annotations
 from proxytrain.config import Model
 from proxytrain.layout import flat_size, layout, mlp_size
 
-SCRATCH = {"adamw": 0.0, "muon": 5.0, "sgd_sai": 2.5}  # vectors a member, while an optimizer's update is made
+SCRATCH = {"adamw": 0.0, "muon": 4.5, "sgd_sai": 2.2}  # vectors a member, while an optimizer's update is made
 COMPONENTS = ("embedding", "attention", "mlp", "norm", "readout")
 LOGITS = 1 << 24  # of a member that are made at once, where there are more than two times as many: 64 MB
 
