@@ -37,24 +37,23 @@ ID = re.compile(r"[A-Za-z0-9]+")
 FORGOTTEN_SECONDS = 86400.0
 FORMAT = 1
 CURVE = ("tokens", "lr", "loss", "grad_norm", "eval_tokens", "eval_loss")
-SEGMENT = {
-    "parent": (list, type(None)),
-    "status": str,
-    "end": int,
-    "seconds": (int, float),
-    "path_seconds": (int, float),
-}
+NUMBER, MAYBE = (int, float), (int, float, type(None))
+PARAMS = dict.fromkeys(("embedding", "attention", "mlp", "norm", "readout"), int)
+SEGMENT = {"parent": (list, type(None)), "status": str, "end": int, "seconds": NUMBER, "path_seconds": NUMBER}
 RESULT = {
     "id": str,
     "status": str,
-    "final_loss": (float, type(None)),
+    "final_loss": MAYBE,
+    "val_se": MAYBE,
+    "bits_per_byte": MAYBE,
     "tokens": int,
     "lineage": str,
     "end": int,
-    "recipe": dict,
-    "params": dict,
-    "flops": (int, float),
-    "lr": (int, float),
+    "recipe_id": str,
+    "recipe": {"model": {"width": int, "depth": int}, "batch_tokens": int, "init_seed": int, "data_seed": int},
+    "params": PARAMS,
+    "flops": NUMBER,
+    "lr": NUMBER,
 }
 
 
@@ -347,10 +346,16 @@ def _checked(path: Path, kinds: dict[str, Any], same: dict[str, Any]) -> dict[st
         content = {}
     if content is None:
         return None
-    whole = isinstance(content, dict) and all(isinstance(content.get(k, ...), kind) for k, kind in kinds.items())
-    if not whole or any(content[k] != value for k, value in same.items()):
+    if not fits(content, kinds) or any(content[k] != value for k, value in same.items()):
         raise RequestError(f"{path}: not what proxytrain writes there; delete {path.parent}, and it is made again")
-    return content
+    return dict(content)
+
+
+def fits(value: Any, kinds: Any) -> bool:
+    """Whether a value of JSON is of one of these types, or a mapping that has all of these keys, of these kinds."""
+    if isinstance(kinds, dict):
+        return isinstance(value, dict) and all(fits(value.get(k, ...), kind) for k, kind in kinds.items())
+    return isinstance(value, kinds)
 
 
 def _telemetry(curve: Any, meta: dict[str, Any]) -> dict[str, np.ndarray]:

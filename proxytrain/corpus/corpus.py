@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from proxytrain.config import build
 from proxytrain.corpus.tokens import Shards, TokenFile
 from proxytrain.errors import RequestError
 
@@ -66,13 +67,20 @@ class Corpus:
     @cached_property
     def unigram(self) -> np.ndarray:
         """How often each token occurs in the training split, (V,) int64."""
-        return np.load(self.folder / "unigram.npy")
+        path = self.folder / "unigram.npy"
+        try:
+            return np.asarray(np.load(path, allow_pickle=False), dtype=np.int64)
+        except Exception:  # whatever is wrong with it
+            raise self._broken(path) from None
 
     def _map(self, name: str, tokens: int) -> np.ndarray:
         path = self.folder / name
         if not path.is_file() or path.stat().st_size != tokens * np.dtype(self.manifest.dtype).itemsize:
-            raise RequestError(f"{path} is not as it was written: delete the folder {self.folder} and prepare again")
+            raise self._broken(path)
         return np.memmap(path, dtype=self.manifest.dtype, mode="r", shape=(tokens,))
+
+    def _broken(self, path: Path) -> RequestError:
+        return RequestError(f"{path} is not as it was written: delete the folder {self.folder} and prepare again")
 
 
 def load(root: Path | str, content_hash: str) -> Corpus:
@@ -84,12 +92,12 @@ def load(root: Path | str, content_hash: str) -> Corpus:
     """
     folder = Path(root) / content_hash
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = build(Manifest, json.loads((folder / "manifest.json").read_text()))
     except FileNotFoundError:
         raise RequestError(f"corpus {content_hash} is not under {root}: plan or sweep prepares it") from None
     except ValueError:
         raise RequestError(f"{folder}/manifest.json is broken: delete the folder, and it is prepared again") from None
-    return Corpus(folder, Manifest(**manifest))
+    return Corpus(folder, manifest)
 
 
 def digest(value: object) -> str:

@@ -57,7 +57,8 @@ def read_files(paths: list[str], text_key: str) -> Iterator[tuple[str, bytes]]:
         try:
             yield from _read_file(path, text_key)
         except (OSError, EOFError, zlib.error) as error:  # the last two, of a broken gz
-            raise RequestError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+            why = getattr(error, "strerror", None) or " ".join(str(error).split())
+            raise RequestError(f"{path}: cannot be read ({why})") from None
 
 
 def pieces(file: BinaryIO) -> Iterator[bytes]:
@@ -105,7 +106,7 @@ def _unpacked(path: str, suffix: str) -> Iterator[BinaryIO]:
             try:
                 yield io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True))
             except zstandard.ZstdError as error:
-                raise RequestError(f"{path}: cannot be read ({error})") from None
+                raise RequestError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
     else:
         with open(path, "rb") as file:
             yield file

@@ -14,7 +14,6 @@ each batch size and constant after warm-up, or what is measured is the schedule.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -129,13 +128,9 @@ class CriticalBatch:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fit as JSON: under a temporary name, synced, then renamed."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump({"format": "proxytrain critical batch 1", **asdict(self)}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        from proxytrain.fit.saving import write_whole
+
+        write_whole(Path(path), {"format": "proxytrain critical batch 1", **asdict(self)})
 
 
 @dataclass(frozen=True)

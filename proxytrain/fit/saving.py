@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,17 +31,26 @@ OPTIMUM_FORMAT = "proxytrain optimum 1"
 
 def save_fit(fit: Fit, path: str | os.PathLike[str]) -> None:
     """Write a fit: under a temporary name, synced, then renamed."""
-    write_whole(Path(path), _render(to_json(fit)) + "\n")
+    write_whole(Path(path), to_json(fit), _render)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """A file is whole or absent."""
+def _lines(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=1, allow_nan=False)
+
+
+def write_whole(path: Path, content: Mapping[str, Any], render: Callable[[Mapping[str, Any]], str] = _lines) -> None:
+    """JSON that is whole or absent, with a checksum of what it says."""
+    content = json.loads(json.dumps(content))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
+        file.write(render({**content, "checksum": _checksum(content)}) + "\n")
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def load_fit(path: str | os.PathLike[str]) -> Fit | CurveFit | OptimumFit:
@@ -53,6 +63,9 @@ def load_fit(path: str | os.PathLike[str]) -> Fit | CurveFit | OptimumFit:
         raise RequestError(f"{path}: no such file")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
+        written = raw.pop("checksum", None)
+        if written is not None and written != _checksum(raw):
+            raise RequestError(f"{path}: not as it was written (edited by hand?); fit again")
         if raw.get("format") == CURVE_FORMAT:
             from proxytrain.fit.curves.saving import from_json
 

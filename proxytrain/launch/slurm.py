@@ -172,7 +172,9 @@ def _partitions() -> list[str]:
 def _ask(*command: str) -> subprocess.CompletedProcess[str]:
     """A command of SLURM, within two minutes."""
     try:
-        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+        return subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=120
+        )
     except FileNotFoundError:
         return subprocess.CompletedProcess(command, 127, "", f"no {command[0]} on the PATH")
     except subprocess.TimeoutExpired:

@@ -21,9 +21,21 @@ from proxytrain.plan.share import Key, Node, forest, lineages
 from proxytrain.plan.speed import Speeds
 from proxytrain.runs import NUMERICS_VERSION, Recipe, Run, canonical, digest
 from proxytrain.schedule import Phase
-from proxytrain.store import Store, check_id, read_json, write_json
+from proxytrain.store import NUMBER, PARAMS, Store, check_id, fits, read_json, write_json
 
 FORMAT = 1
+RECORD = {  # of a run
+    "id": str,
+    "schedule": str,
+    "lr": NUMBER,
+    "tokens": int,
+    "params": PARAMS,
+    "flops": NUMBER,
+    "config": {"model": {"width": int, "depth": int}, "batch_tokens": int, "init_seed": int, "data_seed": int},
+}
+COSTS = {"device": str, "machine": str, "threads": int, "workers": int}
+COSTS |= dict.fromkeys(("runs", "segments", "tokens_unshared", "tokens_shared"), NUMBER)
+COSTS |= dict.fromkeys(("flops_shared", "tokens_to_train", "flops_to_train", "seconds", "memory", "disk"), NUMBER)
 LARGEST_PACK = {"cpu": 4, "cuda": 64}  # members; throughput levels off beyond (FINDINGS.md)
 
 
@@ -187,6 +199,11 @@ def load(path: Path) -> Plan:
             train=build(Train, content["train"], "train"),
             packs=packs,
         )
+        known = [*plan.runs.values(), *([plan.target] if plan.target else [])]
+        if not fits({"machine": "", "threads": 1, **plan.costs}, COSTS) or not all(
+            fits(record, RECORD) for record in known
+        ):
+            raise ValueError("costs or records of runs are not what is written there")
         for name in (plan.corpus, *plan.runs, *(n.lineage for p in packs for m in p.members for n in m.nodes)):
             check_id(name)
     except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:

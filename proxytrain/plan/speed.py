@@ -8,11 +8,15 @@ A machine is named by its processor and the threads of a worker, or by its GPU.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from proxytrain.errors import RequestError
 from proxytrain.plan.pack import Pack
-from proxytrain.store import Store, read_json, write_json
+from proxytrain.store import NUMBER, Store, fits, read_json, write_json
+
+UPDATE = re.compile(r"[^/]+/[1-9]\d*/(eager|compiled)")
 
 # Dense peaks of data sheets: bfloat16 and float32 FLOP/s, bytes/s
 GPUS = {
@@ -52,12 +56,20 @@ class Speeds:
 
 
 def load(store: Store, name: str, device: str, precision: str = "float32", threads: int = 1) -> Speeds:
-    """What is known of a machine."""
+    """What is known of a machine.
+
+    Raises
+    ------
+    RequestError
+        If the file is not what `keep` writes.
+    """
     table = next((row for word, row in GPUS.items() if word in name), GPU)
     scale = 1 if device == "cuda" else threads
     bf16, fp32, bandwidth = table if device == "cuda" else CPU
     flops = bf16 if precision == "bfloat16" else fp32
     known = _content(store).get(name, {})
+    if not _whole(known):
+        raise RequestError(f"{store.root / 'speeds.json'}: not what `proxytrain probe` writes there; delete it")
     if "flops" in known:
         flops, bandwidth, scale = known["flops"], known["bandwidth"], 1
     return Speeds(name, flops * scale, bandwidth * scale, "flops" in known, known.get("updates", {}))
@@ -69,6 +81,14 @@ def keep(store: Store, name: str, found: dict[str, Any]) -> None:
     before = content.get(name, {})
     updates = {**before.get("updates", {}), **found.get("updates", {})}
     write_json(store.root / "speeds.json", {**content, name: {**before, **found, "updates": updates}})
+
+
+def _whole(known: dict[str, Any]) -> bool:
+    """Whether what is known of a machine is what `keep` writes."""
+    if not fits(known, {}) or not fits(rows := known.get("updates", {}), {}):
+        return False
+    peak = "flops" not in known or fits(known, {"flops": NUMBER, "bandwidth": NUMBER})
+    return peak and all(UPDATE.fullmatch(k) and fits(row, {"seconds": NUMBER}) for k, row in rows.items())
 
 
 def key(pack: Pack, compiled: bool) -> str:

@@ -14,7 +14,7 @@ from proxytrain.verbs import ask
 from proxytrain.verbs.verb import JSON, verb
 
 FITTING_CURVES = "fitting curve laws, holding out schedules, lengths and sizes"
-BULK = {"laws", "runs", "draws", "correlations"}
+BULK = {"laws", "runs", "draws", "correlations", "checksum"}
 
 
 @verb("fit laws to a sweep's runs, any table (table=losses.csv) or loss curves (curves=DIR); writes fit.json", JSON)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +19,7 @@ from proxytrain.fit.saving import CURVE_FORMAT, write_whole
 
 def save_curve_fit(fit: CurveFit, path: str | os.PathLike[str]) -> None:
     """Write a fit: under a temporary name, synced, then renamed."""
-    write_whole(Path(path), json.dumps(to_json(fit), indent=1, allow_nan=False) + "\n")
+    write_whole(Path(path), to_json(fit))
 
 
 def to_json(fit: CurveFit) -> dict[str, Any]:

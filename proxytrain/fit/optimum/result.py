@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -253,7 +252,7 @@ class OptimumFit:
         """Write it as JSON: under a temporary name, synced, then renamed."""
         from proxytrain.fit.saving import OPTIMUM_FORMAT, write_whole
 
-        write_whole(Path(path), json.dumps(_plain({"format": OPTIMUM_FORMAT, **vars(self)}), indent=1) + "\n")
+        write_whole(Path(path), _plain({"format": OPTIMUM_FORMAT, **vars(self)}))
 
     @classmethod
     def of_json(cls, raw: Mapping[str, Any]) -> OptimumFit:
