@@ -33,7 +33,7 @@ RECORD = {  # of a run
     "flops": NUMBER,
     "config": {"model": {"width": int, "depth": int}, "batch_tokens": int, "init_seed": int, "data_seed": int},
 }
-COSTS = {"device": str, "machine": str, "threads": int, "workers": int}
+COSTS: dict[str, Any] = {"device": str, "machine": str, "threads": int, "workers": int}
 COSTS |= dict.fromkeys(("runs", "segments", "tokens_unshared", "tokens_shared"), NUMBER)
 COSTS |= dict.fromkeys(("flops_shared", "tokens_to_train", "flops_to_train", "seconds", "memory", "disk"), NUMBER)
 LARGEST_PACK = {"cpu": 4, "cuda": 64}  # members; throughput levels off beyond (FINDINGS.md)
