@@ -167,7 +167,6 @@ def test_every_command_of_a_guide_runs(guide, desk, monkeypatch):
     monkeypatch.setenv("HOME", str(desk))
     for command in HERE[guide]:
         known = of(command, ALSO)
-        assert known, f"{guide} tells a command that no test runs: {command}"
         verb, *words = shlex.split(command.removesuffix(" …"))[1:]
         if command.endswith(" …") and verb == "sweep":
             verb = "plan"  # which reads the text as a sweep does, and trains nothing
@@ -189,6 +188,10 @@ def test_every_python_block_runs(guide, desk, monkeypatch):
             assert fit_losses("losses.csv", law="mine", bootstraps=20).main.bound.law.name == "mine"
         else:
             exec(block, given)
+
+
+def test_no_guide_tells_a_command_that_no_test_runs():
+    assert not [f"{guide}: {c}" for guide, found in HERE.items() for c in found if not of(c, ALSO)]
 
 
 def test_what_is_run_elsewhere_is_run_there():
