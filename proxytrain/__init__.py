@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         load_fit,
         loss_spikes,
         lr_sensitivity,
+        rank,
     )
     from proxytrain.store import RunCurve, Store
     from proxytrain.train.export import load_model
@@ -49,6 +50,7 @@ _ROOMS = {
     "load_model": "train.export",
     "loss_spikes": "fit",
     "lr_sensitivity": "fit",
+    "rank": "fit",
 }
 __all__ = [
     "Curve",
@@ -70,6 +72,7 @@ __all__ = [
     "load_model",
     "loss_spikes",
     "lr_sensitivity",
+    "rank",
 ]
 
 

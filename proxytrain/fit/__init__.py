@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from proxytrain.fit.optimum.fit import fit_optimum
     from proxytrain.fit.optimum.result import Optimum, OptimumFit
     from proxytrain.fit.options import FitConfig
+    from proxytrain.fit.ranking import Ranking, rank
     from proxytrain.fit.result import Fit, Prediction
     from proxytrain.fit.saving import load_fit
     from proxytrain.fit.stability import Crossing, LogitGrowth, Sensitivity, fit_logits, loss_spikes, lr_sensitivity
@@ -42,6 +43,7 @@ _HOME = {
     "Optimum": "optimum.result",
     "OptimumFit": "optimum.result",
     "Prediction": "result",
+    "Ranking": "ranking",
     "Sensitivity": "stability",
     "Term": "laws",
     "compare": "crossover",
@@ -53,6 +55,7 @@ _HOME = {
     "load_fit": "saving",
     "loss_spikes": "stability",
     "lr_sensitivity": "stability",
+    "rank": "ranking",
 }
 
 __all__ = [
@@ -72,6 +75,7 @@ __all__ = [
     "Optimum",
     "OptimumFit",
     "Prediction",
+    "Ranking",
     "Sensitivity",
     "Term",
     "compare",
@@ -83,6 +87,7 @@ __all__ = [
     "load_fit",
     "loss_spikes",
     "lr_sensitivity",
+    "rank",
 ]
 
 

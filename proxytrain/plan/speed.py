@@ -14,6 +14,7 @@ from typing import Any
 
 from proxytrain.errors import RequestError
 from proxytrain.plan.pack import Pack
+from proxytrain.runs import Recipe
 from proxytrain.store import NUMBER, Store, fits, read_json, write_json
 
 UPDATE = re.compile(r"[^/]+/[1-9]\d*/(eager|compiled)")
@@ -53,6 +54,15 @@ class Speeds:
             if (shape, way) == (recipe.shape, how):
                 found.append((abs(math.log(int(k) / members)), row["seconds"] * members / int(k)))
         return min(found)[1] if found else None
+
+    def token(self, recipe: Recipe) -> float | None:
+        """Measured seconds of one token of a recipe, in the pack where they are least; None where there are none."""
+        found = []
+        for key, row in self.updates.items():
+            shape, k, _ = key.split("/")
+            if shape == recipe.shape:
+                found.append(row["seconds"] / int(k) / recipe.batch_tokens)
+        return min(found, default=None)
 
 
 def load(store: Store, name: str, device: str, precision: str = "float32", threads: int = 1) -> Speeds:

@@ -18,6 +18,7 @@ from proxytrain.report.course import Course, course
 from proxytrain.report.rates import Rates, rates
 from proxytrain.report.row import Row, row_of
 from proxytrain.report.stability import Stability, stability
+from proxytrain.report.standing import Standing, standing
 from proxytrain.store import Store
 
 POINTS = 40_000  # of all curves together, so that a page of 500 runs stays light
@@ -92,6 +93,7 @@ class Facts(Shown):
     missing: list[tuple[str, str]] = field(default_factory=list)  # what, why
     caveats: list[str] = field(default_factory=list)  # what no law speaks of
     stability: Stability | None = None  # where rates span decades
+    standing: Standing | None = None
 
     @property
     def counted(self) -> str:
@@ -106,7 +108,7 @@ def collect(asked: sweep.Request) -> Facts:
     """Read the store, fit where no fresh fit lies there, and note what is missing."""
     missing: list[tuple[str, str]] = []
     states = _states(asked)
-    varied = _varied(asked.records)
+    varied = varied_keys(asked.records)
     listed = [row_of(record, asked.store, states.get(record["id"]), varied) for record in asked.records]
     rows = sorted(listed, key=lambda r: (r.schedule, r.params, r.tokens, r.lr, r.init_seed, r.data_seed))
     missing += _unfinished(rows)
@@ -124,6 +126,8 @@ def collect(asked: sweep.Request) -> Facts:
         left = [r for r in rows if r.status == "done" and r not in used]
         if left:
             missing.append((f"{len(left)} of {len(rows)} runs", f"not fitted: {_names(left)}; the notes above say why"))
+    order, unranked = standing(asked, rows)
+    missing += unranked
     goals = [row_of(record, asked.store, None, varied) for record in asked.target_records]
     truths = [r for r in goals if r.status in ("done", "diverged")]
     return Facts(
@@ -143,6 +147,7 @@ def collect(asked: sweep.Request) -> Facts:
         missing=missing,
         caveats=sweep.caveats(asked),
         stability=stability(listed, asked.store, asked.corpus.manifest.vocab_size, missing),
+        standing=order,
     )
 
 
@@ -195,18 +200,26 @@ def _rates(asked: sweep.Request, rows: list[Row], fitted: Fit | None, missing: l
     return found
 
 
-def _varied(records: list[dict[str, Any]]) -> list[str]:
+def varied_keys(records: list[dict[str, Any]]) -> list[str]:
     """Keys of the configuration that differ between runs, beside size, length, schedule, rate and seeds. A key that
-    only some have stands at its default in the others; but what belongs to a schedule must differ under its name.
+    only some have stands at its default in the others; but what belongs to a schedule or an optimizer must differ
+    under its name.
     """
     known = ("model.width", "model.depth", "tokens", "lr", "init_seed", "data_seed", "schedule.name")
     values: dict[tuple[str, str], list[str]] = {}
     for r in records:
         for key, value in sweep.leaves(r["config"]):
-            name = r["schedule"] if key.startswith("schedule.") else ""
-            values.setdefault((key, name), []).append(str(value))
-    differ = [k for k, found in values.items() if len(set(found)) > 1 or (not k[1] and len(found) < len(records))]
+            group = key.partition(".")[0]
+            own = group in ("schedule", "optimizer") and not key.endswith(".name")
+            values.setdefault((key, r["config"][group]["name"] if own else ""), []).append(str(value))
+    differ = [k for k, found in values.items() if len(set(found)) > 1 or len(found) < _under(k, records)]
     return list(dict.fromkeys(key for key, _ in differ if key not in known))
+
+
+def _under(key: tuple[str, str], records: list[dict[str, Any]]) -> int:
+    """Runs that could have a key: all, or those of the schedule or optimizer that it belongs to."""
+    group = key[0].partition(".")[0]
+    return sum(not key[1] or r["config"][group]["name"] == key[1] for r in records)
 
 
 def _costs(asked: sweep.Request) -> dict[str, Any]:

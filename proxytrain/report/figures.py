@@ -131,15 +131,17 @@ def keep_figures(folder: Path, figures: dict[str, bytes]) -> None:
 
 def pictures(facts: Facts) -> tuple[list[Picture], ink.Palette]:
     """All figures of a sweep that there is something to draw for, and the colours they use."""
-    from proxytrain.report import figures_backtest, figures_lr, figures_stability, figures_training
+    from proxytrain.report import figures_backtest, figures_lr, figures_stability, figures_standing, figures_training
 
     return _drawn(
         facts,
+        *((figures_standing.standing,) if facts.standing and not facts.target else ()),
         figures_training.curves,
         *_laws(facts),
         figures_training.outlook,
         figures_training.schedules,
         figures_training.by_schedule,
+        *((figures_standing.standing,) if facts.standing and facts.target else ()),
         figures_backtest.residuals,
         figures_backtest.backtest,
         figures_lr.sensitivity,

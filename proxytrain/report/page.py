@@ -11,11 +11,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from proxytrain import sweep
 from proxytrain.plan import freeze
 from proxytrain.report import ink, stability, words
 from proxytrain.report.facts import Facts, Row
 from proxytrain.report.figures import SCALES, Picture, files_of, pictures
+from proxytrain.report.standing import BUDGETS, best_rates
 from proxytrain.runs import NUMERICS_VERSION
 from proxytrain.track.text import duration
 
@@ -26,6 +29,7 @@ def render(facts: Facts) -> tuple[str, dict[str, bytes]]:
     parts = [
         _answer(facts),
         _figures(facts, drawn),
+        _standing(facts),
         _stability(facts),
         _table(facts),
         _missing(facts),
@@ -153,6 +157,35 @@ def _stability(facts: Facts) -> str:
         "loss. Largest logit: of attention, of any block, at any time that was looked at. Spikes: of the loss, over "
         'all runs of a row.</p><div class="scroll" tabindex="0" role="region" aria-label="Table of stability">'
         f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div></section>'
+    )
+
+
+def _standing(facts: Facts) -> str:
+    """Recipes with their places, best rates and what they took to train; empty where none were compared."""
+    s = facts.standing
+    if not s:
+        return ""
+    first = s.rankings[0]
+    head = ["recipe", *(f"place at equal {BUDGETS[r.budget]}" for r in s.rankings)]
+    head += ["mean loss", "over the best", "best rates", "tokens trained", "run by run"]
+    body = []
+    for i, name in enumerate(first.names):
+        shared, alone = s.tokens[name]
+        cells = [name, *(r.place(r.names.index(name)) for r in s.rankings), f"{first.loss[i]:.4f}"]
+        cells += [words.signed(float(np.expm1(first.behind[i])), 2), best_rates(first, i)]
+        cells += [ink.count(shared), ink.count(alone)]
+        body.append(f"<tr>{''.join(f'<td>{escape(c)}</td>' for c in cells)}</tr>")
+    notes = "".join(f"<li>{escape(w)}</li>" for r in s.rankings[:1] for w in r.warnings)
+    return (
+        '<section id="standing"><h2>Which recipe is better</h2><p class="read">Each at its own best learning rate, in '
+        f"runs of the same size, length and seeds; differences below {first.half:.2%} of the mean loss are seed noise. "
+        "Tokens trained: all its runs, rates and seeds included, with shared beginnings trained once; run by run: "
+        'without sharing.</p><div class="scroll" tabindex="0" role="region" aria-label="Ranks of recipes">'
+        "<table><thead><tr>"
+        + "".join(f'<th scope="col">{escape(h)}</th>' for h in head)
+        + f"</tr></thead><tbody>\n{chr(10).join(body)}\n</tbody></table></div>"
+        + (f"<ul>{notes}</ul>" if notes else "")
+        + "</section>"
     )
 
 

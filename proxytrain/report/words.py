@@ -9,6 +9,7 @@ import numpy as np
 from proxytrain.fit import Fit
 from proxytrain.report import ink, stability
 from proxytrain.report.facts import Facts
+from proxytrain.report.standing import BUDGETS, sentence
 from proxytrain.track.text import duration
 
 GRAVE = ("EXTRAPOLATION", "UNSAFE")  # such warnings come before the answer
@@ -107,6 +108,8 @@ def grounds(facts: Facts) -> list[tuple[str, str]]:
                 f"{best.lr_high:.3g}); its own {facts.target.lr:g} lies {'inside' if inside else 'OUTSIDE'}",
             )
         )
+    for r in facts.standing.rankings if facts.standing else ():
+        out.append((f"Places at equal {BUDGETS[r.budget]}", sentence(r)))
     if facts.stability:
         out += stability.grounds(facts.stability)
     out.append(("Cost", cost(facts)))

@@ -215,6 +215,9 @@ def _conclude(options: argparse.Namespace, asked: Any, console: Any) -> int:
             refused, content["refused"] = refusal, str(refusal)
     else:
         lines.append(f"{len(asked.runs)} runs done; no target to predict (sweep.target)")
+    for ranking in _rankings(asked):
+        lines += ranking.summary()
+        content.setdefault("rankings", []).append(ranking.content())
     page = asked.folder / "report.html"
     if not job.newer(page, asked):
         _write_report(asked, console)
@@ -222,6 +225,17 @@ def _conclude(options: argparse.Namespace, asked: Any, console: Any) -> int:
     if refused:
         raise refused
     return int(len(lost) == len(asked.runs))
+
+
+def _rankings(asked: Any) -> Any:
+    """Which recipes are better, where a sweep tried several at several rates."""
+    from proxytrain.report.facts import varied_keys
+    from proxytrain.report.row import row_of
+    from proxytrain.report.standing import standing
+
+    varied = varied_keys(asked.records)
+    found, _ = standing(asked, [row_of(record, asked.store, None, varied) for record in asked.records])
+    return found.rankings if found else ()
 
 
 def _write_report(asked: Any, console: Any) -> Any:
