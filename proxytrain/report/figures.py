@@ -148,6 +148,7 @@ def pictures(facts: Facts) -> tuple[list[Picture], ink.Palette]:
         figures_lr.optimum,
         figures_stability.interventions,
         figures_stability.logits,
+        figures_stability.largest_logits,
         figures_stability.sensitivities,
         figures_backtest.seeds,
     )

@@ -107,69 +107,77 @@ def sensitivities(view: View) -> Picture | None:
 
 
 def logits(view: View) -> Picture | None:
-    """Largest attention logit against size, a colour a rate, with its extrapolation to the danger line."""
-    found = _of(view)
-    shown = _grown(found) if found else []
-    if not found or not shown:
-        return None
-    rates = sorted({lr for g in shown for lr in g.rates if g.logits(lr)})
-    seen = [s for g in shown for lr in rates for s in g.logits(lr)]
-    largest = max(s.row.params for s in seen)
-    ends = [g.growth[lr].crossing().params for g in shown for lr in g.growth]
-    known = [s.logit for s in seen if s.logit]
-    top = max(10 * DANGER, 2 * max(known))
-    far = min(BEYOND * largest, max([10.0 * largest, *(2 * e for e in ends if np.isfinite(e))]))
+    """Largest attention logit against size in the common setting, a colour a rate, extrapolated to the danger line."""
+    known = _known(view)
+    return _logits(view, known[0], "logits") if known else None
+
+
+def largest_logits(view: View) -> Picture | None:
+    """The same of the way of training with the largest logits, where it is another."""
+    known = _known(view)
+    most = max(known, key=lambda g: max(_all_logits(g))) if known else None
+    return _logits(view, most, "logits-largest") if most and most is not known[0] else None
+
+
+def _logits(view: View, g: Group, key: str) -> Picture:
+    rates = [lr for lr in g.rates if g.logits(lr)]
+    sizes = sorted({float(s.row.params) for lr in rates for s in g.logits(lr)})
+    ends = [growth.crossing().params for growth in g.growth.values()]
+    far = min(BEYOND * sizes[-1], max([10.0 * sizes[-1], *(2 * e for e in ends if np.isfinite(e))]))
+    every = [x for known in _known(view) for x in _all_logits(known)]
+    low, high = 0.7 * min(every), max(10 * DANGER, 2 * max(every))  # of all such figures, so that they compare
 
     def paint(axes: list[Any], size: str) -> None:
-        axes[0].figure.subplots_adjust(left=0.1, right=0.87, top=0.86, bottom=0.14, wspace=0.45)
-        for ax, g in zip(axes, shown):
-            labels = []
-            for lr in rates:
-                colour, runs = _colour(rates.index(lr) + 1), g.logits(lr)
-                if not runs:
-                    continue
-                dots = ax.scatter(
-                    [s.row.params for s in runs], [s.logit for s in runs], s=18, color=colour, lw=0, zorder=3
-                )
-                ink.hover(dots, *(f"{view.name(s.row)}: largest logit {s.logit:.3g}" for s in runs))
-                last = runs[-1].logit or 1.0
-                if lr in g.growth:
-                    x = np.geomspace(g.growth[lr].smallest, far, 100)
-                    middle, low, high = g.growth[lr].predict(x)
-                    ax.fill_between(x, low, high, color=colour, alpha=0.1, lw=0, zorder=1)
-                    (line,) = ax.plot(x, middle, color=colour, lw=1.3, zorder=2)
-                    ink.hover(line, f"lr {lr:g}: {crossing(g.growth[lr])}")
-                    last = float(middle[-1])
-                labels.append((min(last, top), f"lr {lr:g}", colour))
-            ax.axhline(DANGER, color=ACCENT, lw=1.2, ls=(0, (4, 3)), zorder=1)
-            sizes = sorted({float(s.row.params) for s in seen})
-            ink.log_axis(ax.xaxis, sizes[0] / 1.3, far * 1.1, ink.count, 5)
-            ink.log_axis(ax.yaxis, 0.7 * min(known), top, lambda v: f"{v:g}", 6)
-            ax.set_xlabel("parameters")
-            ink.top_label(ax, f"largest attention logit\n{g.name}")
-            ink.end_labels(ax, labels)
+        (ax,) = axes
+        ax.figure.subplots_adjust(left=0.14, right=0.82, top=0.9, bottom=0.155)
+        labels = []
+        for i, lr in enumerate(rates):
+            colour, runs = _colour(i + 1), g.logits(lr)
+            places = [s.row.params for s in runs], [s.logit for s in runs]
+            dots = ax.scatter(*places, s=18, color=colour, lw=0, zorder=3)
+            ink.hover(dots, *(f"{view.name(s.row)}: largest logit {s.logit:.3g}" for s in runs))
+            last = runs[-1].logit or low
+            if lr in g.growth:
+                x = np.geomspace(g.growth[lr].smallest, far, 100)
+                middle, least, most = g.growth[lr].predict(x)
+                ax.fill_between(x, least, most, color=colour, alpha=0.1, lw=0, zorder=1)
+                (line,) = ax.plot(x, middle, color=colour, lw=1.3, zorder=2)
+                ink.hover(line, f"lr {lr:g}: {crossing(g.growth[lr])}")
+                last = float(middle[-1])
+            labels.append((min(max(last, low), high), f"lr {lr:g}", colour))
+        ax.axhline(DANGER, color=ACCENT, lw=1.2, ls=(0, (4, 3)), zorder=1)
+        ink.log_axis(ax.xaxis, sizes[0] / 1.3, far * 1.1, ink.count, 5)
+        ink.log_axis(ax.yaxis, low, high, lambda v: f"{v:,g}", 6)
+        ax.set_xlabel("parameters")
+        ink.top_label(ax, "largest attention logit")
+        ink.end_labels(ax, labels)
 
-    words = "; ".join(f"{g.name}, lr {lr:g}: {crossing(g.growth[lr])}" for g in shown for lr in g.growth)
-    alt = f"Largest attention logit against size. {words or 'Too few sizes for a line.'}"
+    words = "; ".join(f"lr {lr:g}: {crossing(growth)}" for lr, growth in g.growth.items())
+    alt = f"Largest attention logit against size, {g.name}. {words or 'Too few sizes for a line.'}"
     return Picture(
-        "logits",
-        "Attention logits against size",
+        key,
+        f"Attention logits, {g.name}",
         f"Lines that rise to the dashed one ({DANGER:,.0f}) say at which size and rate training will break.",
-        "Dots: the largest logit, scaled and before the softmax, of any block at any time that was looked at. Lines: "
-        "quadratics in log size, with the 90% interval of one run (2309.14322). "
-        + (words + "." if words else f"No lines: {next((why for g in shown for why in g.refused), '')}."),
+        "Dots: the largest logit, scaled and before the softmax, of any block at any time that was looked at. "
+        + (
+            f"Lines: quadratics in log size, with the 90% interval of one run (2309.14322). {words}."
+            if words
+            else f"No lines: {next(iter(g.refused), '')}."
+        ),
         alt,
-        view.draw("logits", alt, ("wide",), paint, panels=len(shown)),
+        view.draw(key, alt, ("half",), paint),
     )
 
 
-def _grown(found: Stability) -> list[Group]:
-    """The first group, and the one with the largest logits, as far as they are known at two sizes or more."""
-    known = [g for g in found.groups if len({s.row.params for lr in g.rates for s in g.logits(lr)}) > 1]
-    if not known:
-        return []
-    most = max(known, key=lambda g: max(s.logit or 0.0 for lr in g.rates for s in g.logits(lr)))
-    return [known[0]] if most is known[0] else [known[0], most]
+def _known(view: View) -> list[Group]:
+    """Groups whose logits are known at two sizes or more."""
+    found = _of(view)
+    groups = found.groups if found else []
+    return [g for g in groups if len({s.row.params for lr in g.rates for s in g.logits(lr)}) > 1]
+
+
+def _all_logits(g: Group) -> list[float]:
+    return [s.logit for lr in g.rates for s in g.logits(lr) if s.logit]
 
 
 def _of(view: View) -> Stability | None:

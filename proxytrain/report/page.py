@@ -154,8 +154,9 @@ def _stability(facts: Facts) -> str:
         '<section id="stability"><h2>Stability</h2><p class="read">LR sensitivity: how far above the loss at the best '
         "rate runs end on average over the rates tried, in nats, with its 90% interval over seeds (2309.14322); its "
         "difference to the common setting is paired by seed. Lost: runs that diverged or ended above their initial "
-        "loss. Largest logit: of attention, of any block, at any time that was looked at. Spikes: of the loss, over "
-        'all runs of a row.</p><div class="scroll" tabindex="0" role="region" aria-label="Table of stability">'
+        "loss. Largest logit: of attention, of any block, at any time that was looked at. Under eps: the largest share "
+        "of a kind of weights (embeddings apart) whose root second moment was below eps at the end. Spikes: of the "
+        'loss, over all runs.</p><div class="scroll" tabindex="0" role="region" aria-label="Table of stability">'
         f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div></section>'
     )
 

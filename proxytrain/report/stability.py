@@ -30,6 +30,7 @@ class Seen:
     initial: float  # loss before training
     logit: float | None  # largest attention logit of any block at any time that was looked at
     spikes: int
+    under: float | None  # largest share of a kind of weights under eps, when last looked at; embeddings apart
 
     @property
     def scored(self) -> float:
@@ -134,7 +135,7 @@ def _seen(row: Row, store: Store, vocab: int, missing: list[tuple[str, str]]) ->
         missing.append((f"telemetry of run {row.id}", f"cannot be read: {error}"))
         return None
     initial = float(curve.loss[0]) if len(curve.loss) else math.log(vocab)
-    return Seen(row, initial, largest_logit(curve), len(loss_spikes(curve.loss)))
+    return Seen(row, initial, largest_logit(curve), len(loss_spikes(curve.loss)), _under_eps(curve))
 
 
 def largest_logit(curve: RunCurve) -> float | None:
@@ -143,6 +144,12 @@ def largest_logit(curve: RunCurve) -> float | None:
     values = np.concatenate(found) if found else np.empty(0)
     values = values[np.isfinite(values)]
     return float(values.max()) if len(values) else None
+
+
+def _under_eps(curve: RunCurve) -> float | None:
+    """Embeddings do not count: rare tokens have no gradient."""
+    kinds = {name.partition(".")[2]: v for name, v in curve.telemetry.items() if name.startswith("under_eps.")}
+    return max((float(v[-1]) for kind, v in kinds.items() if kind != "embedding"), default=None)
 
 
 def _names(kinds: list[tuple[str, tuple[tuple[str, str], ...]]]) -> dict[tuple, str]:
@@ -210,12 +217,23 @@ def crossing(growth: LogitGrowth) -> str:
 
 def table(found: Stability) -> tuple[list[str], list[list[tuple[str, float | None]]]]:
     """Heads and rows of cells (text, number to sort by): a row a group and size."""
-    heads = ["what", "size", "LR sensitivity", f"against {COMMON}", "best lr", "lost", "largest logit", "spikes"]
+    heads = [
+        "what",
+        "size",
+        "LR sensitivity",
+        f"against {COMMON}",
+        "best lr",
+        "lost",
+        "largest logit",
+        "under eps",
+        "spikes",
+    ]
     rows: list[list[tuple[str, float | None]]] = []
     for g in found.groups:
         for n, s in g.sensitivity.items():
             runs = g.runs[n]
             logits = [x.logit for x in runs if x.logit is not None]
+            under = max((x.under for x in runs if x.under is not None), default=None)
             spikes: Any = sum(x.spikes for x in runs)
             change = g.change.get(n)
             rows.append(
@@ -227,6 +245,7 @@ def table(found: Stability) -> tuple[list[str], list[list[tuple[str, float | Non
                     (f"{s.best_lr:g}", s.best_lr),
                     (f"{s.lost} of {len(runs)}", s.lost),
                     (f"{max(logits):.3g}" if logits else "not seen", max(logits, default=None)),
+                    ("" if under is None else f"{under:.1%}", under),
                     (str(spikes), spikes),
                 ]
             )

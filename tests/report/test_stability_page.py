@@ -51,7 +51,7 @@ def test_sensitivities_are_those_of_the_runs(trained):
 
 def test_the_page_shows_them_and_says_what_two_sizes_cannot_tell(trained):
     page, figures = render(trained)
-    for key in ("interventions", "logits", "stability"):
+    for key in ("interventions", "logits", "logits-largest", "stability"):
         assert f'id="figure-{key}"' in page
         assert figures[f"{key}.png"].startswith(b"\x89PNG")
     text = re.sub(r"<[^>]+>", " ", page)
