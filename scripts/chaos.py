@@ -36,14 +36,14 @@ from safetensors.numpy import load_file
 
 import proxytrain.train.loop  # noqa: F401 (imported once, for all workers)
 from proxytrain import cli
-from proxytrain.store import Store
+from proxytrain.store import RunCurve, Store
 
 STDLIB = sysconfig.get_path("stdlib")
 BASE = [
     f"data.files=[{STDLIB}/json/*.py,{STDLIB}/email/*.py,{STDLIB}/http/*.py]",
     *("data=files", "data.unit=line", "data.tokenizer=bytes", "data.val_fraction=0.1", "data.val_tokens=4096"),
     *("model.width=16", "model.head_size=8", "model.context=32", "parametrization.base_width=16", "batch_tokens=256"),
-    *("warmup=2048", "train.device=cpu", "train.eval_every=8192", "train.eval_tokens=1024"),
+    *("warmup=2048", "train.device=cpu", "train.eval_every=8192", "train.eval_tokens=1024", "train.telemetry_every=7"),
 ]
 SEEDS = {"a": "[0,1,2,3,4,5,6,7,8,9]", "b": "[5,6,7,8,9,10,11,12,13,14]"}  # 60 runs in all, 20 of them in both
 STALE_SECONDS = 4.0
@@ -311,8 +311,9 @@ def verify(store: Path, calm: Path, options: argparse.Namespace) -> None:
         raise Trouble(f"{len(ids)} runs were asked for, {len(results(store))} are published")
     a, b = Store(store), Store(calm)
     for run_id in ids:
-        for name, values in vars(a.curve(run_id)).items():
-            if not np.array_equal(values, getattr(b.curve(run_id), name)):
+        ours, theirs = (arrays(store.curve(run_id)) for store in (a, b))
+        for name in ours.keys() | theirs.keys():
+            if not np.array_equal(ours.get(name), theirs.get(name)):
                 raise Trouble(f"run {run_id}: its curve's {name} differs")
         ours, theirs = a.result(run_id) or {}, b.result(run_id) or {}
         if (ours["final_loss"], ours["val_se"]) != (theirs["final_loss"], theirs["val_se"]):
@@ -327,6 +328,12 @@ def verify(store: Path, calm: Path, options: argparse.Namespace) -> None:
         # a cut state that nothing starts from any more stays cut until gc; it is named, which is what a check is for
         run("gc", name, store, options)
         run("status", name, store, options, "--check")
+
+
+def arrays(curve: RunCurve) -> dict[str, np.ndarray]:
+    """All of a curve, telemetry included."""
+    named = {f"telemetry.{name}": values for name, values in curve.telemetry.items()}
+    return {**vars(curve), **named, "telemetry": np.array(len(named))}
 
 
 def tokens_needed(store: Path) -> int:

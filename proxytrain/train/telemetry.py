@@ -65,12 +65,11 @@ class Sample:
 
     def after(self, state: State, by: Multipliers) -> Tensor:
         """All values (k, columns), once the update is made."""
-        step = state.weights[self.at] - self.before
-        found = [self.forward, self.grad, self._rms(self.before), self._rms(step)]
+        found = [self.forward, self.grad, self._rms(self.before), self._rms(state.weights[self.at].sub_(self.before))]
         o = self.recipe.optimizer
         if isinstance(o, Optimizer):
-            second = state.second[self.at] / (1 - o.beta2 ** state.updates[self.at]).float()
-            found.append(self._mean((second.sqrt() < o.eps * by.eps).float()))
+            root = state.second[self.at].div_((1 - o.beta2 ** state.updates[self.at]).float()).sqrt_()
+            found.append(self._mean(root.lt_(o.eps * by.eps)))
         return torch.cat(found, 1)
 
     def _rms(self, values: Tensor) -> Tensor:
