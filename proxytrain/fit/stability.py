@@ -223,13 +223,12 @@ def loss_spikes(loss: Sequence[float] | np.ndarray, window: int = 100, deviation
     >>> loss_spikes(loss).tolist()
     [300]
     """
-    y = np.asarray(loss, dtype=float)
-    if len(y) <= window:
-        return np.empty(0, dtype=int)
-    before = np.lib.stride_tricks.sliding_window_view(y, window)[:-1]
-    high = window + np.flatnonzero(y[window:] > before.mean(1) + deviations * before.std(1))
-    begins = [i for k, i in enumerate(high) if k == 0 or i - high[k - 1] > window]
-    return np.array(begins, dtype=int)
+    import pandas as pd
+
+    y = pd.Series(np.asarray(loss, dtype=float))
+    before = y.rolling(window)
+    high = np.flatnonzero(y > (before.mean() + deviations * before.std(ddof=0)).shift(1))
+    return high[np.diff(high, prepend=-window - 1) > window]
 
 
 def _interval(values: np.ndarray, level: float) -> tuple[float, float, float]:

@@ -12,12 +12,12 @@ import numpy as np
 
 from proxytrain import sweep
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.fit import Fit, Prediction
+from proxytrain.fit import Fit, LogitGrowth, Prediction
 from proxytrain.plan import freeze
 from proxytrain.report.course import Course, course
 from proxytrain.report.rates import Rates, rates
 from proxytrain.report.row import Row, row_of
-from proxytrain.report.stability import Stability, stability
+from proxytrain.report.stability import Stability, foresee, stability
 from proxytrain.report.standing import Standing, standing
 from proxytrain.store import Store
 
@@ -94,6 +94,7 @@ class Facts(Shown):
     caveats: list[str] = field(default_factory=list)  # what no law speaks of
     stability: Stability | None = None  # where rates span decades
     standing: Standing | None = None
+    logits: LogitGrowth | None = None  # largest attention logits of runs like the target
 
     @property
     def counted(self) -> str:
@@ -148,6 +149,7 @@ def collect(asked: sweep.Request) -> Facts:
         caveats=sweep.caveats(asked),
         stability=stability(listed, asked.store, asked.corpus.manifest.vocab_size, missing),
         standing=order,
+        logits=foresee(listed, goals[0], asked.store) if goals else None,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +78,8 @@ class Stability:
 
 
 def stability(rows: list[Row], store: Store, vocab: int, missing: list[tuple[str, str]]) -> Stability | None:
-    """Of the length at which most was tried; None where no rates span a decade. Refusals are added to `missing`.
+    """Of the length at which most was tried; None where no rates span a decade. Refusals are added to `missing`; runs
+    whose curves cannot be read are left out.
 
     What most groups have is common; of what as many have, the one whose rows come first.
     """
@@ -94,7 +96,7 @@ def stability(rows: list[Row], store: Store, vocab: int, missing: list[tuple[str
     groups: list[Group] = []
     for kind in sorted(kinds, key=lambda k: (names[k] != COMMON, names[k].count("="))):
         runs = {
-            n: [s for r in found if (s := _seen(r, store, vocab, missing))]
+            n: [s for r in found if (s := _seen(r, store, vocab))]
             for (t, *k, n), found in sorted(cells.items(), key=lambda c: c[0][3])
             if t == tokens and tuple(k) == kind
         }
@@ -128,11 +130,27 @@ def _spans(rates: Iterable[float]) -> bool:
     return len(tried) >= LEAST_RATES and tried[-1] >= LEAST_SPAN * tried[0] * (1 - 1e-9)
 
 
-def _seen(row: Row, store: Store, vocab: int, missing: list[tuple[str, str]]) -> Seen | None:
+def foresee(rows: list[Row], target: Row, store: Store) -> LogitGrowth | None:
+    """Growth of the largest attention logit over runs that differ from the target in size, seed and length only, at the
+    longest length that can tell; None where none can.
+    """
+    setting = (target.schedule, target.lr, target.other, target.depth)
+    alike = [r for r in rows if r.status == "done" and (r.schedule, r.lr, r.other, r.depth) == setting]
+    for tokens in sorted({r.tokens for r in alike}, reverse=True):
+        seen = []
+        for r in (r for r in alike if r.tokens == tokens):
+            with suppress(RequestError):
+                seen.append((r.params, largest_logit(store.curve(r.id))))
+        known = [(n, logit) for n, logit in seen if logit]
+        with suppress(Refusal):
+            return fit_logits([n for n, _ in known], [logit for _, logit in known])
+    return None
+
+
+def _seen(row: Row, store: Store, vocab: int) -> Seen | None:
     try:
         curve = store.curve(row.id)
-    except RequestError as error:
-        missing.append((f"telemetry of run {row.id}", f"cannot be read: {error}"))
+    except RequestError:
         return None
     initial = float(curve.loss[0]) if len(curve.loss) else math.log(vocab)
     return Seen(row, initial, largest_logit(curve), len(loss_spikes(curve.loss)), _under_eps(curve))
@@ -185,8 +203,10 @@ def grounds(found: Stability) -> list[tuple[str, str]]:
         others = [(g.change[n], g) for g in found.groups[1:] if n in g.change]
         sure = [(c, g) for c, g in others if c[1] > 0 or c[2] < 0]
         text += "".join(f"; {interval(c, sign=True)} with {g.name}" for c, g in sorted(sure, key=lambda x: -x[0][0]))
-        if len(sure) < len(others):
-            text += "; no difference beyond seed noise: " + ", ".join(g.name for c, g in others if (c, g) not in sure)
+        if noise := [g.name for c, g in others if c[1] <= 0 <= c[2]]:
+            text += f"; no difference beyond seed noise: {', '.join(noise)}"
+        if single := [g.name for c, g in others if math.isnan(c[1])]:
+            text += f"; from one seed, which is no evidence (init_seed: [0, 1, 2]): {', '.join(single)}"
         lines.append(("LR sensitivity", text))
     soonest = []
     for g in found.groups:

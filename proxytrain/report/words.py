@@ -7,11 +7,13 @@ import math
 import numpy as np
 
 from proxytrain.fit import Fit
+from proxytrain.fit.stability import DANGER
 from proxytrain.report import ink, stability
 from proxytrain.report.facts import Facts
 from proxytrain.report.standing import BUDGETS, sentence
 from proxytrain.track.text import duration
 
+BREAKS = f"training breaks about {DANGER:,.0f} (2309.14322)"
 GRAVE = ("EXTRAPOLATION", "UNSAFE")  # such warnings come before the answer
 
 
@@ -110,6 +112,9 @@ def grounds(facts: Facts) -> list[tuple[str, str]]:
         )
     for r in facts.standing.rankings if facts.standing else ():
         out.append((f"Places at equal {BUDGETS[r.budget]}", sentence(r)))
+    if facts.logits and facts.target:
+        value, low, high = facts.logits.predict(facts.target.params)
+        out.append(("Largest logit", f"{value:.3g} in the target's attention ({low:.3g} to {high:.3g}); {BREAKS}"))
     if facts.stability:
         out += stability.grounds(facts.stability)
     out.append(("Cost", cost(facts)))
@@ -166,6 +171,15 @@ def warnings(facts: Facts) -> list[str]:
     for what, why in facts.missing:
         if what in ("fit", "prediction"):
             out.append(f"Refused: {why}")
+    if facts.logits and facts.target:
+        value, low, high = facts.logits.predict(facts.target.params)
+        if high >= DANGER:
+            what = "are expected to reach" if value >= DANGER else "may reach"
+            out.append(
+                f"{'UNSAFE: ' if value >= DANGER else ''}The target's attention logits {what} {DANGER:,.0f} "
+                f"({value:.3g}, between {low:.3g} and {high:.3g}); {BREAKS}. To avoid it: model.qk_norm=true, a lower "
+                "rate, or more warm-up."
+            )
     share = np.mean([r["low"] <= r["loss"] <= r["high"] for r in fit.backtest]) if fit and fit.backtest else None
     if p and share is not None and share < p.level - 0.1:
         out.append(

@@ -7,8 +7,9 @@ import re
 import numpy as np
 import pytest
 
-from proxytrain.fit import lr_sensitivity
+from proxytrain.fit import fit_logits, lr_sensitivity
 from proxytrain.report import stability as lab
+from proxytrain.report import words
 from proxytrain.report.facts import Facts, collect
 from proxytrain.report.page import render
 from proxytrain.report.row import Row
@@ -88,11 +89,11 @@ def test_a_diverged_run_counts_with_its_initial_loss(trained):
     assert {s.scored for s in first.runs[32, 1] if s.row.lr == 0.3} == {first.runs[32, 1][0].initial}
 
 
-def test_a_curve_that_cannot_be_read_is_missing_and_not_the_end(trained):
+def test_a_curve_that_cannot_be_read_is_left_out(trained):
     missing: list[tuple[str, str]] = []
     first, *others = listed(trained)
     found = lab.stability([dataclasses.replace(first, id="0000"), *others], trained.asked.store, 256, missing)
-    assert [what for what, _ in missing] == ["telemetry of run 0000"]
+    assert missing == []  # its curve is named elsewhere
     lacking = found.groups[0].sensitivity[16, 1]
     assert list(lacking.each) == ["1"]  # the seed that has all rates
     assert math.isnan(lacking.low)
@@ -112,8 +113,6 @@ def test_a_change_of_several_keys_is_named_by_all_and_a_default_by_none():
 
 
 def test_words_of_a_crossing():
-    from proxytrain.fit import fit_logits
-
     n = np.repeat([1e4, 4e4, 16e4, 64e4], 2)
     noise = np.exp(0.05 * np.random.default_rng(0).standard_normal(8))
     grows = lab.crossing(fit_logits(n, 30 * (n / 1e4) * noise))
@@ -122,3 +121,18 @@ def test_words_of_a_crossing():
         rf"as params\^\d\.\d\d, crossing 10,000 at {number} parameters \(90%: {number} to {number}\)", grows
     )
     assert "no crossing of 10,000 up to 640M parameters" in lab.crossing(fit_logits(n, 3 * noise))
+
+
+def test_the_target_s_logits_are_foreseen_and_warned_of(swept):
+    facts = collect(swept)  # four widths, whose telemetry is that of the default interval
+    assert facts.logits is not None
+    value, low, high = facts.logits.predict(facts.target.params)
+    assert 1 < low < value < high < 1e4
+    text = dict(words.grounds(facts))["Largest logit"]
+    assert text.startswith(f"{value:.3g} in the target's attention")
+    assert not any("attention logits" in w for w in words.warnings(facts))
+    n = np.repeat([1e3, 4e3, 16e3], 2)
+    grows = dataclasses.replace(facts, logits=fit_logits(n, (n / 3) * np.array([0.9, 1.1] * 3)))
+    (warning,) = [w for w in words.warnings(grows) if "attention logits" in w]
+    assert warning.startswith("UNSAFE: The target's attention logits are expected to reach 10,000")
+    assert "model.qk_norm=true" in warning
