@@ -108,6 +108,16 @@ def objective(
     return sum(((a * slope).flatten(1).sum(1) for a, slope in linear), x.new_zeros(len(x))), total
 
 
+def log_partition(weights: Weights, ids: Tensor, model: Model, scales: Scales, watch: Watch) -> Tensor:
+    """Mean log Z of the outputs (K,) at ids (K, B, T), read out piece by piece; `watch` is shown what `logits` says but
+    the logits themselves.
+    """
+    x = _features(weights, ids, model, scales, watch=watch)
+    pieces = x.split(max(1, LOGITS // weights["embedding"].shape[1]), 1)
+    sums = [_readout(weights, piece, model, scales).float().logsumexp(2).sum(1) for piece in pieces]
+    return torch.stack(sums).sum(0) / x.shape[1]
+
+
 def _features(
     weights: Weights, ids: Tensor, model: Model, scales: Scales, rope: Rope | None = None, watch: Watch | None = None
 ) -> Tensor:

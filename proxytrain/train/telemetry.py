@@ -23,7 +23,7 @@ from torch import Tensor
 
 from proxytrain.config import Optimizer
 from proxytrain.layout import Weight, layout
-from proxytrain.model import logits, views
+from proxytrain.model import log_partition, views
 from proxytrain.optimizer import Multipliers, State
 from proxytrain.parametrization import Scales
 from proxytrain.runs import Recipe
@@ -85,22 +85,20 @@ class Sample:
 @torch.no_grad()
 def _forward(flat: Tensor, ids: Tensor, recipe: Recipe, scales: Scales) -> Tensor:
     """What a forward pass over a part of the inputs shows (k, 2 depth + 1)."""
-    seen: dict[str, list[Tensor]] = {"attention logits": [], "residual stream": [], "logits": []}
+    seen: dict[str, list[Tensor]] = {"attention logits": [], "residual stream": []}
 
     def watch(name: str, x: Tensor) -> None:
-        what = name.partition(": ")[2] or name
+        what = name.partition(": ")[2]
         if what == "attention logits":
             seen[what].append(x.amax((1, 2)))
         elif what == "residual stream":
             seen[what].append(x.float().square().mean((1, 2)).sqrt())
-        elif what == "logits":
-            seen[what].append(x.float().logsumexp(2).mean(1))
 
     part = ids[:, : max(1, TOKENS // recipe.model.context)].expand(len(flat), -1, -1)
     weights = views(flat, layout(recipe.model, recipe.vocab))
     with autocast(recipe.precision, flat.device.type):
-        logits(weights, part, recipe.model, scales, watch=watch)
-    return torch.stack([x.float() for found in seen.values() for x in found], 1)
+        log_z = log_partition(weights, part, recipe.model, scales, watch)
+    return torch.stack([x.float() for x in (*seen["attention logits"], *seen["residual stream"], log_z)], 1)
 
 
 def _slices(weights: tuple[Weight, ...]) -> dict[str, list[slice]]:

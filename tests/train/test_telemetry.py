@@ -9,9 +9,13 @@ import pytest
 import torch
 from support import assert_same_bits, outcome, planned, train
 
+from proxytrain import model
+from proxytrain.compose import compose
+from proxytrain.config import Parametrization, build_config
 from proxytrain.corpus import Stream
 from proxytrain.layout import layout
-from proxytrain.model import initial
+from proxytrain.model import initial, logits, views
+from proxytrain.parametrization import scales
 from proxytrain.train.loop import Interrupted, train_pack
 from proxytrain.train.telemetry import columns
 
@@ -113,6 +117,17 @@ def test_it_is_what_plain_formulas_give(ask, norm):
     assert found.pop("tokens") == 256
     assert found == pytest.approx(expected, rel=1e-4)
     assert 0 < found["under_eps.embedding"] < 1  # tokens that the batch does not have
+
+
+def test_many_logits_are_read_out_in_pieces(monkeypatch):
+    shape = build_config(compose(["model.width=16", "model.head_size=8", "parametrization=sp"])).model
+    sp = Parametrization("sp", 1, 1.0, 1.0)
+    flat = torch.stack([initial(layout(shape, 50), shape, sp, seed) for seed in (0, 1)])
+    weights, ids = views(flat, layout(shape, 50)), torch.arange(2 * 3 * 32).remainder(50).view(2, 3, 32)
+    whole = logits(weights, ids, shape, scales(shape, sp)).logsumexp(2).mean(1)
+    monkeypatch.setattr(model, "LOGITS", 50 * 7)
+    pieces = model.log_partition(weights, ids, shape, scales(shape, sp), lambda name, x: None)
+    assert pieces.tolist() == pytest.approx(whole.tolist(), rel=1e-5)
 
 
 def test_columns_are_those_that_an_optimizer_has(ask):
