@@ -20,7 +20,7 @@ import shutil
 import time
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -194,7 +194,8 @@ class Store:
             try:
                 with np.load(path, allow_pickle=False) as file:
                     pieces.append({name: file[name] for name in CURVE})
-                    sampled.append(_telemetry(file, meta))
+                    if "telemetry" in file:
+                        sampled.append(by_name(file["telemetry_tokens"], file["telemetry"], meta["telemetry"]))
             except Exception as error:  # a file that somebody else may have written: whatever is wrong with it
                 raise RequestError(f"{path}: not a whole curve ({error}); delete {path.parent}") from None
             before = tuple(meta["parent"]) if meta["parent"] else None
@@ -202,7 +203,7 @@ class Store:
                 raise RequestError(f"{path.parent}: its parent {before} is none; delete it")
             key = before
         joined = {name: np.concatenate([p[name] for p in reversed(pieces)]) for name in CURVE}
-        return RunCurve(step=joined["tokens"] // batch_tokens - 1, telemetry=_end_to_end(sampled[::-1]), **joined)
+        return RunCurve(step=joined["tokens"] // batch_tokens - 1, telemetry=end_to_end(sampled[::-1]), **joined)
 
 
 @contextmanager
@@ -359,16 +360,13 @@ def fits(value: Any, kinds: Any) -> bool:
     return isinstance(value, kinds)
 
 
-def _telemetry(curve: Any, meta: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Telemetry of a segment by name; {} where nothing was sampled."""
-    if "telemetry" not in curve or not len(curve["telemetry"]):
-        return {}
-    columns = dict(zip(meta["telemetry"], curve["telemetry"].T, strict=True))
-    return {"tokens": curve["telemetry_tokens"], **columns}
+def by_name(tokens: np.ndarray, values: np.ndarray, columns: Sequence[str]) -> dict[str, np.ndarray]:
+    """Telemetry as arrays by name, from its tokens (m,) and values (m, columns); {} where nothing was seen."""
+    return {"tokens": tokens, **dict(zip(columns, values.T, strict=True))} if len(tokens) else {}
 
 
-def _end_to_end(pieces: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Telemetry of segments in order; NaN where one lacks what another has."""
+def end_to_end(pieces: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Telemetry of stretches of training in order; NaN where one lacks what another has."""
     found = [p for p in pieces if p]
     names = dict.fromkeys(name for p in found for name in p)
     return {n: np.concatenate([p.get(n, np.full(len(p["tokens"]), np.nan)) for p in found]) for n in names}

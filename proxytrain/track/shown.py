@@ -16,7 +16,7 @@ from proxytrain.launch.parts import failures
 from proxytrain.plan import freeze
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.share import Key
-from proxytrain.store import RunCurve, Store
+from proxytrain.store import RunCurve, Store, end_to_end
 from proxytrain.track.text import tokens
 from proxytrain.train.trace import Trace, traces
 
@@ -107,6 +107,7 @@ def rows(store: Store, run: Shown) -> list[tuple[int, dict[str, float]]]:
     batch = run.record["config"]["batch_tokens"]
     evals = {int(t): float(v) for t, v in zip(curve.eval_tokens, curve.eval_loss)}
     flops = run.record["flops"] / run.record["tokens"]
+    looks, last = curve.telemetry.get("tokens", np.empty(0)), -1
     out = []
     for i in kept(curve.tokens, run.record["tokens"] // batch, evals):
         at = int(curve.tokens[i])
@@ -117,6 +118,11 @@ def rows(store: Store, run: Shown) -> list[tuple[int, dict[str, float]]]:
             "train/loss": float(curve.loss[i]),
             "train/grad_norm": float(curve.grad_norm[i]),
         }
+        look = int(np.searchsorted(looks, at, side="right")) - 1
+        if look > last:  # since the row before
+            seen = {f"telemetry/{n}": float(v[look]) for n, v in curve.telemetry.items() if n != "tokens"}
+            row |= {name: value for name, value in seen.items() if np.isfinite(value)}
+            last = look
         out.append((int(curve.step[i]), row | ({"val/loss": evals[at]} if at in evals else {})))
     return out
 
@@ -136,11 +142,12 @@ def _curve(store: Store, run: Shown) -> RunCurve:
     if run.trace is None or run.ended in ("done", "diverged"):
         return store.curve(run.id)
     batch = run.record["config"]["batch_tokens"]
-    whole = run.trace.rows()
+    whole, looks = run.trace.rows(), run.trace.telemetry()
     if run.parent:
         before = store.curve_to(run.parent, batch)
         whole = {name: np.concatenate([getattr(before, name), new]) for name, new in whole.items()}
-    return RunCurve(step=whole["tokens"] // batch - 1, telemetry={}, **whole)
+        looks = end_to_end([before.telemetry, looks])
+    return RunCurve(step=whole["tokens"] // batch - 1, telemetry=looks, **whole)
 
 
 def _axes(records: list[dict[str, Any]]) -> list[str]:

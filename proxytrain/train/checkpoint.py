@@ -26,7 +26,7 @@ from proxytrain.plan.pack import Member, Pack
 from proxytrain.plan.share import Key
 from proxytrain.process import say
 from proxytrain.store import sync, temporary
-from proxytrain.train import average, trace
+from proxytrain.train import average, telemetry, trace
 from proxytrain.train.members import Active, Rows
 from proxytrain.train.trace import FORMAT, ROWS, SAMPLED, UPDATES
 
@@ -132,6 +132,7 @@ def _snapshot(rows: Rows, chunk: str) -> Snapshot:
             "position": a.position,
             "seconds": a.seconds,
             "chunks": [*a.chunks, chunk],
+            "telemetry": telemetry.columns(a.member.recipe),
         }
         for a in rows.active
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from proxytrain.plan.share import Key
+from proxytrain.store import by_name, end_to_end
 
 FORMAT = 1
 UPDATES = ("tokens", "lr", "loss", "grad_norm")  # a row an update
@@ -25,6 +27,7 @@ class Trace:
     goal: Key  # the node it goes to
     position: int  # tokens
     chunks: tuple[Path, ...]
+    columns: tuple[str, ...]  # of telemetry
 
     def rows(self) -> dict[str, np.ndarray]:
         """The curve since the node before the goal, as arrays of `ROWS`.
@@ -34,11 +37,19 @@ class Trace:
         Exception
             Whatever is wrong with the files: a worker may have removed them meanwhile.
         """
+        pieces = self._read(ROWS)
+        return {name: np.concatenate([p[name] for p in pieces]) for name in ROWS}
+
+    def telemetry(self) -> dict[str, np.ndarray]:
+        """The telemetry of it by name; raises as `rows`."""
+        return end_to_end([by_name(p["telemetry_tokens"], p["telemetry"], self.columns) for p in self._read(SAMPLED)])
+
+    def _read(self, names: Sequence[str]) -> list[dict[str, np.ndarray]]:
         pieces = []
         for chunk in self.chunks:
             with np.load(chunk, allow_pickle=False) as file:
-                pieces.append([file[f"{member_name(self.member)}.{name}"] for name in ROWS])
-        return {name: np.concatenate(column) for name, column in zip(ROWS, zip(*pieces))}
+                pieces.append({name: file[f"{member_name(self.member)}.{name}"] for name in names})
+        return pieces
 
 
 def member_name(key: Key) -> str:
@@ -62,7 +73,8 @@ def traces(packs: Path) -> dict[Key, Trace]:
     for state in packs.glob("*/attempt-*/state-*.npz"):
         for m in meta(state) or []:
             chunks = tuple(state.with_name(Path(c).name) for c in m["chunks"])
-            trace = Trace((m["member"][0], m["member"][1]), (m["goal"][0], m["goal"][1]), int(m["position"]), chunks)
+            member, goal = ((m[name][0], m[name][1]) for name in ("member", "goal"))
+            trace = Trace(member, goal, int(m["position"]), chunks, tuple(m.get("telemetry", ())))
             if trace.member not in found or trace.position > found[trace.member].position:
                 found[trace.member] = trace
     return found

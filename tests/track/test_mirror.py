@@ -40,6 +40,9 @@ def expected(store: Store, run_id: str) -> dict[int, dict[str, float]]:
             "train/loss": curve.loss[i],
             "train/grad_norm": curve.grad_norm[i],
         }
+    for k, at in enumerate(curve.telemetry["tokens"] if curve.telemetry else ()):
+        seen = {f"telemetry/{name}": v[k] for name, v in curve.telemetry.items() if name != "tokens"}
+        lines[int(at) // result["recipe"]["batch_tokens"] - 1] |= seen
     for at, loss in zip(curve.eval_tokens, curve.eval_loss):
         lines[int(at) // result["recipe"]["batch_tokens"] - 1]["val/loss"] = loss
     return lines
@@ -263,6 +266,17 @@ def test_a_mirror_that_is_killed_is_followed_by_another(done, sync, server, tmp_
     assert sync(done)[0] == 0
     assert_all_there(done, server)
     assert not list(done.sweep("s").glob("wandb/attempt-*"))
+
+
+def test_a_thinned_curve_shows_the_last_look_before_each_row(done, monkeypatch):
+    monkeypatch.setattr(shown_module, "POINTS", 4)
+    run = max(shown_module.shown(done, plan_of(done)), key=lambda r: r.record["tokens"])
+    curve, rows = done.curve(run.id), shown_module.rows(done, run)
+    seen = [row["telemetry/log_z"] for _, row in rows if "telemetry/log_z" in row]
+    assert curve.telemetry["tokens"].tolist() == list(range(50 * 256, 65536, 50 * 256))
+    assert seen[-1] == curve.telemetry["log_z"][-1]
+    assert 1 < len(seen) <= 5
+    assert set(seen) <= set(curve.telemetry["log_z"].tolist())
 
 
 def test_curves_are_thinned_alike_however_far_they_are(monkeypatch):
