@@ -56,6 +56,7 @@ RESULT = {
     "flops": NUMBER,
     "lr": NUMBER,
 }
+DIVERGED: dict[str, Any] = {"val_se": None, "bits_per_byte": None}  # what the result of a run that diverged lacks
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class Store:
             If the file is not what it should be.
         """
         path = self.run(run_id) / "result.json"
-        return _checked(path, RESULT, {"id": run_id})
+        return _checked(path, RESULT, {"id": run_id}, DIVERGED)
 
     def meta(self, key: Key) -> dict[str, Any] | None:
         """`segment.json` of a segment; None while it is not published. Raises as `result`."""
@@ -340,14 +341,17 @@ def read_json(path: Path) -> Any:
         raise RequestError(f"{path}: broken JSON ({error}); delete it and run again") from None
 
 
-def _checked(path: Path, kinds: dict[str, Any], same: dict[str, Any]) -> dict[str, Any] | None:
-    """A JSON object that has these keys, of these kinds."""
+def _checked(
+    path: Path, kinds: dict[str, Any], same: dict[str, Any], absent: dict[str, Any] | None = None
+) -> dict[str, Any] | None:
+    """A JSON object that has these keys, of these kinds; `absent` are values of keys that it may lack."""
     try:
         content = read_json(path)
     except RequestError:
         content = {}
     if content is None:
         return None
+    content = {**absent, **content} if absent and isinstance(content, dict) else content
     if not fits(content, kinds) or any(content[k] != value for k, value in same.items()):
         raise RequestError(f"{path}: not what proxytrain writes there; delete {path.parent}, and it is made again")
     return dict(content)
