@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Lines of proxytrain/ that the tests run, in their own process and in all that they start; at least 90% of them.
+# Arguments are passed on to pytest:  scripts/coverage.sh tests/fit
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+python -m pip install --quiet --disable-pip-version-check 'coverage>=7.10'
+rm -f .coverage .coverage.*
+OMP_NUM_THREADS=1 python -m coverage run -m pytest -m "not slow" "$@"
+python -m coverage combine --quiet
+python -m coverage report --skip-covered --sort=cover --fail-under="$([ $# -eq 0 ] && echo 90 || echo 0)"
