@@ -59,6 +59,7 @@ ALSO = {  # what is appended to a command, and overrides what it says
     "proxytrain branch RUN_ID schedule=wsd": ["launch.workers=1"],
     "proxytrain sweep --config-dir DIR experiment=mine": [*SMALL, "sweep.name=of_a_file"],
     "proxytrain plan": [*TINY_TEXT, *TINY],
+    "proxytrain probe": [*TINY_TEXT, *TINY, "sweep.name=probed"],
     "proxytrain gc": ["--dry-run"],
     "proxytrain plan experiment=quickstart": SMALL,
     "proxytrain work": ["sweep.name=quickstart"],
@@ -77,7 +78,13 @@ ELSEWHERE = {  # what another test runs
     "proxytrain status sweep.name=quickstart": "tests/slurm/test_slurm.py",
     "proxytrain cancel sweep.name=quickstart": "tests/slurm/test_slurm.py",
 }
-NEVER = ("python3 -m venv .venv && .venv/bin/pip install torch==2.13.0", "pip install 'proxytrain[dashboard]'")
+NEVER = (  # what fetches gigabytes, or needs an engine for containers
+    "python3 -m venv .venv && .venv/bin/pip install torch==2.13.0",
+    "pip install .",  # tests/test_packaging.py installs the wheel
+    "pip install 'proxytrain[dashboard]'",
+    "docker build -t proxytrain . && docker save proxytrain -o proxytrain.tar",
+    "apptainer build proxytrain.sif docker-archive:proxytrain.tar",
+)
 TOLD = re.compile(r"proxytrain (?:sweep|fit|verify|plan) [^`(#\n]*")  # in the comments of conf/
 MAY_SAY_NO = {"proxytrain coordcheck"}  # of such tiny models
 
