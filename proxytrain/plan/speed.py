@@ -55,14 +55,14 @@ class Speeds:
                 found.append((abs(math.log(int(k) / members)), row["seconds"] * members / int(k)))
         return min(found)[1] if found else None
 
-    def token(self, recipe: Recipe) -> float | None:
-        """Measured seconds of one token of a recipe, in the pack where they are least; None where there are none."""
-        found = []
+    def token(self, recipe: Recipe) -> dict[tuple[int, str], float]:
+        """Measured seconds of one token of a recipe in a pack, by its members and how it was trained."""
+        found = {}
         for key, row in self.updates.items():
-            shape, k, _ = key.split("/")
+            shape, k, how = key.split("/")
             if shape == recipe.shape:
-                found.append(row["seconds"] / int(k) / recipe.batch_tokens)
-        return min(found, default=None)
+                found[int(k), how] = row["seconds"] / int(k) / recipe.batch_tokens
+        return found
 
 
 def load(store: Store, name: str, device: str, precision: str = "float32", threads: int = 1) -> Speeds:

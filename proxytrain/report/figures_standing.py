@@ -9,7 +9,7 @@ import numpy as np
 from proxytrain.fit import Ranking
 from proxytrain.report import ink
 from proxytrain.report.figures import Picture, View
-from proxytrain.report.standing import BUDGETS, sentence
+from proxytrain.report.standing import BUDGETS, place, sentence
 
 MUTED, INK, ACCENT = (ink.COLOURS[n][0] for n in ("muted", "ink", "accent"))
 MOST = 12  # recipes that are drawn
@@ -45,6 +45,8 @@ def standing(view: View) -> Picture | None:
 
 
 def _panel(ax: Any, ranking: Ranking) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     names = ranking.names[:MOST]
     at = np.arange(len(names))[::-1]
     middle = 100 * np.expm1(ranking.behind[: len(names)])
@@ -53,7 +55,7 @@ def _panel(ax: Any, ranking: Ranking) -> None:
         edge = any(c.edge[i] for c in ranking.cells)
         ax.plot(middle[i] + np.array([-50, 50]) * ranking.half, [y, y], color=INK, lw=2.2, zorder=3)
         (dot,) = ax.plot(middle[i], y, "o", ms=7, mec=INK, mew=1.4, color="white" if edge else INK, zorder=4)
-        ink.hover(dot, f"{ranking.place(i)} {name}: mean loss {ranking.loss[i]:.4f}, {middle[i]:+.2f}% of the best")
+        ink.hover(dot, f"{place(ranking, i)} {name}: mean loss {ranking.loss[i]:.4f}, {middle[i]:+.2f}% of the best")
         off = [100 * np.expm1(c.loss[i] - c.loss.min()) for c in ranking.cells]
         dots = ax.scatter(off, np.full(len(off), y - 0.22), s=14, color=MUTED, alpha=0.45, linewidths=0, zorder=2)
         what = ink.count if ranking.budget == "tokens" else lambda v: f"{v:.3g}"
@@ -68,7 +70,8 @@ def _panel(ax: Any, ranking: Ranking) -> None:
     room = 0.06 * (max(seen) - min(seen)) or 0.1
     ax.set_xlim(min(seen) - room, max(seen) + room)
     ax.set_ylim(-0.6, len(names) - 0.5)
-    ax.set_yticks(at, [f"{ranking.place(i)}  {name}".replace("-", "–") for i, name in enumerate(names)])
+    ax.set_yticks(at, [f"{place(ranking, i)}  {name}" for i, name in enumerate(names)])
+    ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.xaxis.set_major_formatter(lambda v, _: f"{v:+.3g}%".replace("-", "−") if abs(v) > 1e-9 else "0")
     ax.grid(axis="y", visible=False)
     ax.set_xlabel(f"loss over that of the best, at equal {BUDGETS[ranking.budget]}")

@@ -18,7 +18,7 @@ from proxytrain.plan import freeze
 from proxytrain.report import ink, stability, words
 from proxytrain.report.facts import Facts, Row
 from proxytrain.report.figures import SCALES, Picture, files_of, pictures
-from proxytrain.report.standing import BUDGETS, best_rates
+from proxytrain.report.standing import BUDGETS, best_rates, place
 from proxytrain.runs import NUMERICS_VERSION
 from proxytrain.track.text import duration
 
@@ -172,7 +172,7 @@ def _standing(facts: Facts) -> str:
     body = []
     for i, name in enumerate(first.names):
         shared, alone = s.tokens[name]
-        cells = [name, *(r.place(r.names.index(name)) for r in s.rankings), f"{first.loss[i]:.4f}"]
+        cells = [name, *(place(r, r.names.index(name)) for r in s.rankings), f"{first.loss[i]:.4f}"]
         cells += [words.signed(float(np.expm1(first.behind[i])), 2), best_rates(first, i)]
         cells += [ink.count(shared), ink.count(alone)]
         body.append(f"<tr>{''.join(f'<td>{escape(c)}</td>' for c in cells)}</tr>")

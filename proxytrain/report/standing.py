@@ -8,6 +8,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from proxytrain import sweep
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import Ranking, rank
@@ -62,16 +64,18 @@ def standing(asked: sweep.Request, rows: list[Row]) -> tuple[Standing | None, li
     return (Standing(tuple(found), tokens) if found else None), missing
 
 
+def place(ranking: Ranking, i: int) -> str:
+    """1, or 1–3."""
+    return ranking.place(i).replace("-", "–")
+
+
 def sentence(ranking: Ranking) -> str:
     """A ranking in a line."""
-    first, *others = (f"{ranking.place(i)} {name}" for i, name in enumerate(ranking.names))
-    behind = [
-        f"{o} ({100 * (b - 1):+.2f}%)".replace("-", "−") for o, b in zip(others, ranking.loss[1:] / ranking.loss[0])
-    ]
+    behind = [f" ({x:+.2%})".replace("-", "−") if i else "" for i, x in enumerate(np.expm1(ranking.behind))]
+    each = "; ".join(f"{place(ranking, i)} {name}{behind[i]}" for i, name in enumerate(ranking.names))
     return (
-        f"{'; '.join([first, *behind])}; differences below {100 * ranking.half:.2f}% are seed noise "
-        f"({ranking.level:.0%}, all pairs together)"
-    ).replace("-", "–")
+        f"{each}; differences below {100 * ranking.half:.2f}% are seed noise ({ranking.level:.0%}, all pairs together)"
+    )
 
 
 def _names(rows: list[Row]) -> dict[str, str]:
@@ -111,16 +115,19 @@ def _alike(table: list[dict[str, Any]], what: str) -> bool:
 
 
 def _timed(asked: sweep.Request, table: list[dict[str, Any]], runs: list[Run]) -> bool:
-    """Write the seconds of each run into the table, by what `probe` measured here; false where it did not."""
+    """Write the seconds of each run into the table, by what `probe` measured here of the largest packs that were
+    measured of all shapes; false where there are none.
+    """
     try:
         speeds = sweep.speeds(asked)
     except RequestError:  # the device of the request is not here
         return False
+    known = {run.recipe.shape: speeds.token(run.recipe) for run in runs}
+    common = set.intersection(*(set(found) for found in known.values()))
+    if not common:
+        return False
     for line, run in zip(table, runs):
-        token = speeds.token(run.recipe)
-        if token is None:
-            return False
-        line["seconds"] = token * run.tokens
+        line["seconds"] = known[run.recipe.shape][max(common)] * run.tokens
     return True
 
 

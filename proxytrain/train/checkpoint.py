@@ -195,7 +195,8 @@ def _load(path: Path, pack: Pack, device: torch.device) -> Rows:
         ):
             raise ValueError("curve and state disagree")
         w = average.window(a)
-        a.mean = means[f"mean.{_name(a)}"].astype(np.float64, casting="equiv") if w and w.counted else None
+        if w and w.counted:
+            a.mean = means[f"mean.{_name(a)}"].astype(np.float64, casting="equiv").reshape(state["weights"].shape[1:])
         active.append(a)
     restored = Rows.allocate(active, device)
     for i, (row, _, _, _) in enumerate(mine):
