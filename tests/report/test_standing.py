@@ -25,7 +25,7 @@ def schedules(asking):
 
 @pytest.fixture(scope="module")
 def optimizers(asking):
-    asked = asking("optimizers", BOTH, "null", *SHORT)
+    asked = asking("two_optimizers", BOTH, "null", *SHORT)
     assert train(asked, plan(asked), Console(quiet=True)) == 0
     return asked
 
