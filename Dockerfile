@@ -4,12 +4,12 @@
 #   docker run --rm --gpus all -v "$PWD:/work" proxytrain sweep experiment=quickstart
 # The store and all that is read or written lie in /work, texts of yours in /data. A user of its own (1000) runs it:
 # where /work belongs to somebody else, add --user "$(id -u):$(id -g)".
-FROM python:3.11-slim AS wheel
+FROM python:3.11-slim-bookworm AS wheel
 WORKDIR /src
 COPY . .
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
-FROM python:3.11-slim
+FROM python:3.11-slim-bookworm
 ARG TORCH_INDEX=""
 COPY --from=wheel /wheels /wheels
 COPY constraints.txt /wheels/
