@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from damage import complaint, damaged
 from support import TINY, TINY_TEXT, planned, train
 
 from proxytrain import fit_curves, fit_losses, fit_optimum, housekeeping, load_fit, sweep
 from proxytrain.corpus import load, prepare
 from proxytrain.corpus.stream import Stream
+from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.curves.reading import read_curves
 from proxytrain.fit.table import read_runs
 from proxytrain.launch import slurm
@@ -28,6 +28,42 @@ from proxytrain.store import Store
 from proxytrain.track.watch import Watch
 
 TRIES = 60  # files a reader
+STRANGE = [None, True, -1, 0, 1e308, "", "x", "../../x", [], {}, [None], {"a": 1}, float("nan"), 2**70, "9" * 400]
+
+
+def damaged(content: bytes, rng: random.Random) -> bytes:
+    """A file with one kind of damage: cut, bits flipped, a piece gone, doubled or strange; JSON also by its tree."""
+    kind = rng.choice(["cut", "flip", "lose", "double", "strange", "tree", "tree", "tree"])
+    a = rng.randrange(len(content))
+    b = min(len(content), a + rng.choice([1, 4, 40, 400]))
+    if kind == "tree":
+        try:
+            return json.dumps(changed(json.loads(content), rng)).encode()
+        except ValueError:
+            kind = "flip"
+    return {
+        "cut": content[:a],
+        "flip": content[:a] + bytes(c ^ rng.randrange(1, 256) for c in content[a:b]) + content[b:],
+        "lose": content[:a] + content[b:],
+        "double": content[:b] + content[a:],
+        "strange": content[:a]
+        + rng.choice([b"nan", b"-1", b"\x00", b"\xff", b"1e999", b'"', b",,", b"\n\n"])
+        + content[b:],
+    }[kind]
+
+
+def changed(tree: Any, rng: random.Random) -> Any:
+    """A tree with one value replaced or one entry gone."""
+    if isinstance(tree, dict | list) and tree and rng.random() < 0.93:
+        key = rng.choice(list(tree)) if isinstance(tree, dict) else rng.randrange(len(tree))
+        if rng.random() < 0.1:
+            return (
+                {k: v for k, v in tree.items() if k != key} if isinstance(tree, dict) else tree[:key] + tree[key + 1 :]
+            )
+        copy: Any = dict(tree) if isinstance(tree, dict) else list(tree)
+        copy[key] = changed(tree[key], rng)
+        return copy
+    return rng.choice(STRANGE)
 
 
 def survive(path: Path, read: Callable[[], object], tries: int = TRIES, sign: Callable[[bytes], bytes] = bytes) -> None:
@@ -41,6 +77,19 @@ def survive(path: Path, read: Callable[[], object], tries: int = TRIES, sign: Ca
             assert "\n" not in said, f"{path.name}, seed {seed}: {said}"
     finally:
         path.write_bytes(whole)
+
+
+def complaint(read: Callable[[], object], what: str) -> str:
+    """What the reader says is wrong; anything but the errors that end in one line fails."""
+    try:
+        read()
+    except (RequestError, Refusal) as error:
+        return str(error)
+    except OSError as error:
+        return error.strerror or str(error)
+    except Exception as error:
+        raise AssertionError(what) from error
+    return ""
 
 
 def grid() -> pd.DataFrame:

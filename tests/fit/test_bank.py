@@ -1,0 +1,59 @@
+"""Intervals held against truth: the fitter on hundreds of sub-grids of the bank, at gaps of 3, 8 and 16."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+import bench_bank
+
+GRIDS = 67  # at each gap
+LAWS = ("auto", "chinchilla", "two_points")
+
+
+@pytest.fixture(scope="module")
+def bank() -> pd.DataFrame:
+    return bench_bank.read(bench_bank.BANK)
+
+
+@pytest.fixture(scope="module")
+def by_gap(bank: pd.DataFrame) -> pd.DataFrame:
+    """Coverage, error, half-width and Winkler score in %, by law and gap, counted by target."""
+    cases = bench_bank.cases(bank, GRIDS)
+    rows = bench_bank.each(partial(bench_bank.score, bank=bank, laws=LAWS), cases)
+    scores = pd.DataFrame([row for of_case in rows for row in of_case])
+    assert scores.groupby("gap")["law"].size().ge(len(LAWS) * GRIDS).all()
+    return bench_bank.summary(scores, ["law", "gap"])
+
+
+def test_the_bank_has_what_it_promises(bank):
+    cells = bank.groupby(["width", "tokens"]).size()
+    assert (cells == 8).all()
+    grid = cells.drop(index=208, level="width").index
+    assert len(grid.unique("width")) * len(grid.unique("tokens")) == len(grid) == 36
+    assert (cells.loc[208].index / 1e6).round(1).tolist() == [2.0, 4.0]
+
+
+@pytest.mark.parametrize("gap", bench_bank.GAPS)
+def test_a_90_percent_interval_covers_the_truth_about_that_often(by_gap, gap):
+    assert by_gap.loc["auto", gap]["answered"] >= 0.7  # small grids leave nothing to hold out
+    assert 80 <= by_gap.loc["auto", gap]["covered"] <= 97
+
+
+@pytest.mark.parametrize("gap", bench_bank.GAPS)
+@pytest.mark.parametrize("other", ["chinchilla", "two_points"])
+def test_intervals_are_worth_more_than_those_of_one_law_or_of_two_points(by_gap, gap, other):
+    assert by_gap.loc["auto", gap]["winkler"] < by_gap.loc[other, gap]["winkler"]
+
+
+def test_two_seeds_tell_the_noise_of_eight(bank):
+    table = bench_bank.noise(bank)
+    ratio = table["two_seeds"] / table["all_seeds"]
+    assert 0.6 < np.exp(np.log(ratio).mean()) < 1.6
