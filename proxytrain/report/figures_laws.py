@@ -58,7 +58,7 @@ def fit(view: View) -> Picture | None:
                 dots = ax.scatter(*places, s=27, alpha=0.9, zorder=4, **colours, **how)
                 ink.hover(dots, *(view.result(r) + ("" if rows is fitted else ", not fitted") for r in rows))
         if facts.target and target_n:
-            seen += _target(view, ax, target_n, left=True)
+            seen += _target(view, ax, target_n)
         ink.log_axis(ax.xaxis, low_n / np.exp(0.04 * span), right, ink.count, 7 if size == "wide" else 5)
         seen = ink.sane(seen)
         height = np.log(max(seen) / min(seen)) or 0.1
@@ -124,7 +124,7 @@ def lengths(view: View) -> Picture | None:
         dots = ax.scatter(*ends, s=18, c=[view.colour(r) for r in main], linewidths=0, zorder=4)
         ink.hover(dots, *map(view.result, main))
         if goal:
-            seen += _target(view, ax, goal.tokens, left=True, short=True)
+            seen += _target(view, ax, goal.tokens, short=True)
         seen = ink.sane(seen)
         span = np.log(max(seen) / min(seen)) or 0.1
         room = (right / least) ** 0.06
@@ -178,7 +178,7 @@ def line(view: View) -> Picture | None:
             break
         ax.scatter(seen, loss, s=27, color=INK, linewidths=0, alpha=0.9, zorder=4)
         if goal:
-            losses += _target(view, ax, goal, left=True)
+            losses += _target(view, ax, goal)
         form = ink.power_of_ten if only == "flops" else ink.count
         ink.log_axis(ax.xaxis, seen.min() / 1.1, most * 1.1, form, 7 if size == "wide" else 5)
         span = np.log(max(losses) / min(losses)) or 0.1
@@ -235,7 +235,7 @@ def compute(view: View) -> Picture | None:
             ink.hover(edge, "frontier: the best that the fit expects of any size")
             seen += [best[1].min()]
         if facts.target:
-            seen += _target(view, ax, facts.target.flops, left=True, short=True)
+            seen += _target(view, ax, facts.target.flops, short=True, above=True)
             if facts.prediction or facts.truths:
                 right = max(right, facts.target.flops)
         seen = ink.sane(seen)
@@ -315,8 +315,8 @@ def _along(view: View, n: float, low: float, high: float) -> tuple[np.ndarray, .
     return x, p.loss, p.low, p.high
 
 
-def _target(view: View, ax: Any, x: float, *, left: bool, short: bool = False) -> list[float]:
-    """The prediction with its bar, and the truth; returns the losses drawn."""
+def _target(view: View, ax: Any, x: float, *, short: bool = False, above: bool = False) -> list[float]:
+    """The prediction with its bar and, below or `above` it, words; and the truth. Returns the losses drawn."""
     facts, seen = view.facts, []
     p = facts.prediction
     if p:
@@ -324,7 +324,8 @@ def _target(view: View, ax: Any, x: float, *, left: bool, short: bool = False) -
         (diamond,) = ax.plot(x, p.loss, "D", ms=6.5, color=ACCENT, mec="none", zorder=6)
         ink.hover(diamond, f"the target: predicted {p.loss:.4f}, between {p.low:.4f} and {p.high:.4f}")
         text = f"predicted {p.loss:.3f}" if short else f"target, predicted {p.loss:.3f} [{p.low:.3f}, {p.high:.3f}]"
-        ax.annotate(text, (x, p.low), xytext=(2, -6), textcoords="offset points", ha="right", va="top",
+        end, away, side = (p.high, 6, "bottom") if above else (p.low, -6, "top")
+        ax.annotate(text, (x, end), xytext=(2, away), textcoords="offset points", ha="right", va=side,
                     color=ACCENT, fontsize=ink.SMALL)  # fmt: skip
         seen += [p.low, p.high]
     for loss in facts.came:
