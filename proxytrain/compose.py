@@ -46,6 +46,10 @@ def compose(overrides: list[str], config_dir: str | None = None) -> Tree:
     if config_dir is not None:
         if not Path(config_dir).is_dir():
             raise RequestError(f"--config-dir {config_dir}: no such folder")
+        for mine in Path(config_dir).glob("*/*.yaml"):
+            name = mine.relative_to(config_dir)
+            if (conf_dir() / name).is_file() and not mine.samefile(conf_dir() / name):
+                raise RequestError(f"--config-dir {config_dir}: {name} is the name of one of ours, rename it")
         extra = [f"hydra.searchpath=[{quoted(f'file://{Path(config_dir).resolve()}')}]"]
     outer = GlobalHydra.instance().hydra  # `train -m` composes within a job of Hydra's
     GlobalHydra.instance().clear()

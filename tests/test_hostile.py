@@ -107,6 +107,13 @@ def test_pickles_in_states_and_curves_are_not_opened(ask, tmp_path):
     assert not (tmp_path / "exploded").exists()
 
 
+def test_a_file_of_ones_own_with_the_name_of_one_of_ours_is_not_passed_over(here):
+    (here / "conf" / "experiment").mkdir(parents=True)
+    (here / "conf" / "experiment" / "averaging.yaml").write_text("# @package _global_\ntokens: 1M\n")
+    done = proxytrain("plan", "experiment=averaging", "--config-dir", str(here / "conf"), cwd=here, check=2)
+    assert "experiment/averaging.yaml is the name of one of ours" in done.stderr
+
+
 def test_a_yaml_that_would_run_code_is_data(here):
     folder = here / "conf" / "experiment"
     folder.mkdir(parents=True)
