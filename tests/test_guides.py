@@ -69,6 +69,7 @@ ELSEWHERE = {  # what another test runs
     "scripts/quickstart.sh": "tests/test_packaging.py",
     "scripts/test.sh": "tests/test_packaging.py",
     ". .venv/bin/activate": "tests/test_packaging.py",
+    "python scripts/bench_bank.py": "tests/fit/test_bank.py",
     "python scripts/chaos.py": "scripts/test.sh",
     "proxytrain fit wandb=": "tests/track/test_logged.py",
     "proxytrain track dashboard": "tests/track/test_dashboard.py",
