@@ -21,6 +21,7 @@ from proxytrain.runs import Recipe
 from proxytrain.schedule import learning_rates
 from proxytrain.train import evaluate, program, telemetry
 from proxytrain.train.members import Active, Rows
+from proxytrain.train.trace import UPDATES
 
 EVALUATE_TOKENS = 4096  # at most so many at once
 
@@ -93,7 +94,7 @@ class Update:
         for k, a in enumerate(rows.active):
             a.position += count * B
             pieces = (tokens[k], lr[k], values[:, 0, k], values[:, 1, k])
-            for name, piece in zip(("tokens", "lr", "loss", "grad_norm"), pieces):
+            for name, piece in zip(UPDATES, pieces):
                 a.curve[name].append(piece[:count])
         for u, at, seen in samples:
             for k, values in zip(at.tolist(), seen.cpu().numpy()):
