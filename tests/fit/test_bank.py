@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -57,3 +60,13 @@ def test_two_seeds_tell_the_noise_of_eight(bank):
     table = bench_bank.noise(bank)
     ratio = table["two_seeds"] / table["all_seeds"]
     assert 0.6 < np.exp(np.log(ratio).mean()) < 1.6
+
+
+def test_the_command_of_the_readme_scores_every_law(tmp_path):
+    command = [*shlex.split("python scripts/bench_bank.py"), "--grids", "2", "--out", str(tmp_path / "scores.json")]
+    root = Path(bench_bank.__file__).parents[1]
+    done = subprocess.run([sys.executable, *command[1:]], cwd=root, capture_output=True, text=True, check=True)
+    rows = pd.DataFrame(json.loads((tmp_path / "scores.json").read_text()))
+    assert set(rows["law"]) == set(bench_bank.LAWS)
+    assert (rows.groupby("law").size() == 2 * len(bench_bank.GAPS)).all()
+    assert "seed noise" in done.stdout
