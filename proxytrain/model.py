@@ -147,10 +147,11 @@ def _features(
 
 
 def _readout(weights: Weights, x: Tensor, model: Model, scales: Scales) -> Tensor:
-    """Logits (K, N, V) of features (K, N, d)."""
+    """Logits (K, N, V) of features (K, N, d); scale and bias are the product's own, logits being many."""
     readout = weights["embedding"].transpose(1, 2) if model.tied else weights["readout"]
-    out = _scaled(torch.bmm(x, readout), scales.readout)
-    return out + weights["logit_bias"][:, None] if model.logit_bias else out
+    if model.logit_bias:
+        return torch.baddbmm(weights["logit_bias"][:, None], x, readout, alpha=scales.readout)
+    return torch.bmm(_scaled(x, scales.readout), readout)
 
 
 def _minimised(

@@ -2,6 +2,7 @@
 # Lines of proxytrain/ that the tests run, in their own process and in all that they start; at least 90% of them.
 # Arguments are passed on to pytest:  scripts/coverage.sh tests/fit
 set -euo pipefail
+extras=test
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 python -m pip install --quiet --disable-pip-version-check 'coverage>=7.10'
 rm -f .coverage .coverage.*

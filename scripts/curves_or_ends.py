@@ -1,6 +1,6 @@
 """What curve laws add over final losses at equal training cost, on sub-grids of the bank: error and interval width.
 
-    python scripts/curves_or_ends.py [--bank tests/data/bank] [--out curves_or_ends.json]
+    python scripts/curves_or_ends.py [--bank tests/data/bank] [--cases 50] [--out curves_or_ends.json]
 
 Of each width: (ends) the final losses of five lengths with their endings, four seeds; (curves) the whole curves of one
 trunk and two endings, five seeds, the same tokens within 1%; (both) four seeds, the mean of the two predictions by
@@ -108,6 +108,7 @@ def compared(case: tuple[tuple[int, ...], int, tuple[int, ...]], folder: Path) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bank", type=Path, default=BANK)
+    parser.add_argument("--cases", type=int, default=50, help="at most: a minute or two of CPU each")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     bank = read(options.bank)
@@ -122,6 +123,7 @@ def main() -> None:
         for w, t in targets
         for _ in "ab"
     ]
+    cases = [cases[i] for i in sorted(rng.permutation(len(cases))[: options.cases])]
     rows = pd.DataFrame([row for rows in each(partial(compared, folder=options.bank), cases) for row in rows])
     print(f"M tokens a width: ends {cost(FIVE, 4):.1f}, curves {cost(TWO, 5):.1f}")
     answered = rows[rows["refused"] == ""].assign(size=lambda r: r["error"].abs())

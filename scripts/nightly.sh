@@ -2,6 +2,7 @@
 # What is too slow for every change: the slow tests, all tests under coverage and with the newest versions, 200 kills, and the
 # quickstart from a fresh folder with its target trained.
 set -euo pipefail
+extras=test
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 tests/slurm/install.sh || echo "SLURM cannot be installed: its tests will say so" >&2
 tests/report/install.sh || echo "Chromium cannot be installed: the report's tests will say so" >&2

@@ -1,4 +1,5 @@
-# Sourced by quickstart.sh and test.sh: makes .venv if it is missing, installs what is missing, activates it.
+# Sourced by the scripts beside it: makes .venv if it is missing, installs what is missing, activates it.
+# `extras` names what is installed beside proxytrain itself (test).
 # PYTHON names the interpreter (3.10 to 3.13). On a CUDA machine put a CUDA build of the pinned torch into .venv first.
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-python3}
@@ -11,10 +12,11 @@ if [ ! -x .venv/bin/python ]; then
 fi
 . .venv/bin/activate
 # installed again only when what is to be installed has changed
-stamp=.venv/installed-$(cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
+stamp=.venv/installed-${extras:-}-$(cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
 if [ ! -e "$stamp" ]; then
   echo "installing into .venv (once) ..." >&2
-  python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
-  rm -f .venv/installed-*
+  # modules are compiled when they are first imported, not all of them now: half of the time that installing takes
+  python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable ".${extras:+[$extras]}"
+  rm -f ".venv/installed-${extras:-}-"*
   touch "$stamp"
 fi

@@ -3,6 +3,7 @@
 # a minute or two of faults (scripts/chaos.py).
 # Arguments are passed on to pytest:  scripts/test.sh tests/fit -k chinchilla
 set -euo pipefail
+extras=test
 . "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 tests/slurm/install.sh || echo "SLURM cannot be installed: its tests will say so" >&2
 tests/report/install.sh || echo "Chromium cannot be installed: the report's tests will say so" >&2

@@ -41,7 +41,8 @@ def checkout(tmp_path_factory) -> Path:
     (site,) = (checkout / ".venv").glob("lib/*/site-packages")
     (site / "needed.pth").write_text("\n".join(p for p in sys.path if p.endswith("site-packages")) + "\n")
     wanted = b"".join((checkout / name).read_bytes() for name in ("pyproject.toml", "constraints.txt"))
-    (checkout / f".venv/installed-{hashlib.sha256(wanted).hexdigest()[:16]}").touch()
+    for extras in ("", "test"):
+        (checkout / f".venv/installed-{extras}-{hashlib.sha256(wanted).hexdigest()[:16]}").touch()
     return checkout
 
 
