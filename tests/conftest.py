@@ -10,7 +10,7 @@ import pytest
 import torch
 from support import TINY, TINY_TEXT
 
-from proxytrain import sweep
+from proxytrain.request import Request, request
 from proxytrain.track.console import Console
 
 # started in the background, or by nohup, the tests ignore these; what they start is to hear them
@@ -30,7 +30,7 @@ def reference_mode() -> None:
 def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One prepared corpus for all tests that do not care about it."""
     root = tmp_path_factory.mktemp("corpora")
-    asked = sweep.request([*TINY_TEXT, *TINY, f"store={root}"], None, Console(quiet=True))
+    asked = request([*TINY_TEXT, *TINY, f"store={root}"], None, Console(quiet=True))
     return asked.store.corpora()
 
 
@@ -44,10 +44,10 @@ def store(tmp_path: Path, corpora: Path) -> Path:
 
 
 @pytest.fixture
-def ask(store: Path) -> Callable[..., sweep.Request]:
+def ask(store: Path) -> Callable[..., Request]:
     """A request on the tiny corpus, with more overrides."""
 
-    def make(*overrides: str, store: Path = store, text: list[str] = TINY_TEXT) -> sweep.Request:
-        return sweep.request([*text, *TINY, f"store={store}", *overrides], None, Console(quiet=True))
+    def make(*overrides: str, store: Path = store, text: list[str] = TINY_TEXT) -> Request:
+        return request([*text, *TINY, f"store={store}", *overrides], None, Console(quiet=True))
 
     return make

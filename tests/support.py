@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from proxytrain import sweep
 from proxytrain.corpus import load
 from proxytrain.launch.parts import unfinished
 from proxytrain.launch.worker import attempts
 from proxytrain.plan import freeze
 from proxytrain.plan.freeze import Plan
+from proxytrain.request import Request
 from proxytrain.store import Store
 from proxytrain.train.loop import train_pack
 
@@ -47,7 +47,7 @@ TINY = [
 ]
 
 
-def planned(asked: sweep.Request, *, largest: int = 4) -> Plan:
+def planned(asked: Request, *, largest: int = 4) -> Plan:
     """The request's plan for one worker of this machine, with packs of at most `largest` members."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(freeze.LARGEST_PACK, "cpu", largest)
@@ -65,7 +65,7 @@ def planned(asked: sweep.Request, *, largest: int = 4) -> Plan:
 
 
 def train(
-    asked: sweep.Request,
+    asked: Request,
     made: Plan | None = None,
     *,
     largest: int = 4,

@@ -15,6 +15,7 @@ from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import Ranking, rank
 from proxytrain.plan.share import forest
 from proxytrain.report.row import Row
+from proxytrain.request import Request
 from proxytrain.runs import Run
 
 LEAST_RATES = 3  # of a recipe at a size and length, for its best to be seen
@@ -32,7 +33,7 @@ class Standing:
     tokens: dict[str, tuple[int, int]]
 
 
-def standing(asked: sweep.Request, rows: list[Row]) -> tuple[Standing | None, list[tuple[str, str]]]:
+def standing(asked: Request, rows: list[Row]) -> tuple[Standing | None, list[tuple[str, str]]]:
     """The standing of the recipes of a sweep, and what of it is missing and why; (None, []) where no two recipes were
     tried at several rates.
     """
@@ -114,7 +115,7 @@ def _alike(table: list[dict[str, Any]], what: str) -> bool:
     return all(len(values) == 1 for values in found.values())
 
 
-def _timed(asked: sweep.Request, table: list[dict[str, Any]], runs: list[Run]) -> bool:
+def _timed(asked: Request, table: list[dict[str, Any]], runs: list[Run]) -> bool:
     """Write the seconds of each run into the table, by what `probe` measured here of the largest packs that were
     measured of all shapes; false where there are none.
     """

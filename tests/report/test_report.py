@@ -14,11 +14,13 @@ import numpy as np
 
 from proxytrain import report
 from proxytrain.launch.parts import folders, record_failure, unfinished
+from proxytrain.outcomes import caveats
 from proxytrain.report import facts as report_facts
 from proxytrain.report import write
 from proxytrain.report.facts import Facts, Line, collect
 from proxytrain.report.page import render
-from proxytrain.sweep import Request, caveats, plan, train
+from proxytrain.request import Request
+from proxytrain.sweep import plan, train
 from proxytrain.track.console import Console
 
 FIGURES = [
