@@ -7,15 +7,15 @@ from pathlib import Path
 
 import yaml
 
-from proxytrain.compose import compose
+from proxytrain.compose import compose, leaves
 from proxytrain.config import Config, build
 from proxytrain.corpus.corpus import load
 from proxytrain.errors import RequestError
 from proxytrain.plan.grid import LENGTHS
 from proxytrain.plan.share import Key, lineages
+from proxytrain.request import Request, request
 from proxytrain.runs import Run
 from proxytrain.store import Store
-from proxytrain.sweep import Request, leaves, request
 from proxytrain.track.console import Console
 
 

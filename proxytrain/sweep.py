@@ -1,4 +1,4 @@
-"""The main job, step by step: configuration -> corpus -> runs -> plan -> training -> table -> fit -> prediction.
+"""The main job, step by step: request -> plan -> training -> fit -> prediction.
 
 Each function takes what the one before returned, so that the verbs are short chains of them.
 """
@@ -10,117 +10,30 @@ import math
 import shutil
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from proxytrain import accounting
-from proxytrain.compose import compose, group_loader, leaves
-from proxytrain.config import Config, Local, Slurm, build
-from proxytrain.corpus import Corpus, Stream, prepare
+from proxytrain.config import Local, Slurm
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.fit import Curve, Fit, FitConfig, Prediction, fit_losses, load_fit
-from proxytrain.fit.curves.jumps import jump
-from proxytrain.fit.laws import get_law
+from proxytrain.fit import Fit, FitConfig, Prediction, fit_losses, load_fit
 from proxytrain.fit.steps import Progress
 from proxytrain.launch import local
 from proxytrain.launch.claims import holder
 from proxytrain.launch.machine import machine
 from proxytrain.launch.parts import NOT_PLANNED, failures, unfinished
+from proxytrain.outcomes import table, target_params
 from proxytrain.plan import freeze, speed
 from proxytrain.plan.freeze import Plan
-from proxytrain.plan.grid import expand, point
 from proxytrain.plan.speed import Speeds
-from proxytrain.runs import Run, run_of
-from proxytrain.schedule import learning_rates
+from proxytrain.request import Request
+from proxytrain.runs import Run
 from proxytrain.store import Store, remove, write_text
 from proxytrain.track import watch
 from proxytrain.track.console import Console
 from proxytrain.track.text import duration, plan_lines, size, tokens
 
-
-@dataclass(frozen=True)
-class Request:
-    """What was asked: the runs of a sweep and its target, on a prepared corpus."""
-
-    config: Config
-    store: Store
-    corpus: Corpus
-    runs: list[Run]
-    records: list[dict[str, Any]]
-    targets: list[Run]  # the run to predict; with verify.seeds=n under n seeds
-    target_records: list[dict[str, Any]]
-    command: list[str]  # arguments of the verb that asked
-
-    @property
-    def target(self) -> Run | None:
-        return self.targets[0] if self.targets else None
-
-    @property
-    def target_record(self) -> dict[str, Any] | None:
-        return self.target_records[0] if self.target_records else None
-
-    @property
-    def name(self) -> str:
-        return self.config.sweep.name
-
-    @property
-    def ids(self) -> list[str]:
-        return [run.id for run in self.runs]
-
-    @property
-    def folder(self) -> Path:
-        return self.store.sweep(self.name)
-
-
 Check = Callable[[Request, Plan], None]  # raises RequestError
-
-
-def request(overrides: list[str], config_dir: str | None, console: Console, corpus: Corpus | None = None) -> Request:
-    """Compose and check a configuration, prepare its corpus (unless one is given), and expand its grids.
-
-    Raises
-    ------
-    RequestError
-        For anything that could not be trained: keys, values, text, lengths.
-    """
-    tree = compose(overrides, config_dir)
-    config: Config = build(Config, tree)  # its points are checked, not the base that they vary
-    store = Store(config.store)
-    store.sweep(config.sweep.name)
-    group = group_loader(overrides, config_dir)
-    _check_fit(config)
-    configs = expand(tree, config.sweep.grids, group)
-    target_configs = []
-    if config.sweep.target:
-        goal = point(tree, config.sweep.target, group, "sweep.target")
-        target_configs = [_reseeded(goal, i) for i in range(config.verify.seeds)]
-    store.check_writable()
-    with console.at_work("corpus") as tell:
-        corpus = corpus or prepare(config.data, store.corpora(), lambda *done: tell(*_of_text(*done)), console.say)
-    manifest = corpus.manifest
-    by_id = {run.id: (run, c) for c in configs for run in [run_of(c, manifest.content_hash, manifest.vocab_size)]}
-    known = {run.schedule for run, _ in by_id.values()}
-    if config.fit.schedule is not None and config.fit.schedule not in known:
-        raise RequestError(f"fit.schedule={config.fit.schedule}: no run has it; there are {', '.join(sorted(known))}")
-    targets = [run_of(c, manifest.content_hash, manifest.vocab_size) for c in target_configs]
-    runs = [run for run, _ in by_id.values()]
-    for run in [*runs, *targets]:
-        _check_text(run, corpus)
-    _check_repeats([*runs, *targets], corpus, config.data.allow_repeat, console)
-    return Request(
-        config=config,
-        store=store,
-        corpus=corpus,
-        runs=runs,
-        records=[freeze.run_record(run, c) for run, c in by_id.values()],
-        targets=targets,
-        target_records=[freeze.run_record(run, c) for run, c in zip(targets, target_configs)],
-        command=[*(["--config-dir", config_dir] if config_dir else []), *overrides],
-    )
 
 
 def plan(asked: Request, check: Check | None = None, *, runs: list[Run] | None = None, name: str | None = None) -> Plan:
@@ -238,41 +151,6 @@ def missing(store: Store, ids: Iterable[str]) -> list[str]:
     return [i for i in ids if not (store.run(i) / "result.json").exists()]
 
 
-def table(store: Store, records: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Finished runs as columns for a fit. `params` is non-embedding; `params_total` has all of them.
-
-    Runs of one recipe and one trunk share its luck: `trunk` names it.
-    """
-    rows = []
-    for record in records:
-        result = store.result(record["id"])
-        if result is None or result["status"] != "done":
-            continue
-        recipe = result["recipe"]
-        rows.append(
-            {
-                "run": record["id"],
-                "params": accounting.non_embedding(result["params"]),
-                "params_total": sum(result["params"].values()),
-                "width": recipe["model"]["width"],
-                "tokens": result["tokens"],
-                "flops": result["flops"],
-                "loss": result["final_loss"],
-                "loss_se": result["val_se"],
-                "bits_per_byte": result["bits_per_byte"],
-                "lr": result["lr"],
-                "batch_tokens": recipe["batch_tokens"],
-                "schedule": record["schedule"],
-                "init_seed": recipe["init_seed"],
-                "data_seed": recipe["data_seed"],
-                "trunk": f"{result['recipe_id']}/{result['lr']:g}/{record['schedule']}",
-            }
-        )
-    if not rows:
-        raise Refusal("no finished run to fit: train the sweep first (`proxytrain sweep`), or see `proxytrain status`")
-    return {key: [row[key] for row in rows] for key in rows[0]}
-
-
 def fit(asked: Request, progress: Progress | None = None) -> Fit:
     """Fit the sweep's runs of the target's schedule: `fit.json`, and the table as `losses.csv`. Kept while both hold.
 
@@ -313,50 +191,6 @@ def fit_runs(
     return result
 
 
-def curves(store: Store, records: list[dict[str, Any]]) -> list[Curve]:
-    """Finished runs' loss curves: training losses of every update, and the validation loss at the end.
-
-    Runs whose weights are averaged are left out: their end is not that of their curve.
-    """
-    out = []
-    for record in records:
-        result = store.result(record["id"])
-        if result is None or result["status"] != "done" or record["schedule"] == "average":
-            continue
-        c = store.curve(record["id"])
-        updates = len(c.step)
-        out.append(
-            Curve(
-                lr=c.lr,
-                step=c.step,
-                loss=c.loss,
-                params=float(accounting.non_embedding(result["params"])),
-                tokens_per_step=float(result["recipe"]["batch_tokens"]),
-                val_step=np.array([updates]),
-                val_loss=np.array([result["final_loss"]]),
-                order=str(result["recipe"]["data_seed"]),
-                name=record["id"],
-            )
-        )
-    if not out:
-        raise Refusal("no finished run to fit: train the sweep first (`proxytrain sweep`), or see `proxytrain status`")
-    return out
-
-
-def target_rates(run: Run) -> np.ndarray:
-    """Learning rate of each update of a run.
-
-    Raises
-    ------
-    Refusal
-        Where the run's loss is not that of its last update.
-    """
-    if run.schedule == "average":
-        raise Refusal("schedule=average: the loss of averaged weights does not follow from learning rates alone")
-    batch = run.recipe.batch_tokens
-    return learning_rates(run.phases, np.arange(batch, run.tokens + 1, batch))
-
-
 def predict(asked: Request, fitted: Fit) -> Prediction:
     """The target's loss with its interval, kept in `predictions.csv`.
 
@@ -393,77 +227,6 @@ def _place(asked: Request, fitted: Fit, params: float, tokens: float) -> dict[st
     return {only: whole[only]}
 
 
-def target_params(record: dict[str, Any], columns: Any) -> int:
-    """N of a run as the fit counts it."""
-    counts = record["params"]
-    total = dict(columns or {}).get("params") == "params_total"
-    return sum(counts.values()) if total else accounting.non_embedding(counts)
-
-
-def caveats(asked: Request) -> list[str]:
-    """What no law speaks of: jumps in the runs' curves, curves that cannot be read, and what sets the target apart from
-    every run of the sweep beside its width and length.
-    """
-    found = _jumps(asked)
-    if asked.target_record is None:
-        return found
-    for key, value in leaves(asked.target_record["config"]):
-        values = {_get(r["config"], key) for r in asked.records}
-        if key not in ("model.width", "tokens", "init_seed", "data_seed") and value not in values:
-            known = ", ".join(sorted(map(str, values - {None})))
-            found.append(
-                f"the target has {key}={value}, the sweep's runs {known or 'do not'}: the law does not cover that"
-            )
-    return found
-
-
-def _jumps(asked: Request) -> list[str]:
-    """In words: runs whose loss falls at once, and those whose curve cannot tell because it is broken."""
-    seen, found, broken = 0, [], []
-    for record in asked.records:
-        try:
-            (curve,) = curves(asked.store, [record])
-        except Refusal:  # not finished
-            continue
-        except (RequestError, OSError, ValueError, KeyError):
-            broken.append(record["id"])
-            continue
-        seen += 1
-        leap = jump(curve)
-        found += [(leap, record)] if leap else []
-    out = []
-    if found:
-        found.sort(key=lambda f: -f[0].excess)
-        worst, record = found[0]
-        width, batch = record["config"]["model"]["width"], record["config"]["batch_tokens"]
-        out.append(
-            f"UNSAFE: the loss of {len(found)} of {seen} runs falls in a jump ({_some([r['id'] for _, r in found])}), "
-            f"most of all that of {record['id']} (width {width}): by {100 * worst.excess:.0f}% more between "
-            f"{worst.start * batch:,} and {worst.end * batch:,} tokens than before at the same learning rate. A "
-            "capability appears at once there, such as copying, and no law tells when it comes to larger models. To "
-            "avoid it: token shift (model=gpt), text without long repeats (data=prose, or data.unit=line), or only "
-            "runs that end long after it (more tokens)"
-        )
-    if broken:
-        many = f"{len(broken)} run{'s' * (len(broken) > 1)}"
-        out.append(f"curves of {many} cannot be read ({_some(broken)}): what they would warn of is not known")
-    return out
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-
-
-def truths(asked: Request) -> list[dict[str, Any]]:
-    """Results of the target's runs that have been trained."""
-    return [result for run in asked.targets if (result := asked.store.result(run.id))]
-
-
-def diverged(asked: Request) -> list[str]:
-    """Ids of the runs that diverged."""
-    return [r["id"] for r in asked.records if (asked.store.result(r["id"]) or {}).get("status") == "diverged"]
-
-
 def newer(page: Path, asked: Request) -> bool:
     """Whether the page was written after all that it shows."""
     shown = [asked.folder / "fit.json", *(asked.store.run(r["id"]) / "result.json" for r in asked.records)]
@@ -481,58 +244,3 @@ def _workable(made: Plan, store: Store) -> bool:
     """Whether workers can go on with a plan, what failed included; not where states are gone that it does not make."""
     lost = [why for _, why in failures(made, store)]
     return bool(lost or unfinished(made, store)) and not any(why["traceback"] == NOT_PLANNED for why in lost)
-
-
-def _reseeded(config: Config, by: int) -> Config:
-    data_seed = None if config.data_seed is None else config.data_seed + by
-    return dataclasses.replace(config, init_seed=config.init_seed + by, data_seed=data_seed)
-
-
-def _of_text(done: int, total: int | None, what: str) -> tuple[float | None, str]:
-    """How far the corpus is, as the console shows it."""
-    return done / total if total else None, f"{what}, {done / 1e6:.0f} MB" if done else what
-
-
-def _check_fit(config: Config) -> None:
-    """A law that does not exist must not be found out after hours of training."""
-    name = config.fit.law
-    if name in ("optimum", "critical_batch"):
-        raise RequestError(
-            f"fit.law={name}: is what `proxytrain fit` fits to trained runs; a sweep predicts by a law of loss"
-        )
-    if name != "auto":
-        get_law(name)
-
-
-def _get(tree: Any, key: str) -> Any:
-    for part in key.split("."):
-        tree = tree.get(part) if isinstance(tree, dict) else None
-    return tree
-
-
-def _check_text(run: Run, corpus: Corpus) -> None:
-    recipe, m = run.recipe, corpus.manifest
-    if m.train_tokens <= recipe.batch_tokens:
-        raise RequestError(
-            f"batch_tokens={recipe.batch_tokens}: the corpus has only {m.train_tokens} training tokens; "
-            "give more text or a smaller batch"
-        )
-    if m.val_tokens <= recipe.model.context:
-        raise RequestError(
-            f"model.context={recipe.model.context}: the validation set has only {m.val_tokens} tokens; "
-            "give more text, a larger data.val_fraction or a shorter context"
-        )
-
-
-def _check_repeats(runs: list[Run], corpus: Corpus, allowed: bool, console: Console) -> None:
-    """A run that would see text twice is said, or refused."""
-    longest = max(runs, key=lambda r: r.tokens)
-    epochs = Stream(corpus.train, longest.recipe.model.context, 0).epochs(longest.tokens)
-    if epochs <= 1:
-        return
-    text = (
-        f"{longest.tokens} tokens read the corpus of {corpus.manifest.train_tokens} training tokens {epochs:.2f} times"
-    )
-    if not allowed:
-        raise RequestError(f"data.allow_repeat=false: {text}; give more text, shorter runs, or data.allow_repeat=true")
-    console.say(f"note: {text}; losses of repeated text are not those of fresh text")

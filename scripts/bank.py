@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from proxytrain import sweep
+from proxytrain import outcomes
 from proxytrain.fit.curves.curve import quieted
 from proxytrain.plan import freeze
 from proxytrain.store import Store
@@ -34,13 +34,13 @@ def main() -> None:
     store = Store(options.store)
     records = list(freeze.load(store.sweep(options.sweep) / "plan.json").runs.values())
     options.folder.mkdir(parents=True, exist_ok=True)
-    table = pd.DataFrame(sweep.table(store, records))[COLUMNS].sort_values(
+    table = pd.DataFrame(outcomes.table(store, records))[COLUMNS].sort_values(
         ["schedule", "width", "init_seed", "tokens"], ascending=[False, True, True, True]
     )
     table.round({"loss": 6}).to_csv(options.folder / "losses.csv", index=False)
     small = set(table["run"][table["width"] < TARGET_WIDTH])
     pieces = []
-    for curve in quieted(sweep.curves(store, [r for r in records if r["id"] in small])):
+    for curve in quieted(outcomes.curves(store, [r for r in records if r["id"] in small])):
         full = len(curve.step) // BLOCK * BLOCK
         pieces.append(
             pd.DataFrame(

@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from proxytrain import sweep
 from proxytrain.housekeeping import disk_use
 from proxytrain.plan.pack import Member, Pack
 from proxytrain.plan.share import forest
+from proxytrain.request import request
 from proxytrain.store import Store
 from proxytrain.track.console import Console
 from proxytrain.train import checkpoint
@@ -60,7 +60,7 @@ def main() -> None:
 def saving(store: Path, width: int) -> list[tuple[str, float, str]]:
     """What a checkpoint takes from training (CPU time, the thread's included), and what reading it back takes."""
     grid = "sweep.grids=[{init_seed:[0,1,2,3]}]"
-    asked = sweep.request(
+    asked = request(
         [*TEXT, f"model.width={width}", "tokens=8M", "schedule=constant", grid, f"store={store}"],
         None,
         Console(quiet=True),

@@ -33,16 +33,16 @@ def main() -> None:
     options = parser.parse_args()
     if options.plain:
         return plain(json.loads(options.plain))
-    from proxytrain import sweep
     from proxytrain.launch.machine import name
+    from proxytrain.request import request
     from proxytrain.store import Store
     from proxytrain.track.console import Console
 
     cores = len(os.sched_getaffinity(0))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
-        overrides = request(folder, options.scale)
-        asked = sweep.request(overrides, None, Console(quiet=True))  # prepares the corpus
+        overrides = words(folder, options.scale)
+        asked = request(overrides, None, Console(quiet=True))  # prepares the corpus
         command = [sys.executable, "-m", "proxytrain"]
         ours = timed([[*command, "sweep", "--quiet", *overrides]], environment)
         again = timed([[*command, "sweep", "--quiet", *overrides]], environment)
@@ -78,7 +78,7 @@ def main() -> None:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
 
 
-def request(folder: str, scale: float) -> list[str]:
+def words(folder: str, scale: float) -> list[str]:
     stdlib = sysconfig.get_path("stdlib")
     lengths = [round(n * scale / 1024) * 1024 for n in LENGTHS]
     grid = f"{{model.width:[32,48,64,96],tokens:{lengths},schedule:[wsd,cosine,power],init_seed:[0,1]}}"
@@ -114,7 +114,8 @@ def plain(spec: dict[str, Any]) -> None:
     """One process of several: every so many of the runs, from the longest; prints their losses."""
     import torch
 
-    from proxytrain import accounting, sweep
+    from proxytrain import accounting
+    from proxytrain.request import request
     from proxytrain.track.console import Console
 
     sys.path.insert(0, str(Path(__file__).parent))
@@ -122,7 +123,7 @@ def plain(spec: dict[str, Any]) -> None:
 
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    asked = sweep.request(spec["overrides"], None, Console(quiet=True))
+    asked = request(spec["overrides"], None, Console(quiet=True))
     costs = {r.id: r.tokens * accounting.flops_per_token(r.recipe.model, r.recipe.vocab) for r in asked.runs}
     runs = sorted(asked.runs, key=lambda r: (-costs[r.id], r.id))
     losses = {}

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import torch
 
-from proxytrain import sweep
 from proxytrain.plan.pack import Member, Pack
 from proxytrain.plan.share import forest
+from proxytrain.request import request
 from proxytrain.track.console import Console
 from proxytrain.train.update import Update, fresh
 
@@ -58,7 +58,7 @@ def prepared(folder: str, width: int, members: int) -> tuple[Update, int]:
     stdlib = sysconfig.get_path("stdlib")
     text = [f"data.files=[{stdlib}/*.py]", "data=files", "data.val_tokens=1024", "model.context=128"]
     grid = f"sweep.grids=[{{init_seed:{list(range(members))}}}]"
-    asked = sweep.request(
+    asked = request(
         [*text, f"model.width={width}", grid, "tokens=4M", "schedule=constant", "data_seed=0", "data.allow_repeat=true",
          f"store={folder}"],
         None,

@@ -213,9 +213,10 @@ def worker(spec: dict[str, Any]) -> None:
     """Answers `go` with tokens and seconds, `memory` with bytes; every answer is a line of JSON."""
     import torch
 
-    from proxytrain import accounting, sweep
+    from proxytrain import accounting
     from proxytrain.plan.pack import Member, Pack
     from proxytrain.plan.share import forest
+    from proxytrain.request import request
     from proxytrain.track.console import Console
 
     sys.path.insert(0, str(Path(__file__).parent))
@@ -229,7 +230,7 @@ def worker(spec: dict[str, Any]) -> None:
         *("data.allow_repeat=true", f"train.device={spec['device']}", "schedule=constant", "tokens=4B"),
         f"sweep.grids=[{{init_seed:{[spec.get('seed', 0) + i for i in range(members)]},data_seed:0}}]".replace(" ", ""),
     ]
-    asked = sweep.request(overrides, None, Console(quiet=True))
+    asked = request(overrides, None, Console(quiet=True))
     recipe = asked.runs[0].recipe
     before = memory("VmRSS")
     if spec["kind"] == "plain":

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from support import TINY, TINY_TEXT
+from support import TINY, TINY_TEXT, kill_left
 
-from proxytrain import sweep
+from proxytrain.request import Request, request
 from proxytrain.track.console import Console
 
 # started in the background, or by nohup, the tests ignore these; what they start is to hear them
@@ -26,11 +26,20 @@ def reference_mode() -> None:
     torch.set_flush_denormal(True)
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_left_running(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test has started in its own folder ends with it, however it ends."""
+    folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
+    yield
+    if folder:
+        kill_left(folder)
+
+
 @pytest.fixture(scope="session")
 def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One prepared corpus for all tests that do not care about it."""
     root = tmp_path_factory.mktemp("corpora")
-    asked = sweep.request([*TINY_TEXT, *TINY, f"store={root}"], None, Console(quiet=True))
+    asked = request([*TINY_TEXT, *TINY, f"store={root}"], None, Console(quiet=True))
     return asked.store.corpora()
 
 
@@ -44,10 +53,10 @@ def store(tmp_path: Path, corpora: Path) -> Path:
 
 
 @pytest.fixture
-def ask(store: Path) -> Callable[..., sweep.Request]:
+def ask(store: Path) -> Callable[..., Request]:
     """A request on the tiny corpus, with more overrides."""
 
-    def make(*overrides: str, store: Path = store, text: list[str] = TINY_TEXT) -> sweep.Request:
-        return sweep.request([*text, *TINY, f"store={store}", *overrides], None, Console(quiet=True))
+    def make(*overrides: str, store: Path = store, text: list[str] = TINY_TEXT) -> Request:
+        return request([*text, *TINY, f"store={store}", *overrides], None, Console(quiet=True))
 
     return make

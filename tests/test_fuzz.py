@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from support import TINY, TINY_TEXT, planned, train
 
-from proxytrain import fit_curves, fit_losses, fit_optimum, housekeeping, load_fit, sweep
+from proxytrain import fit_curves, fit_losses, fit_optimum, housekeeping, load_fit, outcomes, sweep
 from proxytrain.corpus import load, prepare
 from proxytrain.corpus.stream import Stream
 from proxytrain.errors import Refusal, RequestError
@@ -24,6 +24,7 @@ from proxytrain.launch import slurm
 from proxytrain.launch.claims import holder
 from proxytrain.launch.parts import unfinished
 from proxytrain.plan import freeze, speed
+from proxytrain.request import Request, request
 from proxytrain.store import Store
 from proxytrain.track.watch import Watch
 
@@ -144,7 +145,7 @@ def test_saved_fits(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, corpora) -> sweep.Request:
+def trained(tmp_path_factory, corpora) -> Request:
     """A sweep with a fit, one of its runs under way."""
     root = tmp_path_factory.mktemp("fuzz") / "runs"
     root.mkdir()
@@ -152,7 +153,7 @@ def trained(tmp_path_factory, corpora) -> sweep.Request:
     from proxytrain.track.console import Console
 
     words = [*TINY_TEXT, *TINY, f"store={root}", "sweep.name=s", "sweep.grids=[{tokens:[4096,8192]}]"]
-    asked = sweep.request(words, None, Console(quiet=True))
+    asked = request(words, None, Console(quiet=True))
     train(asked, sweep.plan(asked))
     return asked
 
@@ -205,9 +206,9 @@ def test_files_of_a_store(trained, pattern):
         made = freeze.load(trained.folder / "plan.json")
         list(housekeeping.problems(again, made))
         Watch(made, again).look()
-        columns = sweep.table(again, trained.records)
+        columns = outcomes.table(again, trained.records)
         read_runs(columns)
-        sweep.curves(again, trained.records)
+        outcomes.curves(again, trained.records)
         found = speed.load(again, "this, 1 thread", "cpu")
         planned(trained)
         [found.update(p, False) for p in made.packs]

@@ -22,6 +22,8 @@ ORDER = [
     {"plan"},
     {"train"},
     {"launch", "track"},
+    {"request"},
+    {"outcomes"},
     {"sweep", "housekeeping"},
     {"branch", "report"},
     {"verbs"},

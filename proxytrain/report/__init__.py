@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from proxytrain.fit import Fit
+    from proxytrain.request import Request
     from proxytrain.store import Store
-    from proxytrain.sweep import Request
 
 __all__ = ["write", "write_comparison", "write_table"]
 
@@ -21,7 +21,7 @@ def write(asked: Request, path: Path) -> Path:
 
     Parameters
     ----------
-    asked : the sweep, as `proxytrain.sweep.request` returns it
+    asked : the sweep, as `proxytrain.request.request` returns it
     path : where to; replaced whole
 
     Returns

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from proxytrain import corpus, sweep
+from proxytrain.compose import leaves
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import Comparison, Fit, compare
 from proxytrain.plan import freeze
@@ -303,7 +304,7 @@ def _values(side: Side) -> dict[str, str]:
     """Each key of the configuration, with all its values in the sweep."""
     found: dict[str, dict[str, None]] = {}
     for r in side.records:
-        for key, value in sweep.leaves(r["config"]):
+        for key, value in leaves(r["config"]):
             found.setdefault(key, {})[str(value)] = None
     return {k: ", ".join(v) if len(v) <= 12 else f"{len(v)} values" for k, v in found.items()}
 

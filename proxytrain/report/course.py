@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from proxytrain import sweep
+from proxytrain import outcomes
+from proxytrain.compose import leaves
 from proxytrain.errors import RequestError
 from proxytrain.fit import CurveFit, fit_curves, load_fit
+from proxytrain.request import Request
 
 LAW = "progress"  # alone about as good as the average of laws, in a third of its time
 MOST_SIZES, MOST_SCHEDULES = 5, 3  # of the curves that are fitted
@@ -34,7 +36,7 @@ class Course:
     shift: float  # log of validation loss over training loss
 
 
-def course(asked: sweep.Request) -> Course:
+def course(asked: Request) -> Course:
     """The curve that the target should take.
 
     Raises
@@ -46,9 +48,9 @@ def course(asked: sweep.Request) -> Course:
     """
     assert asked.target
     assert asked.target_record
-    rates = sweep.target_rates(asked.target)
+    rates = outcomes.target_rates(asked.target)
     fitted = _fit(asked)
-    n = float(sweep.target_params(asked.target_record, None))
+    n = float(outcomes.target_params(asked.target_record, None))
     p = fitted.predict(rates, params=n)
     last = len(p.loss) - 1
     at = np.unique(np.r_[np.geomspace(1, last + 1, POINTS) - 1, np.linspace(0, last, POINTS)].astype(int))
@@ -58,7 +60,7 @@ def course(asked: sweep.Request) -> Course:
     return Course(tokens, p.loss[at], p.low[at], p.high[at], p.level, p.note, law, curves, float(shift))
 
 
-def _fit(asked: sweep.Request) -> CurveFit:
+def _fit(asked: Request) -> CurveFit:
     """What `fit curves=sweep` left in `curve_fit.json` while it has all that matters, else one law fitted to a few
     curves, and left there.
     """
@@ -71,13 +73,16 @@ def _fit(asked: sweep.Request) -> CurveFit:
             if {r["id"] for r in chosen} <= names <= set(asked.ids):
                 return kept
     result = fit_curves(
-        sweep.curves(asked.store, chosen), law=LAW, level=options.level, allow_extrapolation=options.allow_extrapolation
+        outcomes.curves(asked.store, chosen),
+        law=LAW,
+        level=options.level,
+        allow_extrapolation=options.allow_extrapolation,
     )
     result.save(path)
     return result
 
 
-def _telling(asked: sweep.Request) -> list[dict[str, Any]]:
+def _telling(asked: Request) -> list[dict[str, Any]]:
     """The runs whose curves tell most: the longest of each size and schedule in the target's setting, of the lowest
     seeds; under one schedule also the shortest, whose rate parts from it.
     """
@@ -102,8 +107,8 @@ def _telling(asked: sweep.Request) -> list[dict[str, Any]]:
 
 def _setting(record: dict[str, Any]) -> list[tuple[str, Any]]:
     """What must be the target's."""
-    leaves = sweep.leaves(record["config"])
-    return [(k, v) for k, v in leaves if k not in FREE and not k.startswith("schedule.")]
+    settings = leaves(record["config"])
+    return [(k, v) for k, v in settings if k not in FREE and not k.startswith("schedule.")]
 
 
 def _seeds(record: dict[str, Any]) -> tuple[int, int]:

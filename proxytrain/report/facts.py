@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from proxytrain import sweep
+from proxytrain import outcomes, sweep
+from proxytrain.compose import leaves
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import Fit, LogitGrowth, Prediction
 from proxytrain.plan import freeze
@@ -19,6 +20,7 @@ from proxytrain.report.rates import Rates, rates
 from proxytrain.report.row import Row, row_of
 from proxytrain.report.stability import Stability, foresee, stability
 from proxytrain.report.standing import Standing, standing
+from proxytrain.request import Request
 from proxytrain.store import Store
 
 POINTS = 40_000  # of all curves together, so that a page of 500 runs stays light
@@ -87,7 +89,7 @@ class Shown:
 class Facts(Shown):
     """All that the page of a sweep and its figures read."""
 
-    asked: sweep.Request
+    asked: Request
     costs: dict[str, Any]
     seconds: float  # of one worker, all segments of the sweep
     missing: list[tuple[str, str]] = field(default_factory=list)  # what, why
@@ -105,7 +107,7 @@ class Facts(Shown):
         return dict(self.asked.config.fit.columns or {}).get("params") == "params_total"
 
 
-def collect(asked: sweep.Request) -> Facts:
+def collect(asked: Request) -> Facts:
     """Read the store, fit where no fresh fit lies there, and note what is missing."""
     missing: list[tuple[str, str]] = []
     states = _states(asked)
@@ -118,10 +120,9 @@ def collect(asked: sweep.Request) -> Facts:
         fitted = sweep.fit(asked)
         if asked.target:
             prediction = sweep.predict(asked, fitted)
-    except Refusal as refusal:
-        missing.insert(0, ("prediction" if fitted else "fit", str(refusal)))
-    except RequestError as error:
-        missing.insert(0, ("fit", str(error)))
+    except (Refusal, RequestError) as error:
+        what = "prediction" if fitted else "fit" if asked.target else "law of the loss"  # nothing asked for it
+        missing.insert(0, (what, str(error)))
     used = _used(asked, rows, fitted)
     if fitted:
         left = [r for r in rows if r.status == "done" and r not in used]
@@ -146,14 +147,14 @@ def collect(asked: sweep.Request) -> Facts:
         costs=_costs(asked),
         seconds=_seconds(asked.store, rows),
         missing=missing,
-        caveats=sweep.caveats(asked),
+        caveats=outcomes.caveats(asked),
         stability=stability(listed, asked.store, asked.corpus.manifest.vocab_size, missing),
         standing=order,
         logits=foresee(listed, goals[0], asked.store) if goals else None,
     )
 
 
-def _states(asked: sweep.Request) -> dict[str, dict[str, Any]]:
+def _states(asked: Request) -> dict[str, dict[str, Any]]:
     """State of the runs that have no result, where a plan says it."""
     if not (asked.folder / "plan.json").exists():
         return {}
@@ -179,15 +180,15 @@ def _names(rows: list[Row]) -> str:
     return ", ".join(r.id[:8] for r in rows[:8]) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
 
 
-def _used(asked: sweep.Request, rows: list[Row], fitted: Fit | None) -> list[Row]:
+def _used(asked: Request, rows: list[Row], fitted: Fit | None) -> list[Row]:
     if fitted is None:
         return []
-    order = sweep.table(asked.store, asked.records)["run"]
+    order = outcomes.table(asked.store, asked.records)["run"]
     by_id = {r.id: r for r in rows}
     return [by_id[order[int(number) - 1]] for number in fitted.runs["row"]]
 
 
-def _course(asked: sweep.Request, missing: list[tuple[str, str]]) -> Course | None:
+def _course(asked: Request, missing: list[tuple[str, str]]) -> Course | None:
     try:
         return course(asked)
     except (Refusal, RequestError) as error:
@@ -195,7 +196,7 @@ def _course(asked: sweep.Request, missing: list[tuple[str, str]]) -> Course | No
         return None
 
 
-def _rates(asked: sweep.Request, rows: list[Row], fitted: Fit | None, missing: list[tuple[str, str]]) -> Rates | None:
+def _rates(asked: Request, rows: list[Row], fitted: Fit | None, missing: list[tuple[str, str]]) -> Rates | None:
     found, why = rates(rows, asked.target_record, fitted)
     if why:
         missing.append(("law of the learning rate", why))
@@ -210,7 +211,7 @@ def varied_keys(records: list[dict[str, Any]]) -> list[str]:
     known = ("model.width", "model.depth", "tokens", "lr", "init_seed", "data_seed", "schedule.name")
     values: dict[tuple[str, str], list[str]] = {}
     for r in records:
-        for key, value in sweep.leaves(r["config"]):
+        for key, value in leaves(r["config"]):
             group = key.partition(".")[0]
             own = group in ("schedule", "optimizer") and not key.endswith(".name")
             values.setdefault((key, r["config"][group]["name"] if own else ""), []).append(str(value))
@@ -224,7 +225,7 @@ def _under(key: tuple[str, str], records: list[dict[str, Any]]) -> int:
     return sum(not key[1] or r["config"][group]["name"] == key[1] for r in records)
 
 
-def _costs(asked: sweep.Request) -> dict[str, Any]:
+def _costs(asked: Request) -> dict[str, Any]:
     """Costs of the whole sweep: of the plan on disk where it is of this request."""
     path = asked.folder / "plan.json"
     if path.exists():

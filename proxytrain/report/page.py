@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from proxytrain import sweep
+from proxytrain.compose import leaves
 from proxytrain.plan import freeze
 from proxytrain.report import ink, stability, words
 from proxytrain.report.facts import Facts, Row
@@ -289,7 +289,7 @@ def _reproduce(facts: Facts) -> str:
     )
     rows = "".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in items)
     summary = f"<h3>The fit</h3><pre>{escape(chr(10).join(fit.summary()))}</pre>" if fit else ""
-    same = {k: v for k, v in sweep.leaves(asked.records[0]["config"]) if all(_has(r, k, v) for r in asked.records)}
+    same = {k: v for k, v in leaves(asked.records[0]["config"]) if all(_has(r, k, v) for r in asked.records)}
     return (
         f'<section id="reproduce"><h2>Reproduce</h2><pre>{escape(chr(10).join(commands))}</pre>'
         f"<p>The configuration that this makes is below; that of each run is also in <code>{escape(str(asked.folder))}"
@@ -301,7 +301,7 @@ def _reproduce(facts: Facts) -> str:
 
 
 def _has(record: dict[str, Any], key: str, value: Any) -> bool:
-    return dict(sweep.leaves(record["config"])).get(key) == value
+    return dict(leaves(record["config"])).get(key) == value
 
 
 def _config(facts: Facts) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from proxytrain import accounting, sweep
+from proxytrain import accounting
+from proxytrain.compose import leaves
 from proxytrain.store import Store
 
 
@@ -52,7 +53,7 @@ def row_of(
     """A run of a plan, with its outcome; `state` as `status` says it, `varied` the keys that go into `other`."""
     c, state = record["config"], state or {}
     result = store.result(record["id"]) or {}
-    leaves = dict(sweep.leaves(c))
+    settings = dict(leaves(c))
     return Row(
         id=record["id"],
         width=c["model"]["width"],
@@ -74,5 +75,5 @@ def row_of(
         seconds=result.get("seconds"),
         diverged_at=result.get("diverged_at"),
         why=state.get("why", ""),
-        other=tuple((key, str(leaves[key])) for key in varied if leaves.get(key) is not None),
+        other=tuple((key, str(settings[key])) for key in varied if settings.get(key) is not None),
     )

@@ -15,6 +15,7 @@ from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import Ranking, rank
 from proxytrain.plan.share import forest
 from proxytrain.report.row import Row
+from proxytrain.request import Request
 from proxytrain.runs import Run
 
 LEAST_RATES = 3  # of a recipe at a size and length, for its best to be seen
@@ -32,11 +33,11 @@ class Standing:
     tokens: dict[str, tuple[int, int]]
 
 
-def standing(asked: sweep.Request, rows: list[Row]) -> tuple[Standing | None, list[tuple[str, str]]]:
+def standing(asked: Request, rows: list[Row]) -> tuple[Standing | None, list[tuple[str, str]]]:
     """The standing of the recipes of a sweep, and what of it is missing and why; (None, []) where no two recipes were
     tried at several rates.
     """
-    names = _names(rows)
+    names = recipes(rows)
     runs = {run.id: run for run in asked.runs}
     tried: dict[tuple, set[float]] = {}
     for r in rows:
@@ -64,6 +65,18 @@ def standing(asked: sweep.Request, rows: list[Row]) -> tuple[Standing | None, li
     return (Standing(tuple(found), tokens) if found else None), missing
 
 
+def recipes(rows: list[Row]) -> dict[str, str]:
+    """What tells the recipe of each run from the others, by run."""
+    several = len({r.schedule for r in rows}) > 1
+    out = {}
+    for r in rows:
+        parts = [r.schedule] if several else []
+        for key, value in r.other:
+            parts.append(value if key.endswith(".name") else f"{key.rpartition('.')[2]} {value}")
+        out[r.id] = " ".join(parts) or "all"
+    return out
+
+
 def place(ranking: Ranking, i: int) -> str:
     """1, or 1–3."""
     return ranking.place(i).replace("-", "–")
@@ -76,18 +89,6 @@ def sentence(ranking: Ranking) -> str:
     return (
         f"{each}; differences below {100 * ranking.half:.2f}% are seed noise ({ranking.level:.0%}, all pairs together)"
     )
-
-
-def _names(rows: list[Row]) -> dict[str, str]:
-    """What tells the recipe of each run from the others, by run."""
-    several = len({r.schedule for r in rows}) > 1
-    out = {}
-    for r in rows:
-        parts = [r.schedule] if several else []
-        for key, value in r.other:
-            parts.append(value if key.endswith(".name") else f"{key.rpartition('.')[2]} {value}")
-        out[r.id] = " ".join(parts) or "all"
-    return out
 
 
 def _line(r: Row, name: str, run: Run) -> dict[str, Any]:
@@ -114,7 +115,7 @@ def _alike(table: list[dict[str, Any]], what: str) -> bool:
     return all(len(values) == 1 for values in found.values())
 
 
-def _timed(asked: sweep.Request, table: list[dict[str, Any]], runs: list[Run]) -> bool:
+def _timed(asked: Request, table: list[dict[str, Any]], runs: list[Run]) -> bool:
     """Write the seconds of each run into the table, by what `probe` measured here of the largest packs that were
     measured of all shapes; false where there are none.
     """

@@ -13,7 +13,7 @@ from proxytrain.store import Store
 
 if TYPE_CHECKING:
     from proxytrain.fit import Fit, Prediction
-    from proxytrain.sweep import Request
+    from proxytrain.request import Request
     from proxytrain.track.watch import Progress
 
 STATES = ("done", "running", "waiting", "failed", "diverged")

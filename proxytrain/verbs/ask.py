@@ -20,11 +20,11 @@ def config(options: argparse.Namespace) -> Any:
 
 def request(options: argparse.Namespace, *, without: str = "") -> tuple[Any, Any]:
     """What was asked for, and the console; `without` a key whose value is not the sweep's to read."""
-    from proxytrain import sweep as job
+    from proxytrain import request as asking
 
     shown = console(options)
     overrides = [o for o in options.overrides if not without or o.partition("=")[0] != without]
-    return job.request(overrides, options.config_dir, shown), shown
+    return asking.request(overrides, options.config_dir, shown), shown
 
 
 def named(options: argparse.Namespace) -> bool:
@@ -50,12 +50,13 @@ def console(options: argparse.Namespace) -> Any:
 
 def answer(asked: Any, console: Any) -> tuple[list[str], dict[str, Any]]:
     """Fit, predict the target, and hold it against the truth where that is known: for people, and as plain values."""
+    from proxytrain import outcomes
     from proxytrain import sweep as job
     from proxytrain.track.text import answer_lines
 
     with console.at_work(FITTING) as tell:
         fitted = job.fit(asked, tell)
-    prediction, beware, truths = job.predict(asked, fitted), job.caveats(asked), job.truths(asked)
+    prediction, beware, truths = job.predict(asked, fitted), outcomes.caveats(asked), outcomes.truths(asked)
     content = {
         "target": {k: asked.target_record[k] for k in ("id", "params", "tokens", "flops", "schedule", "lr")},
         "prediction": vars(prediction),

@@ -53,11 +53,12 @@ def plan(options: argparse.Namespace) -> int:
 @verb("measure updates of a sweep's packs on this machine, a few seconds each, so that plan and sweep know their times")
 def probe(options: argparse.Namespace) -> int:
     from proxytrain import sweep as job
+    from proxytrain.launch.machine import machine
     from proxytrain.launch.probe import probe as measure
 
     asked, console = ask.request(options)
     made = job.plan(asked)
-    for line in measure(made, asked.store, job.machine(asked.config)):
+    for line in measure(made, asked.store, machine(asked.config)):
         console.say(line)
     return 0
 
@@ -67,25 +68,22 @@ def probe(options: argparse.Namespace) -> int:
     flag("-m", "--multirun", help="Hydra's multirun: lists of values, launchers"),
 )
 def train(options: argparse.Namespace) -> int:
-    from proxytrain import sweep as job
-
     if options.multirun:
         return _multirun(options)
     asked, console = ask.request(options)
-    return _train_one(asked, job, console)
+    return _train_one(asked, console)
 
 
 @verb("RUN_ID schedule=... tokens=...: go on from a trained run's trunk under another ending, or for longer")
 def branch(options: argparse.Namespace) -> int:
     from proxytrain import branch as branching
-    from proxytrain import sweep as job
     from proxytrain.track.console import Console
 
     run_id, *overrides = options.overrides or [""]
     if not run_id or "=" in run_id:
         raise RequestError("RUN_ID: say which run to branch from, as in `proxytrain branch 0123456789abcdef tokens=8M`")
     console = Console(options.quiet)
-    return _train_one(branching.branch(run_id, overrides, options.config_dir, console), job, console)
+    return _train_one(branching.branch(run_id, overrides, options.config_dir, console), console)
 
 
 @verb("train the target (verify.seeds=3: three times) and show prediction against truth", JSON)
@@ -151,8 +149,9 @@ def _compare(options: argparse.Namespace) -> int:
     return 0
 
 
-def _train_one(asked: Any, job: Any, console: Any) -> int:
+def _train_one(asked: Any, console: Any) -> int:
     """`train` is a sweep of one, named by the run."""
+    from proxytrain import sweep as job
     from proxytrain.track.text import result_lines
 
     if len(asked.runs) != 1:
@@ -175,15 +174,15 @@ def _multirun(options: argparse.Namespace) -> int:
     import hydra
     from hydra.core.hydra_config import HydraConfig
 
-    from proxytrain import sweep as job
     from proxytrain.compose import conf_dir
+    from proxytrain.request import request
     from proxytrain.track.console import Console
 
     def one(config: Any) -> float:
         console = Console(options.quiet)
         try:
-            asked = job.request(list(HydraConfig.get().overrides.task), options.config_dir, console)
-            _train_one(asked, job, console)
+            asked = request(list(HydraConfig.get().overrides.task), options.config_dir, console)
+            _train_one(asked, console)
         except RequestError as error:  # Hydra would show a traceback
             print(f"proxytrain train: {error}", file=sys.stderr)
             sys.exit(2)
@@ -199,9 +198,11 @@ def _multirun(options: argparse.Namespace) -> int:
 
 def _conclude(options: argparse.Namespace, asked: Any, console: Any) -> int:
     """Give the answer and write the page, which also shows why there is no answer."""
+    from proxytrain import outcomes
     from proxytrain import sweep as job
+    from proxytrain.report.about import about, best_of
 
-    lost, refused = job.diverged(asked), None
+    lost, refused = outcomes.diverged(asked), None
     lines: list[str] = []
     content: dict[str, Any] = {"sweep": asked.name, "runs": {"done": len(asked.ids) - len(lost), "diverged": len(lost)}}
     if lost:
@@ -213,9 +214,13 @@ def _conclude(options: argparse.Namespace, asked: Any, console: Any) -> int:
             content |= found
         except Refusal as refusal:  # it has its page too
             refused, content["refused"] = refusal, str(refusal)
-    else:
+    rows, rankings = _compared(asked)
+    if not asked.target:
         lines.append(f"{len(asked.runs)} runs done; no target to predict (sweep.target)")
-    for ranking in _rankings(asked):
+        lines += [f"{name}: {text}" for name, text in about(rows, ranked=bool(rankings))]
+        best = best_of(rows)
+        content["best"] = {"id": best.id, "loss": best.loss} if best else None
+    for ranking in rankings:
         lines += ranking.summary()
         content.setdefault("rankings", []).append(ranking.content())
     page = asked.folder / "report.html"
@@ -227,15 +232,16 @@ def _conclude(options: argparse.Namespace, asked: Any, console: Any) -> int:
     return int(len(lost) == len(asked.runs))
 
 
-def _rankings(asked: Any) -> Any:
-    """Which recipes are better, where a sweep tried several at several rates."""
+def _compared(asked: Any) -> tuple[list[Any], Any]:
+    """The sweep's runs, and which recipes are better where several were tried at several rates."""
     from proxytrain.report.facts import varied_keys
     from proxytrain.report.row import row_of
     from proxytrain.report.standing import standing
 
     varied = varied_keys(asked.records)
-    found, _ = standing(asked, [row_of(record, asked.store, None, varied) for record in asked.records])
-    return found.rankings if found else ()
+    rows = [row_of(record, asked.store, None, varied) for record in asked.records]
+    found, _ = standing(asked, rows)
+    return rows, found.rankings if found else ()
 
 
 def _write_report(asked: Any, console: Any) -> Any:

@@ -19,6 +19,7 @@ BULK = {"laws", "runs", "draws", "correlations", "checksum"}
 
 @verb("fit laws to a sweep's runs, any table (table=losses.csv) or loss curves (curves=DIR); writes fit.json", JSON)
 def fit(options: argparse.Namespace) -> int:
+    from proxytrain import outcomes
     from proxytrain import sweep as job
 
     config = ask.config(options)
@@ -48,7 +49,7 @@ def fit(options: argparse.Namespace) -> int:
         result.save(path)
     else:
         path = asked.folder / "fit.json"
-    beware = job.caveats(asked)
+    beware = outcomes.caveats(asked)
     lines = [*result.summary(), *(f"warning: {w}" for w in beware), f"written to {path}"]
     ask.put(options, lines, {**_written(path), "warnings": [*result.warnings, *beware]})
     return 0
@@ -132,7 +133,7 @@ def _fit_table(config: Any, path: Path, options: argparse.Namespace) -> int:
 
 def _fit_curves(options: argparse.Namespace, config: Any, path: Path) -> int:
     """Laws of whole loss curves: of a folder, or (`curves=sweep`) of a sweep's own runs, and then of its target."""
-    from proxytrain import sweep as job
+    from proxytrain import outcomes
     from proxytrain.fit import fit_curves
     from proxytrain.report.curves import draw_curves
     from proxytrain.track.text import truth_lines
@@ -142,7 +143,7 @@ def _fit_curves(options: argparse.Namespace, config: Any, path: Path) -> int:
     if config.curves == "sweep":
         asked, console = ask.request(options)
         with console.at_work(FITTING_CURVES) as tell:
-            result = fit_curves(job.curves(asked.store, asked.records), **wanted, progress=tell)
+            result = fit_curves(outcomes.curves(asked.store, asked.records), **wanted, progress=tell)
         path = path if config.file else asked.folder / "curve_fit.json"
     else:
         with ask.console(options).at_work(FITTING_CURVES) as tell:
@@ -151,13 +152,13 @@ def _fit_curves(options: argparse.Namespace, config: Any, path: Path) -> int:
     picture = draw_curves(result, path.with_name(f"{path.stem}_curves"))
     lines, content = result.summary(), _written(path)
     if asked and asked.target:
-        n = float(job.target_params(asked.target_record, None))
-        answer = result.predict(job.target_rates(asked.target), params=n)
+        n = float(outcomes.target_params(asked.target_record, None))
+        answer = result.predict(outcomes.target_rates(asked.target), params=n)
         lines.append(_curve_sentence(result, answer, f"{n:,.0f} parameters, {asked.target.tokens:,} tokens"))
         content["prediction"] = _curve_end(answer)
         loss, low, high = (float(v) for v in answer.final)
-        lines += truth_lines(job.truths(asked), loss, low, high, answer.level)
-        content["truth"] = [t["final_loss"] for t in job.truths(asked)]
+        lines += truth_lines(outcomes.truths(asked), loss, low, high, answer.level)
+        content["truth"] = [t["final_loss"] for t in outcomes.truths(asked)]
     lines.append(f"written to {path}; pictures: {', '.join(map(str, picture))}")
     ask.put(options, lines, content | {"pictures": [str(p) for p in picture]})
     return 0
@@ -165,14 +166,14 @@ def _fit_curves(options: argparse.Namespace, config: Any, path: Path) -> int:
 
 def _fit_critical_batch(options: argparse.Namespace, config: Any, path: Path) -> int:
     """B_crit of a table or folder of curves at several batch sizes, or of a sweep's own runs."""
-    from proxytrain import sweep as job
+    from proxytrain import outcomes
     from proxytrain.fit import fit_critical_batch
 
     curves = config.table if config.table is not None else config.curves
     if curves in (None, "sweep"):
         asked, _ = ask.request(options, without="fit.law")
         curves, path = (
-            job.curves(asked.store, asked.records),
+            outcomes.curves(asked.store, asked.records),
             path if config.file else asked.folder / "critical_batch.json",
         )
     result = fit_critical_batch(curves, level=config.fit.level, seed=config.fit.seed)
@@ -183,21 +184,21 @@ def _fit_critical_batch(options: argparse.Namespace, config: Any, path: Path) ->
 
 def _fit_optimum(options: argparse.Namespace, config: Any, path: Path) -> int:
     """Optimal learning rate (and batch) of a table, or of a sweep whose grids have several; then of its target."""
-    from proxytrain import sweep as job
+    from proxytrain import outcomes
     from proxytrain.fit import fit_optimum
     from proxytrain.report.optimum import draw_optimum
 
     table, asked = config.table, None
     if table is None:
         asked, _ = ask.request(options, without="fit.law")
-        table, path = job.table(asked.store, asked.records), path if config.file else asked.folder / "optimum.json"
+        table, path = outcomes.table(asked.store, asked.records), path if config.file else asked.folder / "optimum.json"
     keys = {k: getattr(config.fit, k) for k in ("level", "schedule", "allow_extrapolation", "columns")}
     result = fit_optimum(table, **keys)
     result.save(path)
     lines, content, refused = result.summary(), _written(path), None
     if asked and asked.target_record:
         t = asked.target_record
-        n = job.target_params(t, config.fit.columns)
+        n = outcomes.target_params(t, config.fit.columns)
         try:
             answer = result.predict(params=n, tokens=t["tokens"], batch_tokens=_batch(result, config))
             lines.append(_optimum_line(answer))

@@ -47,7 +47,7 @@ def test_a_probe_replaces_estimated_times(here):
 
 PEAK = """
 import gc, sys, torch
-from proxytrain import sweep
+from proxytrain.request import request
 from proxytrain.plan.pack import Member, Pack
 from proxytrain.plan.share import forest
 from proxytrain.track.console import Console
@@ -57,7 +57,7 @@ def memory(what):
     return int(next(line for line in open("/proc/self/status") if line.startswith(what)).split()[1]) * 1024
 
 torch.set_num_threads(1)
-asked = sweep.request(sys.argv[1:], None, Console(quiet=True))
+asked = request(sys.argv[1:], None, Console(quiet=True))
 pack = Pack(tuple(Member((n,)) for n in forest(asked.runs).values()))
 small = fresh(Pack(pack.members[:1]), asked.corpus, asked.runs[0].recipe.batch_tokens // 256, torch.device("cpu"))
 small.updates(1, lambda: False)  # loads what the first update loads

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from proxytrain.report import write
-from proxytrain.sweep import Request, fit, plan, predict, request, train
+from proxytrain.request import Request, request
+from proxytrain.sweep import fit, plan, predict, train
 from proxytrain.track.console import Console
 
 BASE = """# @package _global_

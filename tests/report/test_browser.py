@@ -14,7 +14,8 @@ from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 from proxytrain.report import write, write_comparison
 from proxytrain.report.facts import collect
-from proxytrain.sweep import Request, plan, train
+from proxytrain.request import Request
+from proxytrain.sweep import plan, train
 from proxytrain.track.console import Console
 
 DESKTOP, PHONE = {"width": 1200, "height": 900}, {"width": 390, "height": 844}

@@ -15,7 +15,8 @@ from support import proxytrain as command
 from proxytrain.errors import RequestError
 from proxytrain.fit import Fit, compare, load_fit
 from proxytrain.report import write_comparison
-from proxytrain.sweep import Request, plan, train
+from proxytrain.request import Request
+from proxytrain.sweep import plan, train
 from proxytrain.track.console import Console
 
 SLOW = "[{model.width: [16, 24, 32, 48], tokens: [8K, 16K, 32K], init_seed: [0, 1], lr: 0.004}]"

@@ -14,6 +14,7 @@ from wandb_server import Server
 
 from proxytrain import sweep
 from proxytrain.config import Wandb
+from proxytrain.request import request
 from proxytrain.store import Store
 from proxytrain.track import mirror
 from proxytrain.track.console import Console
@@ -26,7 +27,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, corpora: Path) -> Path:
     root = tmp_path_factory.mktemp("trained") / "runs"
     root.mkdir()
     (root / "corpora").symlink_to(corpora)
-    asked = sweep.request([*SWEEP, f"store={root}"], None, Console(quiet=True))
+    asked = request([*SWEEP, f"store={root}"], None, Console(quiet=True))
     train(asked, sweep.plan(asked))
     target = dataclasses.replace(asked, runs=asked.targets, records=asked.target_records)
     train(target, sweep.plan(asked, runs=asked.targets, name="s.verify"))

@@ -11,7 +11,7 @@ from mirror_support import plan_of
 from support import proxytrain
 from wandb_server import Run
 
-from proxytrain import sweep
+from proxytrain import outcomes
 from proxytrain.errors import RequestError
 from proxytrain.track.logged import read_logged
 
@@ -45,7 +45,7 @@ def test_a_fit_of_what_others_logged_finds_their_law(others, tmp_path):
 def test_what_the_mirror_sent_comes_back_as_the_table_of_the_sweep(done, sync, server):
     sync(done)
     table, _ = read_logged("me/p/s", {})
-    mine = sweep.table(done, list(plan_of(done).runs.values()))
+    mine = outcomes.table(done, list(plan_of(done).runs.values()))
     for column in ("params", "tokens", "loss", "loss_se", "lr", "batch_tokens", "schedule", "init_seed", "data_seed"):
         assert dict(zip(table["run"], table[column])) == dict(zip(mine["run"], mine[column]))
 

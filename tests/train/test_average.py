@@ -12,7 +12,7 @@ from support import assert_same_bits, outcome, planned, train
 from proxytrain import load_model
 from proxytrain.branch import branch
 from proxytrain.errors import Refusal
-from proxytrain.sweep import curves, target_rates
+from proxytrain.outcomes import curves, target_rates
 from proxytrain.track.console import Console
 from proxytrain.train.loop import Interrupted
 
