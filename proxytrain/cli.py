@@ -114,5 +114,5 @@ def _keys() -> str:
     groups = []
     for folder in sorted(p for p in conf_dir().iterdir() if p.is_dir()):
         groups.append(f"  {folder.name}=" + "|".join(sorted(p.stem for p in folder.glob("*.yaml"))))
-    keys = (conf_dir() / "config.yaml").read_text().partition("experiment: null\n")[2]
+    keys = (conf_dir() / "config.yaml").read_text().partition("scale: cpu\n")[2]
     return "groups (keys of each: conf/GROUP/OPTION.yaml, or --cfg job):\n" + "\n".join(groups) + f"\n\nkeys:\n{keys}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from proxytrain.errors import RequestError
+from proxytrain.scale import enlarged
 
 Tree = dict[str, Any]
 # keys that hold mappings and lists of the user's own making, on which Hydra imposes no structure
@@ -27,12 +28,12 @@ def conf_dir() -> Path:
 
 
 def compose(overrides: list[str], config_dir: str | None = None) -> Tree:
-    """The composed config tree, interpolations resolved.
+    """The composed config tree, interpolations resolved, the files' sizes times the factors of `scale`.
 
     Raises
     ------
     RequestError
-        One line for a misspelt key, an unknown option of a group, a broken file or override.
+        One line for a misspelt key, an unknown option of a group, a broken file or override, an impossible scale.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
@@ -60,6 +61,7 @@ def compose(overrides: list[str], config_dir: str | None = None) -> Tree:
         with search:
             config = hydra_compose("config", overrides=[*extra, *(o for o in overrides if not _is_free(o))])
             tree: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        tree = enlarged(tree, _given(overrides))
         _set_free(tree, filter(_is_free, overrides))
     except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         raise RequestError(_one_line(error, overrides)) from error
@@ -142,6 +144,14 @@ def _set_free(tree: Tree, overrides: Iterator[str]) -> None:
             node[part] = node.get(part) or {}
             node = node[part]
         node[last] = parsed.value()
+
+
+def _given(overrides: list[str]) -> set[str]:
+    """Dotted keys whose values the command line says."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    return {key for o in parsed for key, _ in leaves({o.key_or_group: o.value()})}
 
 
 def _groups_chosen(overrides: list[str]) -> list[str]:

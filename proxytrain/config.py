@@ -238,6 +238,16 @@ class Sweep:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """Factors on the sizes that files give; `scale.py` multiplies them in, and they are 1 from then on."""
+
+    width: PositiveFloat
+    depth: PositiveFloat
+    tokens: PositiveFloat
+    batch: PositiveFloat
+
+
+@dataclass(frozen=True)
 class Verify:
     """How often the target is trained to see the truth: with `init_seed`, `init_seed` + 1, ..."""
 
@@ -269,6 +279,7 @@ class Config:
     launch: Local | Slurm
     track: Track | Wandb
     fit: FitConfig
+    scale: Scale
     verify: Verify
     coordcheck: CoordCheck
     store: str

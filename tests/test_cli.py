@@ -428,6 +428,7 @@ def test_a_disk_without_room_is_told_before_anything_is_trained(tmp_path):
 def test_help_helps(tmp_path):
     assert "sweep experiment=quickstart" in proxytrain("--help", cwd=tmp_path).stdout
     text = proxytrain("sweep", "--help", cwd=tmp_path).stdout
+    assert "scale=cpu|gpu" in text
     assert re.search(r"schedule=\S*constant\|cosine", text)
     assert "batch_tokens: 1024" in text
 

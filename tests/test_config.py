@@ -10,6 +10,7 @@ from proxytrain.compose import compose, conf_dir, group_loader, quoted
 from proxytrain.config import build_config, parse_number
 from proxytrain.errors import RequestError
 from proxytrain.plan.grid import expand, point
+from proxytrain.runs import Run, run_of
 
 GROUPS = [p for p in sorted(conf_dir().glob("*/*.yaml")) if p.parent.name != "experiment"]
 EXPERIMENTS = sorted(conf_dir().glob("experiment/*.yaml"))
@@ -33,11 +34,14 @@ def test_every_option_of_every_group_composes(path):
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.stem)
-def test_every_experiment_composes_and_expands(path):
-    tree = compose([f"experiment={path.stem}"])
-    config = build_config(tree)
-    assert expand(tree, config.sweep.grids, group_loader([]))
-    assert config.sweep.name == path.stem
+def test_every_experiment_composes_and_expands_at_every_scale(path):
+    assert compose([f"experiment={path.stem}"])["sweep"]["name"] == path.stem
+    small, large = (runs(f"experiment={path.stem}", f"scale={scale}") for scale in ("cpu", "gpu"))
+    assert len(large) == len(small) > 0
+    for a, b in zip(small, large):
+        assert (b.recipe.model.width, b.recipe.batch_tokens) == (8 * a.recipe.model.width, 32 * a.recipe.batch_tokens)
+        assert b.tokens > 50 * a.tokens
+        assert (b.recipe.precision, b.recipe.init_seed, b.lr) == ("bfloat16", a.recipe.init_seed, a.lr)
 
 
 @pytest.mark.parametrize("path", [*GROUPS, *EXPERIMENTS], ids=lambda p: f"{p.parent.name}={p.stem}")
@@ -177,3 +181,110 @@ def test_a_target_is_one_run():
     assert (target.model.width, target.tokens) == (128, 4_000_000)
     with pytest.raises(RequestError, match=r"sweep.target.model.width=\[32, 64\]: sweep.target is one run"):
         point(tree, {"model": {"width": [32, 64]}}, group_loader([]), "sweep.target")
+
+
+def runs(*overrides: str, config_dir: str | None = None) -> list[Run]:
+    """Runs of a sweep, then its target, on a corpus that is not prepared."""
+    tree = compose(list(overrides), config_dir)
+    config, group = build_config(tree), group_loader(list(overrides), config_dir)
+    found = expand(tree, config.sweep.grids, group)
+    found += [point(tree, config.sweep.target, group, "sweep.target")] if config.sweep.target else []
+    return [run_of(c, "c", 256) for c in found]
+
+
+SMALL = """# @package _global_
+warmup: 2048
+batch_tokens: 1024
+schedule: {shape: half_life, half_life: 30K}
+sweep:
+  name: mine
+  grids:
+    - {model.width: [32, 48], model: {context: 64}, tokens: [200K, 0.3M], batch_tokens: 512}
+    - {model: {depth: [1, 3]}, schedule: infinite, schedule.decay: [0.2, 20480], tokens: 1M}
+    - {schedule: power, tokens: 1M}
+    - {model.width: 32, flops: [1e11, 2e11]}
+    - {model.depth: 2, tokens_per_param: 40, warmup: 0}
+  target: {model: {width: 96}, tokens: 2M}
+"""
+LARGE = """# @package _global_
+warmup: 20480
+batch_tokens: 4096
+model: {width: 64, depth: 4}
+schedule: {shape: half_life, half_life: 300K}
+sweep:
+  name: mine
+  grids:
+    - {model.width: [64, 96], model: {context: 64}, tokens: [2M, 3M], batch_tokens: 2048}
+    - {model: {depth: [2, 6]}, schedule: {name: infinite, cooldown: 5M, decay: [0.2, 204800]}, tokens: 10M}
+    - {schedule: {name: power, knee: 10M}, tokens: 10M}
+    - {model.width: 64, flops: [8e12, 16e12]}
+    - {model.depth: 4, tokens_per_param: 40, warmup: 0}
+  target: {model: {width: 192}, tokens: 20M}
+"""
+SCALED = ["experiment=small", "scale=twice"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    """An experiment of one's own at two sizes, and the scale that leads from one to the other."""
+    for name, text in {
+        "experiment/small": SMALL,
+        "experiment/large": LARGE,
+        "scale/twice": "width: 2\ndepth: 2\ntokens: 10\nbatch: 4\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.yaml").write_text(text)
+    return str(tmp_path)
+
+
+def test_a_scaled_sweep_is_the_sweep_written_out_at_the_large_sizes(folder):
+    scaled, written = runs(*SCALED, config_dir=folder), runs("experiment=large", config_dir=folder)
+    assert len(written) == 4 + 4 + 1 + 2 + 1 + 1
+    assert [r.id for r in scaled] == [r.id for r in written]
+
+
+def test_what_the_command_line_says_is_not_scaled(folder):
+    words = [*SCALED, "model.width=80", "tokens=50K", "batch_tokens=256", "model={depth:5}", "schedule.half_life=7K"]
+    base = compose([*words, "sweep.grids=[{lr:0.1}]", "sweep.target.tokens=3M"], folder)
+    assert (base["model"]["width"], base["model"]["depth"]) == (80, 5)
+    assert (base["tokens"], base["batch_tokens"], base["schedule"]["half_life"]) == ("50K", 256, "7K")
+    assert (base["warmup"], base["sweep"]["grids"]) == (20480, [{"lr": 0.1}])
+    assert base["sweep"]["target"] == {"model": {"width": 192}, "tokens": "3M"}
+
+
+def test_a_scale_wins_over_an_experiment_and_the_command_line_over_both():
+    words = ["experiment=quickstart", "scale=gpu"]
+    config = build_config(compose(words))
+    assert (config.model.context, config.train.precision, config.data.name) == (512, "bfloat16", "prose")
+    config = build_config(compose([*words, "model.context=1024", "train.precision=float32", "data=code"]))
+    assert (config.model.context, config.train.precision, config.data.name) == (1024, "float32", "code")
+    assert build_config(compose([*words, "scale.tokens=2"])).tokens == 8_000_000
+
+
+def test_scaled_sizes_are_whole_heads_and_sequences():
+    (run,) = runs("scale.width=1.3", "scale.tokens=0.3001", "scale.batch=1.7", "tokens_per_param=9")
+    assert (run.recipe.model.width, run.recipe.batch_tokens, run.phases[0].end % 1728) == (48, 1728, 0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["scale.width=0"], "scale.width=0: must be above 0"),
+        (["scale.tokens=-1"], "scale.tokens=-1: must be above 0"),
+        (["scale.batch=big"], "scale.batch=big: a number"),
+        (["scale.widht=2"], "scale.widht: no such key (did you mean scale.width?)"),
+        (["scale=gpus"], "scale=gpus: unknown; allowed are cpu, gpu"),
+        (["scale.width=0.2"], "scale.width=0.2: model.width=32 would be 6.4, and must be at least 16"),
+        (["scale.depth=0.1"], "scale.depth=0.1: model.depth=2 would be 0.2, and must be at least 1"),
+        (
+            ["experiment=mup", "scale.width=0.3"],
+            "scale.width=0.3: model.width=[32, 64, 128] would be [16, 16, 32]",
+        ),
+        (["experiment=mup", "scale.tokens=1e308"], "tokens=inf: a whole number"),
+    ],
+)
+def test_a_factor_that_gives_no_sizes_is_refused_by_name(overrides, says):
+    with pytest.raises(RequestError) as caught:
+        runs(*overrides)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)

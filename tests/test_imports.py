@@ -15,7 +15,9 @@ PACKAGE = Path(proxytrain.__file__).parent
 ORDER = [
     {"errors", "process", "types"},
     {"schedule", "fit"},
-    {"config", "compose"},
+    {"config"},
+    {"scale"},
+    {"compose"},
     {"layout", "parametrization"},
     {"accounting", "corpus", "ops"},
     {"runs", "store", "model", "optimizer"},
