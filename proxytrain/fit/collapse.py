@@ -12,7 +12,7 @@ bends their curves and not those of the others.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.bound import Bound
 from proxytrain.fit.curves.backtest import ALIKE
 from proxytrain.fit.curves.curve import Curve, quieted
-from proxytrain.fit.estimate import REFIT, ROUGH, Problem, polish, solve
+from proxytrain.fit.estimate import Problem, polish, solve
 from proxytrain.fit.laws import LAWS
 from proxytrain.fit.noise import ASSUMED
 
@@ -30,7 +30,9 @@ POINTS = 101  # of x in [0, 1]
 ROWS = 4  # losses in a window at least
 LEAST_SIZES = 3
 RATIO = 1.1  # largest tokens a parameter over the smallest, at most
-REFITS = 200  # behind the error of L0
+LEVEL = 0.9  # of the interval of L0
+HALVINGS = 12  # of the way from the best L0 to none, and to the lowest loss, in search of its interval
+TRIED = 100  # values of L0 in its interval
 MOSTLY = 0.9  # share of x at which sizes must spread less than seeds to call it supercollapse
 FAR = 2.0  # times the spread of seeds, from which on there is no collapse
 
@@ -53,14 +55,16 @@ class Collapse:
     compared : (m,)
         Mask of the x at which the two are compared: after the first fifth and after warm-up, and before the last
         window, where l is close to 1 whatever happens.
-    share, share_range : float and pair, or None
-        Share of the compared x at which sizes spread less than seeds; the same with L0 one error lower and higher.
+    share : float, or None
+        Share of the compared x at which sizes spread less than seeds.
     verdict : str
         "supercollapse", "collapse" (sizes spread at most twice as much as seeds), "none", or "" without seeds.
-    floor, floor_error : float
-        L0, nats a token, and its standard error.
+    floor : float
+        L0, nats a token: the one at which the curves are closest, of those that the final losses allow.
+    floor_fit, floor_low, floor_high : float
+        L0 by the final losses alone, with its 90% interval.
     exponent : float
-        b of C*, FLOPs by 6 N D.
+        b of C*, FLOPs by 6 N D, by the final losses alone.
     flops, losses : (n,)
         What L0 rests on: C* and L(C*) of each run.
     tokens_per_param : float
@@ -72,10 +76,11 @@ class Collapse:
     across_seeds: np.ndarray | None
     compared: np.ndarray
     share: float | None
-    share_range: tuple[float, float] | None
     verdict: str
     floor: float
-    floor_error: float
+    floor_fit: float
+    floor_low: float
+    floor_high: float
     exponent: float
     flops: np.ndarray
     losses: np.ndarray
@@ -94,20 +99,27 @@ class Collapse:
         low, high = self.x[self.compared][[0, -1]]
         where = f"x from {low:.2f} to {high:.2f}"
         spread = f"normalised curves of {len(self.curves)} sizes differ by {sizes:.2%} (SD, {where})"
-        if self.share is None or self.share_range is None:
+        if self.share is None:
             first = f"{spread}; nothing to hold that against: train each size under two seeds (init_seed: [0, 1])"
         else:
-            ends = sorted({f"{v:.0%}" for v in self.share_range} - {f"{self.share:.0%}"}, key=lambda v: float(v[:-1]))
-            unsure = f" ({' to '.join(ends)} within the error of L0)" if ends else ""
             first = (
                 f"{_SAYS[self.verdict]}: {spread}, curves of one size under other seeds by {seeds:.2%}; sizes spread "
-                f"less at {self.share:.0%} of these x{unsure}"
+                f"less at {self.share:.0%} of these x"
+            )
+        notes = ""
+        if min(self.floor - self.floor_low, self.floor_high - self.floor) < 0.02 * (self.floor_high - self.floor_low):
+            notes += "; at the edge of that interval, so that curves and final losses hardly agree"
+        if self.floor_high - self.floor_low > self.losses.min() - self.floor_fit:
+            notes += (
+                "; an L0 as little known as that can take up what a wrong rate does: add seeds, or sizes farther apart"
             )
         return [
             first,
-            f"L0 {self.floor:.3f} ± {self.floor_error:.3f} nats of L0 + a C^-b with b {self.exponent:.3g}, from "
-            f"{len(self.losses)} runs that end at {self.losses.min():.3f} to {self.losses.max():.3f}, C from "
-            f"{self.flops.min():.3g} to {self.flops.max():.3g} FLOPs, {self.tokens_per_param:.3g} tokens a parameter",
+            f"L0 {self.floor:.3f} nats, where the curves are closest; final losses alone say {self.floor_fit:.3f} "
+            f"({self.floor_low:.3f} to {self.floor_high:.3f}, {LEVEL:.0%}) by L0 + a C^-b with b {self.exponent:.3g}, "
+            f"from {len(self.losses)} runs that end at {self.losses.min():.3f} to {self.losses.max():.3f}, C from "
+            f"{self.flops.min():.3g} to {self.flops.max():.3g} FLOPs, {self.tokens_per_param:.3g} tokens a parameter"
+            f"{notes}",
         ]
 
 
@@ -161,21 +173,19 @@ def collapse(curves: Sequence[Curve]) -> Collapse:
             f"final losses do not fall with size: {ends[0]:.4g} of the smallest, {ends[-1]:.4g} of the largest model; "
             "without a trend there is no L0 (look for runs that diverged, or a rate that is wrong at one end)"
         )
-    floor, error, exponent = _floor(np.array(flops), np.array(finals), [len(v) for v in runs.values()])
-    lowest = min(finals)
-    if floor >= lowest:
+    finds = _floor(np.array(flops), np.array(finals), [len(v) for v in runs.values()])
+    if finds.low >= min(finals):
         raise Refusal(
-            f"L0 of the final losses, {floor:.4g}, is not below the lowest of them, {lowest:.4g}: they do not follow "
-            "L0 + a C^-b; add sizes, or seeds where luck is large"
+            f"L0 of the final losses, {finds.low:.4g} or more, is not below the lowest of them, {min(finals):.4g}: "
+            "they do not follow L0 + a C^-b; add sizes, or seeds where luck is large"
         )
+    highest = min(finals) - 0.05 * (min(finals) - finds.low)  # every run must end above L0
+    tried = np.linspace(finds.low, min(finds.high, highest), TRIED)
+    floor = float(min(tried, key=lambda f: _apart(runs, f, compared)))
     across_sizes, across_seeds = _spreads(runs, floor)
-    share, ends_of_share, verdict = None, None, ""
+    share, verdict = None, ""
     if across_seeds is not None:
-        share, low, high = (
-            _share(*_spreads(runs, min(f, floor + 0.9 * (lowest - floor))), compared)
-            for f in (floor, floor - error, floor + error)
-        )
-        ends_of_share = (low, high)
+        share = float((across_sizes < across_seeds)[compared].mean())
         ratio = np.sqrt((across_sizes[compared] ** 2).mean() / (across_seeds[compared] ** 2).mean())
         verdict = "supercollapse" if share >= MOSTLY else "collapse" if ratio <= FAR else "none"
     return Collapse(
@@ -185,11 +195,12 @@ def collapse(curves: Sequence[Curve]) -> Collapse:
         across_seeds,
         compared,
         share,
-        ends_of_share,
         verdict,
         floor,
-        error,
-        exponent,
+        finds.best,
+        finds.low,
+        finds.high,
+        finds.exponent,
         np.array(flops),
         np.array(finals),
         float(np.mean([_ratio(c) for c in curves])),
@@ -272,31 +283,60 @@ def _spreads(runs: dict[float, np.ndarray], floor: float) -> tuple[np.ndarray, n
     return across_sizes, np.sqrt(squares / free)
 
 
-def _share(across_sizes: np.ndarray, across_seeds: np.ndarray | None, compared: np.ndarray) -> float:
-    assert across_seeds is not None
-    return float((across_sizes < across_seeds)[compared].mean())
+def _apart(runs: dict[float, np.ndarray], floor: float, compared: np.ndarray) -> float:
+    """SD across sizes over how far the mean of l lies above 1: unlike the SD itself it does not shrink as L0 falls."""
+    across_sizes, _ = _spreads(runs, floor)
+    mean = np.mean([_normalised(v, floor).mean(0) for v in runs.values()], axis=0)
+    sd, above = (across_sizes * mean)[compared], (mean - 1)[compared]
+    return float(np.sqrt((sd**2).sum() / (above**2).sum()))
 
 
-def _floor(flops: np.ndarray, loss: np.ndarray, seeds: list[int]) -> tuple[float, float, float]:
-    """L0 of L0 + a C^-b, its standard error and b, from final losses (n,) ordered by size, `seeds` of each.
+@dataclass(frozen=True)
+class _Floor:
+    """L0 by final losses: best, interval, and b."""
+
+    best: float
+    low: float
+    high: float
+    exponent: float
+
+
+def _floor(flops: np.ndarray, loss: np.ndarray, seeds: list[int]) -> _Floor:
+    """L0 of L0 + a C^-b from final losses (n,) ordered by size, `seeds` of each.
 
     By the project's estimation (Huber's loss on log residuals, all starts of b), but with no more asked of the table
-    than that there are three sizes. The error is the SD of refits to losses drawn again with the noise that seeds or
-    residuals show, whichever is more.
+    than that there are three sizes. The interval is where the objective, with the best a and b at each L0, is no worse
+    than the noise that residuals or seeds show, whichever is more: refits scatter far too little where L0 is badly
+    known, as their error shrinks with b.
     """
+    from scipy.stats import t as student
+
     law, y = LAWS["power_in_flops"], np.log(loss)
     bound = Bound(law, (), {"flops": float(np.log(flops).mean())}, float(y.mean()))
     groups = np.split(y, np.cumsum(seeds)[:-1])
     free = len(y) - len(groups)
     luck = float(np.sqrt(sum(((g - g.mean()) ** 2).sum() for g in groups) / free)) if free else ASSUMED
     design = bound.design({"params": flops, "flops": flops})
-    problem = Problem(bound.form, design, y, 1.345 * max(luck, 1e-4), *bound.bounds)
+    low, high = bound.bounds
     even, starts = np.ones(len(y)), len(bound.grids[0])
+    problem = Problem(bound.form, design, y, 1.345 * max(luck, 1e-4), low, high)
     thetas, values = solve(bound, problem, even, starts, starts)
-    theta = thetas[int(np.argmin(values))]
-    fitted = bound.form.value(theta, design)
-    if len(y) > len(theta):
-        luck = max(luck if free else 0.0, float(np.sqrt(((y - fitted) ** 2).sum() / (len(y) - len(theta)))))
-    again = fitted + luck * np.random.default_rng(0).standard_normal((REFITS, len(y)))
-    draws, _ = polish(np.tile(theta, (REFITS, 1)), problem, even, again, ROUGH, REFIT)
-    return float(np.exp(theta[0])), float(np.exp(draws[:, 0]).std()), float(theta[2])
+    theta, least = thetas[int(np.argmin(values))], float(values.min())
+    freedom = len(y) - len(theta)
+    if freedom:
+        luck = max(luck if free else 0.0, float(np.sqrt(2 * least / freedom)))
+    allowed = least + 0.5 * (luck * float(student.ppf(0.5 + LEVEL / 2, freedom or free or 30))) ** 2
+
+    def allows(floor: float) -> bool:
+        fixed = [np.r_[np.log(floor), bounds[1:]] for bounds in (low, high)]
+        _, value = polish(theta[None], replace(problem, low=fixed[0], high=fixed[1]), even)
+        return float(value[0]) <= allowed
+
+    def edge(inside: float, outside: float) -> float:
+        for _ in range(HALVINGS):
+            middle = (inside + outside) / 2
+            inside, outside = (middle, outside) if allows(middle) else (inside, middle)
+        return inside
+
+    best = float(np.exp(theta[0]))
+    return _Floor(best, edge(best, 0.0), edge(best, max(best, float(loss.min()))), float(theta[2]))
