@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         lr_sensitivity,
         rank,
     )
+    from proxytrain.fit.collapse import collapse
     from proxytrain.store import RunCurve, Store
     from proxytrain.train.export import load_model
 
@@ -40,6 +41,7 @@ _ROOMS = {
     "RequestError": "errors",
     "RunCurve": "store",
     "Store": "store",
+    "collapse": "fit.collapse",  # not "fit", where the name is that of the file
     "compare": "fit",
     "fit_critical_batch": "fit",
     "fit_curves": "fit",
@@ -62,6 +64,7 @@ __all__ = [
     "RequestError",
     "RunCurve",
     "Store",
+    "collapse",
     "compare",
     "fit_critical_batch",
     "fit_curves",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from proxytrain.fit.allocation import Allocation
     from proxytrain.fit.batch import CriticalBatch, fit_critical_batch
+    from proxytrain.fit.collapse import Collapse
     from proxytrain.fit.crossover import Comparison, compare
     from proxytrain.fit.curves.curve import Curve
     from proxytrain.fit.curves.fit import fit_curves
@@ -30,6 +31,7 @@ _HOME = {
     "CURVE_LAWS": "curves.laws",
     "LAWS": "laws",
     "Allocation": "allocation",
+    "Collapse": "collapse",
     "Comparison": "crossover",
     "Crossing": "stability",
     "CriticalBatch": "batch",
@@ -62,6 +64,7 @@ __all__ = [
     "CURVE_LAWS",
     "LAWS",
     "Allocation",
+    "Collapse",
     "Comparison",
     "CriticalBatch",
     "Crossing",

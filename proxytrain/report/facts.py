@@ -13,8 +13,9 @@ import numpy as np
 from proxytrain import outcomes, sweep
 from proxytrain.compose import leaves
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.fit import Fit, LogitGrowth, Prediction
+from proxytrain.fit import Collapse, Fit, LogitGrowth, Prediction
 from proxytrain.plan import freeze
+from proxytrain.report.collapse import collapsed
 from proxytrain.report.course import Course, course
 from proxytrain.report.rates import Rates, rates
 from proxytrain.report.row import Row, row_of
@@ -97,6 +98,7 @@ class Facts(Shown):
     stability: Stability | None = None  # where rates span decades
     standing: Standing | None = None
     logits: LogitGrowth | None = None  # largest attention logits of runs like the target
+    collapse: Collapse | None = None  # where sizes were trained to one ratio of tokens to parameters
 
     @property
     def counted(self) -> str:
@@ -151,6 +153,7 @@ def collect(asked: Request) -> Facts:
         stability=stability(listed, asked.store, asked.corpus.manifest.vocab_size, missing),
         standing=order,
         logits=foresee(listed, goals[0], asked.store) if goals else None,
+        collapse=collapsed(asked.records, asked.store),
     )
 
 

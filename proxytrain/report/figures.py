@@ -131,7 +131,14 @@ def keep_figures(folder: Path, figures: dict[str, bytes]) -> None:
 
 def pictures(facts: Facts) -> tuple[list[Picture], ink.Palette]:
     """All figures of a sweep that there is something to draw for, and the colours they use."""
-    from proxytrain.report import figures_backtest, figures_lr, figures_stability, figures_standing, figures_training
+    from proxytrain.report import (
+        figures_backtest,
+        figures_collapse,
+        figures_lr,
+        figures_stability,
+        figures_standing,
+        figures_training,
+    )
 
     return _drawn(
         facts,
@@ -141,6 +148,7 @@ def pictures(facts: Facts) -> tuple[list[Picture], ink.Palette]:
         figures_training.outlook,
         figures_training.schedules,
         figures_training.by_schedule,
+        figures_collapse.collapse,
         *((figures_standing.standing,) if facts.standing and facts.target else ()),
         figures_backtest.residuals,
         figures_backtest.backtest,

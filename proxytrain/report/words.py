@@ -122,6 +122,8 @@ def grounds(facts: Facts) -> list[tuple[str, str]]:
         out.append(("Largest logit", f"{value:.3g} in the target's attention ({low:.3g} to {high:.3g}); {BREAKS}"))
     if facts.stability:
         out += stability.grounds(facts.stability)
+    if facts.collapse:
+        out.append(("Collapse", facts.collapse.summary()[0]))
     out.append(("Cost", cost(facts)))
     return out
 

@@ -1,0 +1,40 @@
+"""Runs of several sizes at one ratio of tokens to parameters: whether their normalised curves are one (2507.02119)."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from proxytrain import accounting, outcomes
+from proxytrain.errors import Refusal, RequestError
+from proxytrain.fit.collapse import LEAST_SIZES, Collapse, collapse
+from proxytrain.store import Store
+
+FREE = ("model.width", "tokens", "warmup", "init_seed", "data_seed")  # may differ between runs that are held together
+SAME = 1.02  # tokens a parameter: lengths are whole updates
+
+
+def collapsed(records: list[dict[str, Any]], store: Store) -> Collapse | None:
+    """Of the finished runs that differ in size and seed only, each as long as its size asks; None where there are not
+    three sizes of such, or they cannot be compared. Of several sets the one with most sizes, then runs, then the first.
+    """
+    sets: dict[tuple, list[tuple[float, dict[str, Any]]]] = {}
+    for r in records:
+        setting = tuple((k, str(v)) for k, v in sweep.leaves(r["config"]) if k not in FREE)
+        sets.setdefault(setting, []).append((r["tokens"] / accounting.non_embedding(r["params"]), r))
+    best: list[dict[str, Any]] = []
+    for runs in sets.values():
+        for least in sorted({ratio for ratio, _ in runs}):
+            found = [r for ratio, r in runs if least <= ratio <= SAME * least]
+            if _sizes(found) >= LEAST_SIZES:  # else nothing is read
+                found = [r for r in found if (store.result(r["id"]) or {}).get("status") == "done"]
+                best = max(best, found, key=lambda rs: (_sizes(rs), len(rs)))
+    if _sizes(best) < LEAST_SIZES:
+        return None
+    with suppress(Refusal, RequestError):  # a curve that cannot be read is named elsewhere
+        return collapse(outcomes.curves(store, best))
+    return None
+
+
+def _sizes(records: list[dict[str, Any]]) -> int:
+    return len({accounting.non_embedding(r["params"]) for r in records})
