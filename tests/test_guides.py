@@ -33,7 +33,7 @@ GRID = [
     "launch.workers=1",
 ]
 SMALL = [*TINY_TEXT, *TINY, *GRID]
-ONE = [*TINY, "data.val_fraction=0.2", "data.val_tokens=2048", "sweep.grids=[]", "sweep.target=null"]
+ONE = [*TINY, "data.val_fraction=0.5", "data.val_tokens=2048", "sweep.grids=[]", "sweep.target=null"]
 ALSO = {  # what is appended to a command, and overrides what it says
     "proxytrain verify experiment=quickstart": SMALL,
     "proxytrain sweep sweep.name=mine": [*ONE, "data.tokenizer=bytes", "launch.workers=1"],
