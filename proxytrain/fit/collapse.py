@@ -225,7 +225,7 @@ def _refuse_unfit(curves: list[Curve]) -> None:
             f"ratio collapse, within {RATIO - 1:.0%}: give tokens_per_param in place of tokens"
         )
     for c in curves[1:]:
-        apart = np.abs(c.shape() - curves[0].shape())
+        apart = np.abs(_shape(c) - _shape(curves[0]))
         if apart.max() > ALIKE:
             at = (int(np.argmax(apart)) + 1) / len(apart)
             raise Refusal(
@@ -251,6 +251,11 @@ def _ratio(c: Curve) -> float:
     """Tokens a parameter."""
     assert c.tokens_per_step
     return c.updates * c.tokens_per_step / _params(c)
+
+
+def _shape(c: Curve) -> np.ndarray:
+    """(64,) rates in units of the peak, between updates linear: short runs are compared with long ones."""
+    return np.interp(np.arange(1, 65) / 64, np.arange(1, c.updates + 1) / c.updates, c.lr / c.lr.max())
 
 
 def _smoothed(c: Curve, x: np.ndarray) -> np.ndarray:
