@@ -120,10 +120,9 @@ def collect(asked: Request) -> Facts:
         fitted = sweep.fit(asked)
         if asked.target:
             prediction = sweep.predict(asked, fitted)
-    except Refusal as refusal:
-        missing.insert(0, ("prediction" if fitted else "fit", str(refusal)))
-    except RequestError as error:
-        missing.insert(0, ("fit", str(error)))
+    except (Refusal, RequestError) as error:
+        what = "prediction" if fitted else "fit" if asked.target else "law of the loss"  # nothing asked for it
+        missing.insert(0, (what, str(error)))
     used = _used(asked, rows, fitted)
     if fitted:
         left = [r for r in rows if r.status == "done" and r not in used]

@@ -37,7 +37,7 @@ def standing(asked: Request, rows: list[Row]) -> tuple[Standing | None, list[tup
     """The standing of the recipes of a sweep, and what of it is missing and why; (None, []) where no two recipes were
     tried at several rates.
     """
-    names = _names(rows)
+    names = recipes(rows)
     runs = {run.id: run for run in asked.runs}
     tried: dict[tuple, set[float]] = {}
     for r in rows:
@@ -65,6 +65,18 @@ def standing(asked: Request, rows: list[Row]) -> tuple[Standing | None, list[tup
     return (Standing(tuple(found), tokens) if found else None), missing
 
 
+def recipes(rows: list[Row]) -> dict[str, str]:
+    """What tells the recipe of each run from the others, by run."""
+    several = len({r.schedule for r in rows}) > 1
+    out = {}
+    for r in rows:
+        parts = [r.schedule] if several else []
+        for key, value in r.other:
+            parts.append(value if key.endswith(".name") else f"{key.rpartition('.')[2]} {value}")
+        out[r.id] = " ".join(parts) or "all"
+    return out
+
+
 def place(ranking: Ranking, i: int) -> str:
     """1, or 1–3."""
     return ranking.place(i).replace("-", "–")
@@ -77,18 +89,6 @@ def sentence(ranking: Ranking) -> str:
     return (
         f"{each}; differences below {100 * ranking.half:.2f}% are seed noise ({ranking.level:.0%}, all pairs together)"
     )
-
-
-def _names(rows: list[Row]) -> dict[str, str]:
-    """What tells the recipe of each run from the others, by run."""
-    several = len({r.schedule for r in rows}) > 1
-    out = {}
-    for r in rows:
-        parts = [r.schedule] if several else []
-        for key, value in r.other:
-            parts.append(value if key.endswith(".name") else f"{key.rpartition('.')[2]} {value}")
-        out[r.id] = " ".join(parts) or "all"
-    return out
 
 
 def _line(r: Row, name: str, run: Run) -> dict[str, Any]:

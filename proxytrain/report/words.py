@@ -9,6 +9,7 @@ import numpy as np
 from proxytrain.fit import Fit
 from proxytrain.fit.stability import DANGER
 from proxytrain.report import ink, stability
+from proxytrain.report.about import about, best_of
 from proxytrain.report.facts import Facts
 from proxytrain.report.standing import BUDGETS, sentence
 from proxytrain.track.text import duration
@@ -51,8 +52,12 @@ def answer(facts: Facts) -> str:
         why = {"fit": "The runs could not be fitted", "prediction": "The fit does not reach the target"}
         reason = next((why[what] for what, _ in facts.missing if what in why), "There is no prediction")
         return f"No prediction. {reason}. Asked was: {_lower(target(facts))}."
-    done = len(facts.done)
-    return f"{done} of {len(facts.rows)} runs are trained. No larger run was named to predict (sweep.target)."
+    best = best_of(facts.rows)
+    lowest = f", the best of them to a loss of {loss(facts, best.final)}" if best else ""
+    return (
+        f"{len(facts.done)} of {len(facts.rows)} runs are trained{lowest}. No larger run was named to predict "
+        "(sweep.target): what the sweep compares is below."
+    )
 
 
 def _held(fit: Fit) -> str:
@@ -92,7 +97,7 @@ def after(facts: Facts) -> str | None:
 
 def grounds(facts: Facts) -> list[tuple[str, str]]:
     """Short facts under the answer: name and text."""
-    out = []
+    out = [] if facts.target else about(facts.rows, ranked=facts.standing is not None)
     fit, p = facts.fit, facts.prediction
     if fit:
         out += [("Law", law_words(fit)), ("Backtest", tested(fit))]

@@ -200,6 +200,7 @@ def _conclude(options: argparse.Namespace, asked: Any, console: Any) -> int:
     """Give the answer and write the page, which also shows why there is no answer."""
     from proxytrain import outcomes
     from proxytrain import sweep as job
+    from proxytrain.report.about import about, best_of
 
     lost, refused = outcomes.diverged(asked), None
     lines: list[str] = []
@@ -213,9 +214,13 @@ def _conclude(options: argparse.Namespace, asked: Any, console: Any) -> int:
             content |= found
         except Refusal as refusal:  # it has its page too
             refused, content["refused"] = refusal, str(refusal)
-    else:
+    rows, rankings = _compared(asked)
+    if not asked.target:
         lines.append(f"{len(asked.runs)} runs done; no target to predict (sweep.target)")
-    for ranking in _rankings(asked):
+        lines += [f"{name}: {text}" for name, text in about(rows, ranked=bool(rankings))]
+        best = best_of(rows)
+        content["best"] = {"id": best.id, "loss": best.loss} if best else None
+    for ranking in rankings:
         lines += ranking.summary()
         content.setdefault("rankings", []).append(ranking.content())
     page = asked.folder / "report.html"
@@ -227,15 +232,16 @@ def _conclude(options: argparse.Namespace, asked: Any, console: Any) -> int:
     return int(len(lost) == len(asked.runs))
 
 
-def _rankings(asked: Any) -> Any:
-    """Which recipes are better, where a sweep tried several at several rates."""
+def _compared(asked: Any) -> tuple[list[Any], Any]:
+    """The sweep's runs, and which recipes are better where several were tried at several rates."""
     from proxytrain.report.facts import varied_keys
     from proxytrain.report.row import row_of
     from proxytrain.report.standing import standing
 
     varied = varied_keys(asked.records)
-    found, _ = standing(asked, [row_of(record, asked.store, None, varied) for record in asked.records])
-    return found.rankings if found else ()
+    rows = [row_of(record, asked.store, None, varied) for record in asked.records]
+    found, _ = standing(asked, rows)
+    return rows, found.rankings if found else ()
 
 
 def _write_report(asked: Any, console: Any) -> Any:

@@ -192,9 +192,29 @@ def test_a_target_out_of_reach_gets_no_number_unless_asked_for(page: str, swept:
 def test_without_a_target_the_page_has_the_law_and_no_prediction(page: str, asking: Asking) -> None:
     made = written(asking("open", PLAIN, "{}"))
     text = words(made)
-    assert "24 of 24 runs are trained. No larger run was named to predict" in text
+    assert "24 of 24 runs are trained, the best of them to a loss of" in text
+    assert "No larger run was named to predict" in text
+    assert "24, which differ in width 16, 24, 32, 48; tokens 8.2k, 16k, 32k; 2 seeds" in text
     assert "Backtest" in text
     assert 'id="figure-fit"' in made
+
+
+def test_without_a_target_a_law_that_fails_is_no_refusal_at_the_top(page: str, asking: Asking) -> None:
+    text = words(written(asking("few", "[{model.width: [16, 24], tokens: 32K, schedule: [wsd, cosine]}]", "null")))
+    assert "Refused" not in text
+    assert text.index("law of the loss") > text.index("Missing or refused")
+
+
+def test_without_a_target_the_page_says_the_best_run_and_how_recipes_compare(page: str, asking: Asking) -> None:
+    asked = asking("pairs", "[{model.width: [16, 24], tokens: 32K, schedule: [wsd, cosine]}]", "null")
+    loss = {(r.schedule, r.recipe.model.width): (asked.store.result(r.id) or {})["final_loss"] for r in asked.runs}
+    text = words(written(asked))
+    best = min(loss, key=lambda key: loss[key])
+    assert f"Best run width {best[1]}, depth 1, 32k tokens, {best[0]}, lr" in text
+    means = {name: np.sqrt(loss[name, 16] * loss[name, 24]) for name in ("wsd", "cosine")}
+    first, second = sorted(means, key=lambda name: means[name])
+    behind = f"{100 * (means[second] / means[first] - 1):.2f}% ± "
+    assert f"Recipes at the same rate {first} {means[first]:.4f}; {second} +{behind}" in text
 
 
 def test_a_diverged_run_is_named(page: str, asking: Asking) -> None:

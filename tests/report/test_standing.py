@@ -63,8 +63,8 @@ def test_a_sweep_at_one_rate_compares_nothing(swept):
 
 
 def test_the_command_says_who_is_better(schedules):
-    from proxytrain.verbs.jobs import _rankings
+    from proxytrain.verbs.jobs import _compared
 
-    (ranking,) = _rankings(schedules)
+    _, (ranking,) = _compared(schedules)
     assert ranking.summary()[0].startswith("at equal tokens, each at its own best rate (2 cells, 2 seeds)")
     assert {r["name"] for r in ranking.content()["recipes"]} == {"wsd", "average"}
