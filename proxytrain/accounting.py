@@ -53,7 +53,7 @@ def orthogonal_flops(model: Model, vocab: int, iterations: int) -> float:
     """FLOPs of Muon's Newton-Schulz iterations in one update of one member; `flops_per_token` leaves them out."""
     total = 0.0
     for w in layout(model, vocab):
-        if w.kind in ("hidden", "residual"):
+        if w.matrix:
             short, long = sorted((w.shape[0], w.shape[1] // w.parts))
             total += w.parts * iterations * (4.0 * short**2 * long + 2.0 * short**3)
     return total

@@ -33,6 +33,11 @@ class Weight:
     def size(self) -> int:
         return math.prod(self.shape)
 
+    @property
+    def matrix(self) -> bool:
+        """Whether it is a matrix (or several) inside a block."""
+        return self.kind in ("hidden", "residual")
+
 
 def mlp_size(model: Model) -> int:
     """Hidden size of the MLP: mlp_ratio * width, times 2/3 for the gated one, to a multiple of 8."""

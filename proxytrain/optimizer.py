@@ -9,7 +9,7 @@ Whatever is done a tensor is done for all members, and for all blocks, at once.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -32,6 +32,7 @@ class State:
     first: Tensor
     second: Tensor
     updates: Tensor  # (K, 1) float64
+    scaled: bool = field(default=False, init=False)  # of SGD-SaI: all scales are known, and the device is not asked
 
 
 class Multipliers(NamedTuple):
@@ -63,7 +64,7 @@ def multipliers(
         if optimizer.decay == "coupled":
             decay[at] *= row.lr
         if isinstance(optimizer, Muon):
-            lr[at] *= ADAM_RMS * max(w.shape[0], w.shape[1] // w.parts) ** 0.5 if _matrix(w) else optimizer.adamw_lr
+            lr[at] *= ADAM_RMS * max(w.shape[0], w.shape[1] // w.parts) ** 0.5 if w.matrix else optimizer.adamw_lr
     eps = eps[:1] if bool((eps == eps[0]).all()) else eps
     return Multipliers(lr.to(device), decay.to(device), eps.to(device))
 
@@ -160,19 +161,31 @@ def _sgd_sai(state: State, grad: Tensor, optimizer: SGDSaI, weights: tuple[Weigh
     The second moment holds the scales. A tensor whose first gradient is zero, as behind a readout that starts at zero,
     gets it from the first that is not; one number alone has no deviation, and the scale 1.
     """
-    for g, scale in zip(_tensors(grad, weights), _tensors(state.second, weights)):
+    if not state.scaled:
+        state.scaled = _scale(grad, state.second, optimizer, weights)
+    new = torch.where(state.updates == 1, 1.0, 1 - optimizer.momentum).float()  # the momentum starts at the gradient
+    state.first.lerp_(grad, new)
+    return torch.mul(state.first, state.second, out=grad).mul_(lr.float())
+
+
+def _scale(grad: Tensor, scales: Tensor, optimizer: SGDSaI, weights: tuple[Weight, ...]) -> bool:
+    """Give a scale to the tensors that have none yet; true where all had theirs.
+
+    Whether one has none must be asked of the device, which then cannot run ahead; a compiled program does not ask.
+    """
+    known = not torch.compiler.is_compiling()
+    for g, scale in zip(_tensors(grad, weights), _tensors(scales, weights)):
         unknown = scale[:, :, :1] == 0
         if not torch.compiler.is_compiling() and not unknown.any():
             continue
+        known = False
         if g.shape[2] > 1:
             spread = g.std(2, keepdim=True) + optimizer.eps
             found = torch.linalg.vector_norm(g, dim=2, keepdim=True) / spread
         else:
             found = torch.ones_like(g)
         scale.copy_(torch.where(unknown, found, scale))
-    new = torch.where(state.updates == 1, 1.0, 1 - optimizer.momentum).float()  # the momentum starts at the gradient
-    state.first.lerp_(grad, new)
-    return torch.mul(state.first, state.second, out=grad).mul_(lr.float())
+    return known
 
 
 def _tensors(flat: Tensor, weights: tuple[Weight, ...]) -> Iterator[Tensor]:
@@ -184,13 +197,9 @@ def _tensors(flat: Tensor, weights: tuple[Weight, ...]) -> Iterator[Tensor]:
 def _matrices(flat: Tensor, weights: tuple[Weight, ...]) -> Iterator[Tensor]:
     """The matrices inside blocks as views (K, blocks, parts, rows, columns), rows <= columns."""
     for view, w in _stacked(flat, weights):
-        if _matrix(w):
+        if w.matrix:
             each = view.unflatten(2, (w.shape[0], w.parts, -1)).transpose(2, 3)
             yield each if each.shape[3] <= each.shape[4] else each.mT
-
-
-def _matrix(w: Weight) -> bool:
-    return w.kind in ("hidden", "residual")
 
 
 def _stacked(flat: Tensor, weights: tuple[Weight, ...]) -> Iterator[tuple[Tensor, Weight]]:

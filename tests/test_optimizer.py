@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 from support import train
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from proxytrain.config import Model, Muon, Optimizer, Parametrization, SGDSaI
 from proxytrain.layout import Weight, flat_size, layout
@@ -241,6 +242,30 @@ def test_a_scale_of_sgd_sai_follows_from_size_mean_and_deviation():
         g, found = (x[w.offset : w.offset + w.size] for x in (grad, state.second[0]))
         assert found.unique().numel() == 1
         assert float(found[0]) ** 2 == pytest.approx(float(w.size - 1 + w.size * (g.mean() / g.std()) ** 2), rel=1e-3)
+
+
+class Questions(TorchDispatchMode):
+    """Counts how often the device is waited for because a value is asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, kinds, arguments=(), named=None):
+        self.count += function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default)
+        return function(*arguments, **(named or {}))
+
+
+@pytest.mark.parametrize("optimizer", [ADAMW, MUON, SAI], ids=lambda o: o.name)
+def test_after_the_first_updates_nothing_is_asked_of_the_device(optimizer):
+    state, asked = State(start()[None], *torch.zeros(2, 1, SIZE), torch.zeros(1, 1).double()), []
+    by, one = multipliers(LAYOUT, SHAPE, MUP, optimizer), torch.ones(1, 1)
+    for grad in gradients(5):
+        with Questions() as questions:
+            update(state, grad[None], optimizer, LAYOUT, lr=one.double(), decay=0 * one, clip=one, by=by)
+        asked.append(questions.count)
+    assert asked[3:] == [0, 0]
+    assert (asked[0] > 0) == (optimizer is SAI)
 
 
 @pytest.mark.parametrize("optimizer", [ADAMW, MUON, SAI], ids=lambda o: o.name)

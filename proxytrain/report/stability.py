@@ -167,7 +167,8 @@ def largest_logit(curve: RunCurve) -> float | None:
 def _under_eps(curve: RunCurve) -> float | None:
     """Embeddings do not count: rare tokens have no gradient."""
     kinds = {name.partition(".")[2]: v for name, v in curve.telemetry.items() if name.startswith("under_eps.")}
-    return max((float(v[-1]) for kind, v in kinds.items() if kind != "embedding"), default=None)
+    last = (float(v[-1]) for kind, v in kinds.items() if kind != "embedding")
+    return max((v for v in last if math.isfinite(v)), default=None)
 
 
 def _names(kinds: list[tuple[str, tuple[tuple[str, str], ...]]]) -> dict[tuple, str]:

@@ -182,8 +182,8 @@ def _load(path: Path, pack: Pack, device: torch.device) -> Rows:
                     curves[chunk] = {name: file[name] for name in file.files}
             for name in ROWS:
                 a.curve[name].append(curves[chunk][f"{_name(a)}.{name}"])
-            for name in SAMPLED:  # none from versions before it
-                a.curve[name].append(curves[chunk].get(f"{_name(a)}.{name}", np.empty(0)))
+            for name in SAMPLED if m.get("telemetry") == telemetry.columns(member.recipe) else ():  # of this version
+                a.curve[name].append(curves[chunk][f"{_name(a)}.{name}"])
         B = member.recipe.batch_tokens
         expected = np.arange(a.goal.start + B, a.position + 1, B)
         rows = a.rows()

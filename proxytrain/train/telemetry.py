@@ -11,7 +11,7 @@ and after. Nothing here changes what is trained: the weights are copied, and buf
 | `grad_rms.KIND` | of the gradient before clipping |
 | `param_rms.KIND` | of the weights before the update |
 | `update_rms.KIND` | of the change of the weights by the update, its rate and decay included |
-| `under_eps.KIND` | share of the weights whose root second moment, bias corrected, is below eps (AdamW and Muon) |
+| `under_eps.KIND` | of the weights that AdamW trains: share whose root second moment, bias corrected, is below eps |
 
 A kind is a component of `layout`: embedding, attention, mlp, norm, readout. Blocks count from 0.
 """
@@ -21,7 +21,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from proxytrain.config import Optimizer
+from proxytrain.config import Muon, Optimizer
 from proxytrain.layout import Weight, layout
 from proxytrain.model import log_partition, views
 from proxytrain.optimizer import Multipliers, State
@@ -36,10 +36,10 @@ BY_KIND = ("grad_rms", "param_rms", "update_rms")
 
 def columns(recipe: Recipe) -> list[str]:
     """Names of the values of one sample, in order."""
-    kinds = _slices(layout(recipe.model, recipe.vocab))
+    weights = layout(recipe.model, recipe.vocab)
     blocks = [f"{name}.{i}" for name in BY_BLOCK for i in range(recipe.model.depth)]
-    names = [*BY_KIND, *(["under_eps"] if isinstance(recipe.optimizer, Optimizer) else [])]
-    return [*blocks, "log_z", *(f"{name}.{kind}" for name in names for kind in kinds)]
+    kinds = [f"{name}.{kind}" for name in BY_KIND for kind in _slices(weights)]
+    return [*blocks, "log_z", *kinds, *(f"under_eps.{kind}" for kind in _slices(_of_adamw(weights, recipe)))]
 
 
 class Sample:
@@ -55,7 +55,8 @@ class Sample:
     def __init__(self, weights: Tensor, at: Tensor, ids: Tensor, recipe: Recipe, scales: Scales):
         self.recipe, self.at = recipe, at
         self.before = weights[at]
-        self.slices = _slices(layout(recipe.model, recipe.vocab))
+        weights_of = layout(recipe.model, recipe.vocab)
+        self.slices, self.of_adamw = _slices(weights_of), _slices(_of_adamw(weights_of, recipe))
         self.forward = _forward(self.before, ids, recipe, scales)
         self.grad: Tensor
 
@@ -67,19 +68,20 @@ class Sample:
         """All values (k, columns), once the update is made."""
         found = [self.forward, self.grad, self._rms(self.before), self._rms(state.weights[self.at].sub_(self.before))]
         o = self.recipe.optimizer
-        if isinstance(o, Optimizer):
+        if isinstance(o, Optimizer):  # AdamW, or Muon for what it leaves to AdamW
             root = state.second[self.at].div_((1 - o.beta2 ** state.updates[self.at]).float()).sqrt_()
-            found.append(self._mean(root.lt_(o.eps * by.eps)))
+            found.append(_means(root.lt_(o.eps * by.eps), self.of_adamw))
         return torch.cat(found, 1)
 
     def _rms(self, values: Tensor) -> Tensor:
-        return self._mean(values.square()).sqrt()
+        return _means(values.square(), self.slices).sqrt()
 
-    def _mean(self, values: Tensor) -> Tensor:
-        """Means (k, kinds) of values (k, P) over the weights of each kind."""
-        sums = [[values[:, s].sum(1) for s in of_kind] for of_kind in self.slices.values()]
-        sizes = [sum(s.stop - s.start for s in of_kind) for of_kind in self.slices.values()]
-        return torch.stack([torch.stack(s, 1).sum(1) / n for s, n in zip(sums, sizes)], 1)
+
+def _means(values: Tensor, slices: dict[str, list[slice]]) -> Tensor:
+    """Means (k, kinds) of values (k, P) over the weights of each kind."""
+    sums = [[values[:, s].sum(1) for s in of_kind] for of_kind in slices.values()]
+    sizes = [sum(s.stop - s.start for s in of_kind) for of_kind in slices.values()]
+    return torch.stack([torch.stack(s, 1).sum(1) / n for s, n in zip(sums, sizes)], 1)
 
 
 @torch.no_grad()
@@ -99,6 +101,13 @@ def _forward(flat: Tensor, ids: Tensor, recipe: Recipe, scales: Scales) -> Tenso
     with autocast(recipe.precision, flat.device.type):
         log_z = log_partition(weights, part, recipe.model, scales, watch)
     return torch.stack([x.float() for x in (*seen["attention logits"], *seen["residual stream"], log_z)], 1)
+
+
+def _of_adamw(weights: tuple[Weight, ...], recipe: Recipe) -> tuple[Weight, ...]:
+    """The weights whose second moment an optimizer reads: of Muon's matrices it does not, SGD-SaI has none."""
+    if isinstance(recipe.optimizer, Muon):
+        return tuple(w for w in weights if not w.matrix)
+    return weights if isinstance(recipe.optimizer, Optimizer) else ()
 
 
 def _slices(weights: tuple[Weight, ...]) -> dict[str, list[slice]]:

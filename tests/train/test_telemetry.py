@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -137,8 +138,36 @@ def test_columns_are_those_that_an_optimizer_has(ask):
         (run,) = asked.runs
         found = seen(asked, run)
         assert all(np.isfinite(v).all() for v in found.values())
-        assert ("under_eps.mlp" in found) == (optimizer == "muon")
+        assert ("under_eps.norm" in found) == (optimizer == "muon")
         assert found["update_rms.mlp"][0] > 0
+
+
+def test_of_muon_s_matrices_no_second_moment_is_looked_at(ask):
+    plain = ["model=plain", "model.width=16", "model.head_size=8", "model.context=32"]
+    asked = ask("optimizer=muon", *plain, "tokens=2048", "warmup=256", "train.telemetry_every=4")
+    train(asked)
+    (run,) = asked.runs
+    kinds = {name.partition(".")[2] for name in seen(asked, run) if name.startswith("under_eps.")}
+    gains = {w.component for w in layout(run.recipe.model, run.recipe.vocab) if not w.matrix}
+    assert kinds == gains
+    assert "mlp" not in kinds  # nothing but matrices there
+
+
+def test_what_was_seen_in_other_columns_is_left_out_when_a_checkpoint_is_gone_on_from(ask):
+    asked = ask("optimizer=muon", "train.telemetry_every=1", "train.checkpoint_seconds=1e9")
+    made, left = planned(asked), itertools.count(7, -1)
+    with pytest.raises(Interrupted):
+        train(asked, made, should_stop=lambda: next(left) <= 1)
+    (path,) = asked.folder.glob("packs/*/attempt-*/state-*.npz")
+    with np.load(path) as file:
+        state = dict(file)
+    meta = json.loads(state["meta"].tobytes())
+    meta["members"][0]["telemetry"].append("under_eps.mlp")  # as a version before wrote it
+    path.unlink()
+    np.savez(path, **state | {"meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)})
+    train(asked, made)
+    (run,) = asked.runs
+    assert seen(asked, run)["tokens"].tolist() == list(range(8 * 256, run.tokens + 1, 256))
 
 
 def test_a_high_rate_makes_attention_logits_grow_unless_queries_and_keys_are_normalised(ask):
