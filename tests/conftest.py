@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from support import TINY, TINY_TEXT
+from support import TINY, TINY_TEXT, kill_left
 
 from proxytrain.request import Request, request
 from proxytrain.track.console import Console
@@ -24,6 +24,15 @@ def reference_mode() -> None:
     """One thread, denormals flushed: where results are promised to the bit."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_running(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test has started in its own folder ends with it, however it ends."""
+    folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
+    yield
+    if folder:
+        kill_left(folder)
 
 
 @pytest.fixture(scope="session")

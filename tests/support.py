@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from proxytrain.request import Request
 from proxytrain.store import Store
 from proxytrain.train.loop import train_pack
 
+LIBC = ctypes.CDLL(None)
 STDLIB = Path(sysconfig.get_path("stdlib"))
 TINY_TEXT = [
     f"data.files=[{STDLIB}/json/*.py,{STDLIB}/email/*.py,{STDLIB}/http/*.py]",
@@ -119,6 +121,7 @@ def assert_same_bits(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> None
 
 def proxytrain(*arguments: str, cwd: Path, check: int | None = 0, **kwargs) -> subprocess.CompletedProcess[str]:
     """The command as a user runs it."""
+    kwargs["preexec_fn"] = ending_with_us(kwargs.get("preexec_fn", lambda: None))
     done = subprocess.run(
         [sys.executable, "-m", "proxytrain", *arguments],
         cwd=cwd,
@@ -133,10 +136,29 @@ def proxytrain(*arguments: str, cwd: Path, check: int | None = 0, **kwargs) -> s
     return done
 
 
-def kill_left(cwd: Path) -> None:
-    """SIGKILL to the processes that are at work in a folder: what a test started there and did not end."""
+def start(*arguments: str, cwd: Path, **kwargs) -> subprocess.Popen[str]:
+    """The command in the background; what is left of it ends with the test if `cwd` is the test's folder."""
+    command = [sys.executable, "-m", "proxytrain", *arguments]
+    return subprocess.Popen(command, cwd=cwd, text=True, preexec_fn=ending_with_us(), **kwargs)
+
+
+def ending_with_us(then: Callable[[], None] = lambda: None) -> Callable[[], None]:
+    """What a child does first: have the kernel kill it when this process ends, in whichever way; then `then`."""
+    parent = os.getpid()
+
+    def first() -> None:
+        LIBC.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it has ended before the line above
+            os._exit(1)
+        then()
+
+    return first
+
+
+def kill_left(folder: Path) -> None:
+    """SIGKILL to the processes that are at work in a folder or below: what a test started there and did not end."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             with suppress(OSError):
-                if Path(os.readlink(entry / "cwd")) == cwd.resolve():
+                if Path(os.readlink(entry / "cwd")).is_relative_to(folder.resolve()):
                     os.kill(int(entry.name), signal.SIGKILL)

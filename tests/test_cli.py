@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from guides import told
-from support import TINY, TINY_TEXT, assert_same_bits, kill_left, outcome, proxytrain
+from support import TINY, TINY_TEXT, assert_same_bits, kill_left, outcome, proxytrain, start
 
 from proxytrain.store import Store
 
@@ -229,13 +229,11 @@ def test_train_runs_under_hydra_s_multirun(tmp_path, swept):
 def test_a_sweep_killed_at_any_moment_ends_in_the_same_bits(swept, tmp_path, corpora):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "corpora").symlink_to(corpora)
-    command = [sys.executable, "-m", "proxytrain", "sweep", *SWEEP, "train.checkpoint_seconds=0.2"]
+    command, silent = ["sweep", *SWEEP, "train.checkpoint_seconds=0.2"], subprocess.DEVNULL
     moments = ["sweeps/s/packs/*/attempt-*/state-*.npz", "segments/*/*/segment.json", "runs/*/result.json"]
     for moment in moments:
         known = set(tmp_path.glob(f"runs/{moment}"))
-        process = subprocess.Popen(
-            command, cwd=tmp_path, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        process = start(*command, cwd=tmp_path, start_new_session=True, stdout=silent, stderr=silent)
         while not set(tmp_path.glob(f"runs/{moment}")) - known:
             assert process.poll() is None
             time.sleep(0.01)
@@ -243,7 +241,7 @@ def test_a_sweep_killed_at_any_moment_ends_in_the_same_bits(swept, tmp_path, cor
         kill_left(tmp_path)  # its workers, before they can save
         process.wait()
     assert len(list(tmp_path.glob("runs/runs/*/result.json"))) < 25
-    proxytrain(*command[3:], cwd=tmp_path)
+    proxytrain(*command, cwd=tmp_path)
     plan = json.loads((tmp_path / "runs/sweeps/s/plan.json").read_text())
     a, b = Store(tmp_path / "runs"), Store(swept / "runs")
     for run_id in plan["runs"]:
@@ -255,9 +253,7 @@ def test_an_interrupt_saves_and_the_same_command_goes_on(tmp_path, corpora):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "corpora").symlink_to(corpora)
     command = [*TINY_TEXT, *TINY, "sweep.name=s", "sweep.grids=[{tokens:300K,init_seed:[0,1]}]", "launch.workers=2"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "proxytrain", "sweep", *command], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
+    process = start("sweep", *command, cwd=tmp_path, stderr=subprocess.PIPE)
     while not list(tmp_path.glob("runs/sweeps/s/packs/*/attempt-*/progress.json")):
         time.sleep(0.2)
         assert process.poll() is None
@@ -309,9 +305,7 @@ def test_names_that_are_used_by_other_runs_in_training_are_refused(tmp_path, cor
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "corpora").symlink_to(corpora)
     base = [*TINY_TEXT, *TINY, "sweep.name=s", "launch.workers=1"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "proxytrain", "sweep", *base, "tokens=4M"], cwd=tmp_path, stderr=subprocess.DEVNULL
-    )
+    process = start("sweep", *base, "tokens=4M", cwd=tmp_path, stderr=subprocess.DEVNULL)
     while not list(tmp_path.glob("runs/sweeps/s/packs/*/claim")):
         time.sleep(0.1)
         assert process.poll() is None

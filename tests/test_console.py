@@ -16,14 +16,14 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
-from support import STDLIB, TINY, TINY_TEXT, kill_left, planned, proxytrain
+from support import STDLIB, TINY, TINY_TEXT, ending_with_us, planned, proxytrain, start
 
 from proxytrain.plan import cost
 from proxytrain.track.live import frame
@@ -49,7 +49,7 @@ class Terminal:
             stdout=self.slave,
             stderr=self.slave,
             env={**environment, "TERM": "xterm-256color"},
-            preexec_fn=self._own,
+            preexec_fn=ending_with_us(self._own),
         )
         self.raw = ""
         self.reader = threading.Thread(target=self._read, daemon=True)
@@ -88,12 +88,11 @@ class Terminal:
 
 
 @pytest.fixture
-def here(tmp_path: Path, corpora: Path) -> Iterator[Path]:
-    """A folder with an empty store; what a test that fails leaves running there is ended."""
+def here(tmp_path: Path, corpora: Path) -> Path:
+    """A folder with an empty store."""
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "corpora").symlink_to(corpora)
-    yield tmp_path
-    kill_left(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture
@@ -140,7 +139,7 @@ def test_fits_show_how_far_they_are_and_can_be_interrupted(table):
 
 def test_a_sweep_is_followed_from_its_store(here):
     with open(here / "err.txt", "w") as err:
-        process = subprocess.Popen([sys.executable, "-m", "proxytrain", "sweep", *LONG], cwd=here, stderr=err)
+        process = start("sweep", *LONG, cwd=here, stderr=err)
     until(lambda: list(here.glob("runs/sweeps/s/packs/*/attempt-*/progress.json")), process)
     content = json.loads(proxytrain("status", "--json", "sweep.name=s", cwd=here).stdout)["s"]
     assert content["counts"] == {"running": 2}
@@ -150,9 +149,7 @@ def test_a_sweep_is_followed_from_its_store(here):
     assert now["flops_per_second"] > now["tokens_per_second"] > 0
     assert now["seconds_left"] > 10
 
-    watch = subprocess.Popen(
-        [sys.executable, "-m", "proxytrain", "status", "--watch"], cwd=here, stdout=subprocess.PIPE, text=True
-    )
+    watch = start("status", "--watch", cwd=here, stdout=subprocess.PIPE)
     assert re.match(r"\d\d:\d\d:\d\d s: \d+%, .* 0 done, 2 running, .* left, until", watch.stdout.readline())
     watch.send_signal(signal.SIGINT)
     assert watch.wait(60) == 130
@@ -165,9 +162,7 @@ def test_a_sweep_is_followed_from_its_store(here):
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare")
 def test_a_store_that_can_only_be_read_is_followed_too(here):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "proxytrain", "sweep", "--quiet", *LONG], cwd=here, stderr=subprocess.DEVNULL
-    )
+    process = start("sweep", "--quiet", *LONG, cwd=here, stderr=subprocess.DEVNULL)
     until(lambda: list(here.glob("runs/sweeps/s/packs/*/attempt-*/progress.json")), process)
     status = (
         f"exec {sys.executable} -m proxytrain status --json"  # of pids that mean nothing here, as on another machine
@@ -183,9 +178,7 @@ def test_a_store_that_can_only_be_read_is_followed_too(here):
 
 def test_preparing_a_corpus_can_be_interrupted(tmp_path):
     command = ["plan", *TINY, "data=files", f"data.files=[{STDLIB}/**/*.py]", "data.tokenizer=bytes"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "proxytrain", *command], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
+    process = start(*command, cwd=tmp_path, stderr=subprocess.PIPE)
     until(lambda: list(tmp_path.glob("runs/corpora/tmp/*")), process)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130

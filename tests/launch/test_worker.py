@@ -6,17 +6,17 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from support import TINY, TINY_TEXT, assert_same_bits, outcome, proxytrain
+from support import TINY, TINY_TEXT, assert_same_bits, outcome, proxytrain, start
 
 from proxytrain.store import Store
 
 SWEEP = [*TINY_TEXT, *TINY, "sweep.name=s", "sweep.grids=[{init_seed:[0,1,2],tokens:[8192,16384]}]", "launch.workers=1"]
 LONG = [*TINY_TEXT, *TINY, "sweep.name=s", "tokens=3M", "sweep.grids=[{init_seed:[0,1]}]", "launch.workers=1"]
+BOTH = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
 
 
 @pytest.fixture
@@ -28,16 +28,6 @@ def here(tmp_path: Path, corpora: Path) -> Path:
 
 def plan_of(here: Path) -> dict:
     return json.loads((here / "runs/sweeps/s/plan.json").read_text())
-
-
-def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "proxytrain", *arguments],
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
 
 
 def wait_for(here: Path, pattern: str, process: subprocess.Popen) -> None:
@@ -81,7 +71,7 @@ def test_a_member_that_fails_is_split_off_and_the_others_go_on(here, tmp_path_fa
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP])
 def test_a_worker_that_is_asked_to_stop_saves_releases_and_leaves_with_130(here, number):
     proxytrain("plan", *LONG, cwd=here)
-    worker = start("work", "sweep.name=s", "train.device=cpu", cwd=here)
+    worker = start("work", "sweep.name=s", "train.device=cpu", cwd=here, **BOTH)
     wait_for(here, "runs/sweeps/s/packs/*/attempt-*/progress.json", worker)
     worker.send_signal(number)
     out = worker.communicate(timeout=60)[0]
@@ -105,7 +95,7 @@ def test_a_time_limit_is_met_by_saving(here):
 
 def test_a_second_interrupt_ends_at_once_and_leaves_all_whole(here):
     proxytrain("plan", *LONG, cwd=here)
-    worker = start("work", "sweep.name=s", "train.device=cpu", "train.checkpoint_seconds=0.1", cwd=here)
+    worker = start("work", "sweep.name=s", "train.device=cpu", "train.checkpoint_seconds=0.1", cwd=here, **BOTH)
     wait_for(here, "runs/sweeps/s/packs/*/attempt-*/state-*.npz", worker)
     worker.send_signal(signal.SIGINT)
     worker.send_signal(signal.SIGINT)
@@ -115,7 +105,7 @@ def test_a_second_interrupt_ends_at_once_and_leaves_all_whole(here):
 
 
 def test_no_worker_outlives_a_killed_sweep_and_what_it_did_is_saved(here):
-    sweep = start("sweep", *LONG, cwd=here)
+    sweep = start("sweep", *LONG, cwd=here, **BOTH)
     wait_for(here, "runs/sweeps/s/packs/*/attempt-*/progress.json", sweep)
     (claim,) = here.glob("runs/sweeps/s/packs/*/claim")
     pid = json.loads(claim.read_text())["pid"]
