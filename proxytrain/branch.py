@@ -12,10 +12,10 @@ from proxytrain.config import Config, build
 from proxytrain.corpus.corpus import load
 from proxytrain.errors import RequestError
 from proxytrain.plan.grid import LENGTHS
-from proxytrain.plan.share import Key, lineages
+from proxytrain.plan.share import lineages
 from proxytrain.request import Request, request
 from proxytrain.runs import Run
-from proxytrain.store import Store
+from proxytrain.store import Key, Store
 from proxytrain.track.console import Console
 
 

@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 
-from proxytrain.errors import Refusal, RequestError
+from proxytrain.errors import Refusal, RequestError, did_you_mean
 from proxytrain.verbs import VERBS
 
 
@@ -25,11 +25,7 @@ def main(argv: list[str] | None = None) -> int:
         print(version("proxytrain"))
         return 0
     if argv[0] not in VERBS:
-        import difflib
-
-        near = difflib.get_close_matches(argv[0], VERBS, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        print(f"{argv[0]}: no such verb; there are {', '.join(VERBS)}{hint}", file=sys.stderr)
+        print(f"{argv[0]}: no such verb; there are {', '.join(VERBS)}{did_you_mean(argv[0], VERBS)}", file=sys.stderr)
         return 2
     options = _options(argv[0], argv[1:])
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
 import warnings
@@ -10,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from proxytrain.errors import RequestError
+from proxytrain.errors import RequestError, did_you_mean
 from proxytrain.scale import enlarged
 
 Tree = dict[str, Any]
@@ -113,7 +112,7 @@ def _one_line(error: Exception, overrides: list[str]) -> str:
     if match := re.search(r"Could not find '([^']+)'", text):
         options = text.partition("Available options in")[2].partition(":")[2].partition("Config search path")[0].split()
         group, _, option = match[1].rpartition("/")
-        return f"{group}={option}: unknown; allowed are {', '.join(options)}{_near(option, options)}"
+        return f"{group}={option}: unknown; allowed are {', '.join(options)}{did_you_mean(option, options)}"
     if match := re.search(r"item is already at '([^']+)'", text):
         return f"+{match[1]}: the key exists; leave out the +"
     if match := re.search(r"Ambiguous value for argument '([^=]+)=(.+?)' 1\.", text):
@@ -162,14 +161,8 @@ def _groups_chosen(overrides: list[str]) -> list[str]:
 
 def _unknown_key(key: str, tree: Tree) -> str:
     keys = [k for k, _ in leaves(tree)]
-    near = [k for k in difflib.get_close_matches(key, keys, n=2) if k != key]
-    if near:
-        return f"{key}: no such key (did you mean {near[0]}?)"
+    if hint := did_you_mean(key, keys):
+        return f"{key}: no such key{hint}"
     parent = key.rpartition(".")[0]
     siblings = [k for k in keys if k.rpartition(".")[0] == parent] or [k for k in keys if "." not in k]
     return f"{key}: no such key; there are {', '.join(siblings)}"
-
-
-def _near(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {near[0]}?)" if near else ""

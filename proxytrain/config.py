@@ -7,7 +7,6 @@ Hydra composes `conf/` into a plain tree; `build` turns that tree into the froze
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import math
 import types
@@ -16,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from proxytrain.errors import RequestError
+from proxytrain.errors import RequestError, did_you_mean
 from proxytrain.fit.options import FitConfig
 from proxytrain.schedule import SCHEDULES, Schedule
 from proxytrain.types import Natural, Positive, PositiveFloat, Share, Size
@@ -331,7 +330,9 @@ def build(cls: Any, value: Any, key: str = "") -> Any:
         if isinstance(value, bool) and {"on", "off"} <= set(args):
             value = "on" if value else "off"  # as YAML reads these words
         if value not in args:
-            raise RequestError(f"{key}={value}: allowed are {', '.join(map(str, args))}{_near(str(value), args)}")
+            raise RequestError(
+                f"{key}={value}: allowed are {', '.join(map(str, args))}{did_you_mean(str(value), args)}"
+            )
         return args[args.index(value)]
     if origin is Annotated:
         built = build(args[0], value, key)
@@ -401,7 +402,7 @@ def _member(key: str, value: Any) -> type:
     members = UNIONS[key]
     name = value.get("name") if isinstance(value, dict) else value
     if name not in members:
-        raise RequestError(f"{key}={name}: unknown; allowed are {', '.join(members)}{_near(str(name), members)}")
+        raise RequestError(f"{key}={name}: unknown; allowed are {', '.join(members)}{did_you_mean(str(name), members)}")
     return members[name]
 
 
@@ -413,7 +414,7 @@ def _build_dataclass(cls: Any, value: Any, key: str) -> Any:
     for name in value:
         if name not in fields:
             raise RequestError(
-                f"{prefix}{name}: no such key{_near(name, fields)}; {key or 'config'} has {', '.join(fields)}"
+                f"{prefix}{name}: no such key{did_you_mean(name, fields)}; {key or 'config'} has {', '.join(fields)}"
             )
     hints = _hints(cls)
     missing = [n for n, f in fields.items() if n not in value and f.default is dataclasses.MISSING]
@@ -440,8 +441,3 @@ def _number_or_plain(cls: type, value: Any, key: str) -> Any:
         return value
     what = {bool: "true or false", str: "a text"}.get(cls, cls.__name__)
     raise RequestError(f"{key}={value!r}: {what} is needed")
-
-
-def _near(word: str, known: typing.Iterable[Any]) -> str:
-    near = difflib.get_close_matches(word, [str(k) for k in known], n=1)
-    return f" (did you mean {near[0]}?)" if near else ""

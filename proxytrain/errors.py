@@ -5,6 +5,10 @@ what is allowed. A `Refusal` is a right request that the data cannot answer (exi
 missing and which runs would supply it.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
 
 class RequestError(ValueError):
     """The request is wrong: one line naming the key or file, the value and what is allowed."""
@@ -12,3 +16,17 @@ class RequestError(ValueError):
 
 class Refusal(Exception):
     """The data cannot answer: what is missing, and which runs would supply it."""
+
+
+def did_you_mean(word: str, known: Iterable[object]) -> str:
+    """A hint to end a message with; empty where no known word is near.
+
+    Examples
+    --------
+    >>> did_you_mean("cosin", ["cosine", "wsd"])
+    ' (did you mean cosine?)'
+    """
+    import difflib
+
+    near = [k for k in difflib.get_close_matches(word, map(str, known), n=2) if k != word]
+    return f" (did you mean {near[0]}?)" if near else ""

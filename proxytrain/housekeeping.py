@@ -14,8 +14,7 @@ from proxytrain.launch.claims import holder
 from proxytrain.launch.parts import finished, folders, unfinished
 from proxytrain.plan import freeze
 from proxytrain.plan.freeze import Plan
-from proxytrain.plan.share import Key
-from proxytrain.store import Store, left_behind, read_state, remove
+from proxytrain.store import Key, Store, left_behind, read_state, remove
 
 PLACES = ("segments", "runs", "sweeps", "corpora")
 

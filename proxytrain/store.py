@@ -31,7 +31,7 @@ import numpy as np
 from proxytrain import process
 from proxytrain.errors import RequestError
 
-Key = tuple[str, int]
+Key = tuple[str, int]  # of a segment: lineage, end
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 ID = re.compile(r"[A-Za-z0-9]+")
 FORGOTTEN_SECONDS = 86400.0

@@ -148,7 +148,7 @@ def train(asked: Request, made: Plan, console: Console) -> int:
 
 def missing(store: Store, ids: Iterable[str]) -> list[str]:
     """Ids of the runs that have no result yet."""
-    return [i for i in ids if not (store.run(i) / "result.json").exists()]
+    return [i for i in ids if not store.has_result(i)]
 
 
 def fit(asked: Request, progress: Progress | None = None) -> Fit:

@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from proxytrain.corpus import load
+from proxytrain.launch.claims import attempts
 from proxytrain.launch.parts import unfinished
-from proxytrain.launch.worker import attempts
 from proxytrain.plan import freeze
 from proxytrain.plan.freeze import Plan
 from proxytrain.request import Request

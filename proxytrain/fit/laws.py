@@ -7,13 +7,12 @@ Logs are centred on the data, which takes most of the correlation between amplit
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from proxytrain.errors import RequestError
+from proxytrain.errors import RequestError, did_you_mean
 
 Values = dict[str, np.ndarray]  # parameters by name
 
@@ -260,10 +259,8 @@ AUTO = ("chinchilla", "tied", "interaction", "kaplan", "joined", "params_at_toke
 def get_law(name: str) -> Law:
     """The law of that name, or a RequestError that lists them."""
     if name not in LAWS:
-        near = difflib.get_close_matches(name, LAWS, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
         raise RequestError(
-            f"fit.law={name}: unknown{hint}; allowed are auto, {', '.join(LAWS)} "
+            f"fit.law={name}: unknown{did_you_mean(name, LAWS)}; allowed are auto, {', '.join(LAWS)} "
             "(`proxytrain fit --help` says what each is for)"
         )
     return LAWS[name]

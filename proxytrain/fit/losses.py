@@ -166,7 +166,5 @@ def _used(fit: Fit, runs: Runs) -> dict[str, list[float]]:
         "fitted": fitted,
         "residual": np.log(used.loss / fitted),
     }
-    if "unique_tokens" in used.numbers:
-        table["unique_tokens"] = used.numbers["unique_tokens"]
     out = {k: v.tolist() for k, v in table.items()}
     return out | {k: v.tolist() for k, v in used.labels.items() if k != "other"}

@@ -103,14 +103,18 @@ def take(pack: Path, stale_seconds: float = STALE_SECONDS) -> Claim | None:
             return None
     finally:
         ours.unlink(missing_ok=True)
-    number = max((int(p.name.split("-")[1]) for p in pack.glob("attempt-[0-9]*")), default=0) + 1
-    attempt = pack / f"attempt-{number:03d}-{token[:8]}"
+    attempt = pack / f"attempt-{attempts(pack) + 1:03d}-{token[:8]}"
     try:
         attempt.mkdir()
     except OSError:
         path.unlink()
         raise
     return Claim(path, token, attempt)
+
+
+def attempts(pack: Path) -> int:
+    """How often a pack was begun."""
+    return max((int(p.name.split("-")[1]) for p in pack.glob("attempt-[0-9]*")), default=0)
 
 
 def holder(pack: Path, stale_seconds: float = STALE_SECONDS) -> dict[str, Any] | None:

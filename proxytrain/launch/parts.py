@@ -18,8 +18,8 @@ from proxytrain.errors import RequestError
 from proxytrain.launch.memory import too_large
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.pack import Member, Pack
-from proxytrain.plan.share import Key, Node
-from proxytrain.store import Store, read_json, write_json
+from proxytrain.plan.share import Node
+from proxytrain.store import Key, Store, read_json, write_json
 
 FAILURES = 2  # of a pack before it is split, of a single member before it has failed
 NOT_PLANNED = {

@@ -165,11 +165,6 @@ def progress(folder: Path) -> dict | None:
     return None
 
 
-def attempts(folder: Path) -> int:
-    """How often a pack was begun."""
-    return max((int(p.name.split("-")[1]) for p in folder.glob("attempt-[0-9]*")), default=0)
-
-
 def _next(left: list[Part], packs: Path, store: Store, stale_seconds: float) -> tuple[Claim, Part] | None:
     """The first part that can start and that nobody holds."""
     for part in left:

@@ -1,6 +1,6 @@
 """The plan: what a sweep trains, written down once. Workers read it; they never see the configuration.
 
-`Plan.make` goes from runs to packs, leaving out what the store has; `save` and `load` keep it as `plan.json`.
+`make` goes from runs to packs, leaving out what the store has; `save` and `load` keep the plan as `plan.json`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from proxytrain.config import Config, Train, build
 from proxytrain.errors import RequestError
 from proxytrain.plan import cost
 from proxytrain.plan.pack import Member, Pack, pack, work
-from proxytrain.plan.share import Key, Node, forest, lineages
+from proxytrain.plan.share import Node, forest, lineages
 from proxytrain.plan.speed import Speeds
 from proxytrain.runs import NUMERICS_VERSION, Recipe, Run, canonical, digest
 from proxytrain.schedule import Phase
-from proxytrain.store import NUMBER, PARAMS, Store, check_id, fits, read_json, write_json
+from proxytrain.store import NUMBER, PARAMS, Key, Store, check_id, fits, read_json, write_json
 
 FORMAT = 1
 RECORD = {  # of a run

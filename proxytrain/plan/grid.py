@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from proxytrain.config import Config, build, check
-from proxytrain.errors import RequestError
+from proxytrain.errors import RequestError, did_you_mean
 
 Tree = dict[str, Any]
 GROUPS = ("model", "parametrization", "optimizer", "schedule")
@@ -119,8 +118,7 @@ def _distinct(axes: Iterator[tuple[tuple[str, ...], list[Any]]], prefix: str) ->
             raise RequestError(f"{prefix}{key}: given twice")
         if path[0] not in (*GROUPS, *PLAIN) or len(path) > (2 if path[0] in GROUPS else 1):
             known = (*GROUPS, *PLAIN)
-            near = difflib.get_close_matches(path[0], known, n=1)
-            hint = f" (did you mean {near[0]}?)" if near and near[0] != path[0] else ""
+            hint = did_you_mean(path[0], known)
             raise RequestError(f"{prefix}{key}: cannot be varied{hint}; allowed are {', '.join(known)}")
         found[path] = choices
     return found

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from proxytrain import accounting
-from proxytrain.plan.share import Key, Node
+from proxytrain.plan.share import Node
 from proxytrain.runs import Recipe, digest
+from proxytrain.store import Key
 
 MOST_SEQUENCES = 65535  # fused attention on CUDA takes no larger batch (pytorch issue 142228)
 

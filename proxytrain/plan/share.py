@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 from proxytrain.runs import Recipe, Run, lineage
 from proxytrain.schedule import Phase, cut
-
-Key = tuple[str, int]  # lineage, end
+from proxytrain.store import Key
 
 
 @dataclass(frozen=True)

@@ -219,7 +219,7 @@ def _difference(view: View, a: Side, b: Side, c: Comparison, pairs: list[tuple[R
         seen = np.r_[middle[at], np.quantile(np.r_[low[at], high[at]], [0.05, 0.95]), off, 0.0]
         room = 0.08 * (seen.max() - seen.min()) or 1.0
         ax.set_ylim(seen.min() - room, seen.max() + room)
-        ax.yaxis.set_major_formatter(lambda v, _: f"{v:+.3g}%".replace("-", "−") if abs(v) > 1e-9 else "0")
+        ax.yaxis.set_major_formatter(ink.percent)
         ax.set_xlabel(f"compute (6 N D) at {c.tokens_per_param:g} tokens a parameter, FLOPs")
         ink.top_label(ax, f"loss of {a.name} over that of {b.name}, minus one")
 

@@ -72,6 +72,6 @@ def _panel(ax: Any, ranking: Ranking) -> None:
     ax.set_ylim(-0.6, len(names) - 0.5)
     ax.set_yticks(at, [f"{place(ranking, i)}  {name}" for i, name in enumerate(names)])
     ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.xaxis.set_major_formatter(lambda v, _: f"{v:+.3g}%".replace("-", "−") if abs(v) > 1e-9 else "0")
+    ax.xaxis.set_major_formatter(ink.percent)
     ax.grid(axis="y", visible=False)
     ax.set_xlabel(f"loss over that of the best, at equal {BUDGETS[ranking.budget]}")

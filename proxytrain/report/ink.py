@@ -378,6 +378,17 @@ def count(value: float) -> str:
     return f"{value:g}"
 
 
+def percent(value: float, place: object = None) -> str:
+    """+1.5%, −2%, 0: a label of a tick, as matplotlib asks for it.
+
+    Examples
+    --------
+    >>> [percent(v) for v in (1.5, -2.0, 0.0)]
+    ['+1.5%', '−2%', '0']
+    """
+    return f"{value:+.3g}%".replace("-", "−") if abs(value) > 1e-9 else "0"
+
+
 def plain(value: float) -> str:
     return f"{value:.3g}" if value < 1 else f"{value:.4g}"
 

@@ -289,7 +289,8 @@ def _reproduce(facts: Facts) -> str:
     )
     rows = "".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in items)
     summary = f"<h3>The fit</h3><pre>{escape(chr(10).join(fit.summary()))}</pre>" if fit else ""
-    same = {k: v for k, v in leaves(asked.records[0]["config"]) if all(_has(r, k, v) for r in asked.records)}
+    first, *others = (dict(leaves(r["config"])) for r in asked.records)
+    same = {k: v for k, v in first.items() if all(other.get(k) == v for other in others)}
     return (
         f'<section id="reproduce"><h2>Reproduce</h2><pre>{escape(chr(10).join(commands))}</pre>'
         f"<p>The configuration that this makes is below; that of each run is also in <code>{escape(str(asked.folder))}"
@@ -298,10 +299,6 @@ def _reproduce(facts: Facts) -> str:
         "<details><summary>The whole configuration</summary>"
         f"<pre>{escape(json.dumps(_config(facts), indent=1, default=str))}</pre></details></section>"
     )
-
-
-def _has(record: dict[str, Any], key: str, value: Any) -> bool:
-    return dict(leaves(record["config"])).get(key) == value
 
 
 def _config(facts: Facts) -> dict[str, Any]:

@@ -15,8 +15,7 @@ from proxytrain.errors import RequestError
 from proxytrain.launch.parts import failures
 from proxytrain.plan import freeze
 from proxytrain.plan.freeze import Plan
-from proxytrain.plan.share import Key
-from proxytrain.store import RunCurve, Store, end_to_end
+from proxytrain.store import Key, RunCurve, Store, end_to_end
 from proxytrain.track.text import tokens
 from proxytrain.train.trace import Trace, traces
 

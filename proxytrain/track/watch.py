@@ -15,9 +15,9 @@ from typing import Any
 
 from proxytrain import accounting
 from proxytrain.errors import RequestError
-from proxytrain.launch.claims import holder
+from proxytrain.launch.claims import attempts, holder
 from proxytrain.launch.parts import Part, failure_records, failures, folders, parts
-from proxytrain.launch.worker import attempts, progress
+from proxytrain.launch.worker import progress
 from proxytrain.plan import cost, speed
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.pack import Pack

@@ -23,9 +23,8 @@ import numpy as np
 import torch
 
 from proxytrain.plan.pack import Member, Pack
-from proxytrain.plan.share import Key
 from proxytrain.process import say
-from proxytrain.store import sync, temporary
+from proxytrain.store import Key, sync, temporary
 from proxytrain.train import average, telemetry, trace
 from proxytrain.train.members import Active, Rows
 from proxytrain.train.trace import FORMAT, ROWS, SAMPLED, UPDATES

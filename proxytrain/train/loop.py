@@ -17,8 +17,7 @@ from proxytrain.config import Train
 from proxytrain.corpus import Corpus
 from proxytrain.model import initial
 from proxytrain.plan.pack import Pack
-from proxytrain.plan.share import Key
-from proxytrain.store import Store
+from proxytrain.store import Key, Store
 from proxytrain.train import average, checkpoint, evaluate
 from proxytrain.train.members import Active, Rows, sound
 from proxytrain.train.publish import Broken, Publisher

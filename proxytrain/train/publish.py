@@ -15,9 +15,9 @@ import torch
 from proxytrain.corpus import Corpus, Stream
 from proxytrain.layout import layout
 from proxytrain.plan.pack import Member
-from proxytrain.plan.share import Key, Node
+from proxytrain.plan.share import Node
 from proxytrain.runs import NUMERICS_VERSION, canonical
-from proxytrain.store import Store, publishing, read_state, write_json, write_state
+from proxytrain.store import Key, Store, publishing, read_state, write_json, write_state
 from proxytrain.train import evaluate, telemetry
 from proxytrain.train.export import write_weights
 from proxytrain.train.members import Active, sound

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from proxytrain.plan.share import Key
-from proxytrain.store import by_name, end_to_end
+from proxytrain.store import CURVE as ROWS
+from proxytrain.store import Key, by_name, end_to_end
 
 FORMAT = 1
-UPDATES = ("tokens", "lr", "loss", "grad_norm")  # a row an update
-ROWS = (*UPDATES, "eval_tokens", "eval_loss")
+UPDATES = ROWS[:4]  # tokens, lr, loss and grad_norm: a row an update; eval_tokens and eval_loss have rows of their own
 SAMPLED = ("telemetry_tokens", "telemetry")  # the second (m, columns), see `telemetry`
 
 

@@ -194,7 +194,7 @@ def test_without_a_target_the_page_has_the_law_and_no_prediction(page: str, aski
     text = words(made)
     assert "24 of 24 runs are trained, the best of them to a loss of" in text
     assert "No larger run was named to predict" in text
-    assert "24, which differ in width 16, 24, 32, 48; tokens 8k, 16k, 33k; 2 seeds" in text
+    assert "24, which differ in width 16, 24, 32, 48; tokens 8.2k, 16k, 32k; 2 seeds" in text
     assert "Backtest" in text
     assert 'id="figure-fit"' in made
 
@@ -210,7 +210,7 @@ def test_without_a_target_the_page_says_the_best_run_and_how_recipes_compare(pag
     loss = {(r.schedule, r.recipe.model.width): (asked.store.result(r.id) or {})["final_loss"] for r in asked.runs}
     text = words(written(asked))
     best = min(loss, key=lambda key: loss[key])
-    assert f"Best run width {best[1]}, depth 1, 33k tokens, {best[0]}, lr" in text
+    assert f"Best run width {best[1]}, depth 1, 32k tokens, {best[0]}, lr" in text
     means = {name: np.sqrt(loss[name, 16] * loss[name, 24]) for name in ("wsd", "cosine")}
     first, second = sorted(means, key=lambda name: means[name])
     behind = f"{100 * (means[second] / means[first] - 1):.2f}% ± "
