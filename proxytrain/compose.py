@@ -51,6 +51,11 @@ def compose(overrides: list[str], config_dir: str | None = None) -> Tree:
             if (conf_dir() / name).is_file() and not mine.samefile(conf_dir() / name):
                 raise RequestError(f"--config-dir {config_dir}: {name} is the name of one of ours, rename it")
         extra = [f"hydra.searchpath=[{quoted(f'file://{Path(config_dir).resolve()}')}]"]
+    for chosen in _groups_chosen(overrides):
+        group, _, option = chosen.partition("=")
+        if option.strip() in ("null", ""):  # of which Hydra makes a traceback
+            known = ", ".join(sorted(path.stem for path in (conf_dir() / group).glob("*.yaml")))
+            raise RequestError(f"{group}={option}: a group is chosen by name; allowed are {known}")
     outer = GlobalHydra.instance().hydra  # `train -m` composes within a job of Hydra's
     GlobalHydra.instance().clear()
     try:

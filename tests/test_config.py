@@ -63,6 +63,8 @@ WRONG = [
     (["batch_tokens=1000"], "batch_tokens=1000: must be a multiple of model.context=64"),
     (["tokens=4M", "flops=1e9"], "a run's length is one of them"),
     (["schedule=cosin"], "schedule=cosin: unknown; allowed are"),
+    (["schedule=null"], "schedule=null: a group is chosen by name; allowed are average, constant"),
+    (["scale="], "scale=: a group is chosen by name; allowed are cpu, gpu"),
     (["schedule.shape=square"], "schedule.shape=square: allowed are linear, cosine, sqrt, exp, half_life"),
     (["schedule=cosine", "schedule.decay=.1"], "schedule.decay: no such key"),
     (["schedule=power", "schedule.exponent=1"], "schedule.exponent=1"),
