@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from proxytrain import collapse
+from proxytrain.outcomes import curves
 from proxytrain.report.collapse import collapsed
 from proxytrain.report.facts import Facts, collect
 from proxytrain.report.page import render
-from proxytrain.sweep import curves, plan, train
+from proxytrain.sweep import plan, train
 from proxytrain.track.console import Console
 
 GRID = """
