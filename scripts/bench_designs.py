@@ -1,8 +1,8 @@
 """How well small grids predict: seeds a width and lengths to choose from, drawn from the bank many times.
 
-    python scripts/bench_designs.py [--draws 24] [--target 208] 3,4,3@1,2,4 2,3,3@1,1.4,2,2.8,4
+    python scripts/bench_designs.py [--draws 24] [--target 208@4] 3,4,3@1,2,4 2,3,3@1,1.4,2,2.8,4
 
-A design is seeds at widths 32, 48 and 64, then lengths in M tokens; it predicts the target's width at 4M tokens. A draw
+A design is seeds at widths 32, 48 and 64, then lengths in M tokens; it predicts a cell of the bank, width@length. A draw
 takes its seeds from one order of the bank's eight, the same at each width, and its truth from those that are left.
 Columns in %: root mean square error, mean error, half-width of the 90% interval, share of truths inside.
 """
@@ -24,21 +24,22 @@ from bench_bank import BANK, LEVEL, predict, read
 from proxytrain.errors import Refusal
 
 WIDTHS = (32, 48, 64)
-LENGTH = 4.0  # of the target, M tokens
 
 
-def drawn(case: tuple[str, int, int]) -> dict[str, object]:
+def drawn(case: tuple[str, str, int]) -> dict[str, object]:
     """One draw of a design: its prediction against the truths that it has not seen, in log loss."""
     design, target, draw = case
-    seeds, lengths = ([float(x) for x in part.split(",")] for part in design.split("@"))
+    (seeds, lengths), (width, tokens) = (
+        [[float(x) for x in p.split(",")] for p in d.split("@")] for d in (design, target)
+    )
     bank = read(BANK)
     length, order = (bank["tokens"] / 1e6).round(1), np.random.default_rng(draw).permutation(8)
     rows = pd.concat(
-        bank[(bank["width"] == width) & length.isin(lengths) & bank["init_seed"].isin(order[: int(count)])]
-        for width, count in zip(WIDTHS, seeds)
+        bank[(bank["width"] == w) & length.isin(lengths) & bank["init_seed"].isin(order[: int(count)])]
+        for w, count in zip(WIDTHS, seeds)
     )
     seen = bank["init_seed"].isin(order[: int(max(seeds))])
-    goal = bank[(bank["width"] == target) & (length == LENGTH) & ~seen]
+    goal = bank[bank["width"].isin(width) & length.isin(tokens) & ~seen]
     truth, row = np.log(goal["loss"]), {"design": design}
     try:
         answer = predict(rows, "auto", float(goal["params"].iloc[0]), float(goal["tokens"].iloc[0]))
@@ -53,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("designs", nargs="+", metavar="SEEDS@LENGTHS")
     parser.add_argument("--draws", type=int, default=24)
-    parser.add_argument("--target", type=int, default=208, help="width: 128 (gap 3.4) or 208 (10.5)")
+    parser.add_argument("--target", default="208@4", metavar="WIDTH@LENGTH", help="a cell of the bank (208@4)")
     options = parser.parse_args()
     cases = [(d, options.target, i) for d, i in product(options.designs, range(options.draws))]
     with ProcessPoolExecutor() as pool:
@@ -66,7 +67,7 @@ def main() -> None:
         inside=("inside", "mean"),
     )
     print((100 * table).round(2).assign(answered=found["error"].count()).to_string())
-    print(f"{options.draws} draws each, width {options.target} at {LENGTH:g}M tokens, level {LEVEL:.0%}, law auto")
+    print(f"{options.draws} draws each, target {options.target}, level {LEVEL:.0%}, law auto")
 
 
 if __name__ == "__main__":
