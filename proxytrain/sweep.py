@@ -227,14 +227,6 @@ def _place(asked: Request, fitted: Fit, params: float, tokens: float) -> dict[st
     return {only: whole[only]}
 
 
-def newer(page: Path, asked: Request) -> bool:
-    """Whether the page was written after all that it shows."""
-    shown = [asked.folder / "fit.json", *(asked.store.run(r["id"]) / "result.json" for r in asked.records)]
-    shown += [asked.store.run(run.id) / "result.json" for run in asked.targets]
-    times = [p.stat().st_mtime_ns for p in shown if p.exists()]
-    return page.exists() and page.stat().st_mtime_ns > max(times, default=0)
-
-
 def progress_of(store: Store, name: str) -> watch.Progress:
     """How far a sweep is, run by run: done, diverged, failed, running or waiting, and why."""
     return watch.Watch(freeze.load(store.sweep(name) / "plan.json"), store).look()

@@ -15,7 +15,7 @@ from proxytrain.config import Local
 from proxytrain.launch.machine import Machine
 from proxytrain.launch.parts import finished, retry, unfinished
 from proxytrain.plan.freeze import Plan
-from proxytrain.store import Store
+from proxytrain.store import Store, open_log
 from proxytrain.track.console import Console
 from proxytrain.track.watch import Watch
 
@@ -93,7 +93,7 @@ def _start(plan: Plan, store: Store, here: Machine, launch: Local, number: int) 
     command += [f"launch.stale_seconds={launch.stale_seconds}"]
     if launch.time_limit:
         command.append(f"launch.time_limit={launch.time_limit}")
-    with open(store.sweep(plan.name) / f"worker-{number}.log", "ab", opener=no_link) as log:
+    with open_log(store.sweep(plan.name) / f"worker-{number}.log") as log:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -103,11 +103,6 @@ def _start(plan: Plan, store: Store, here: Machine, launch: Local, number: int) 
             start_new_session=True,  # a terminal's Ctrl-C reaches us alone, and we pass it on
             preexec_fn=functools.partial(_die_with_parent, os.getpid()),
         )
-
-
-def no_link(path: str, flags: int) -> int:
-    """A log is never written through a link, which could lead anywhere."""
-    return os.open(path, flags | os.O_NOFOLLOW, 0o644)
 
 
 def _die_with_parent(parent: int) -> None:

@@ -12,7 +12,7 @@ import socket
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from proxytrain.config import Launch
 from proxytrain.errors import RequestError
@@ -26,7 +26,7 @@ from proxytrain.plan.freeze import Plan
 from proxytrain.plan.pack import Pack
 from proxytrain.plan.speed import load as load_speeds
 from proxytrain.process import say
-from proxytrain.store import Store, clear, read_json, temporary
+from proxytrain.store import Store, clear, temporary
 from proxytrain.track.console import Pace, clock
 from proxytrain.track.text import report_line
 
@@ -150,19 +150,6 @@ class Stop:
         if number == signal.SIGINT and self.why == "SIGINT":
             raise KeyboardInterrupt
         self.why = signal.Signals(number).name
-
-
-def progress(folder: Path) -> dict | None:
-    """What the newest attempt at a pack last reported: tokens trained, tokens a second, losses.
-
-    While that is silent the one before it speaks, at no tokens a second.
-    """
-    for age, attempt in enumerate(sorted(folder.glob("attempt-*"), reverse=True)):
-        with contextlib.suppress(RequestError, OSError, TypeError, KeyError, ValueError):  # none yet, or not whole
-            report: Any = read_json(attempt / "progress.json")
-            counts = {name: int(report[name]) for name in ("tokens", "begun", "total")}
-            return {**report, **counts, "tokens_per_second": 0.0 if age else float(report["tokens_per_second"])}
-    return None
 
 
 def _next(left: list[Part], packs: Path, store: Store, stale_seconds: float) -> tuple[Claim, Part] | None:

@@ -10,8 +10,7 @@ from typing import Any
 
 from proxytrain.compose import quoted
 from proxytrain.config import Track, Wandb
-from proxytrain.launch.local import no_link
-from proxytrain.store import Store
+from proxytrain.store import Store, open_log
 from proxytrain.track.client import mode
 from proxytrain.track.console import Console
 from proxytrain.track.mirror import Mirror
@@ -80,7 +79,7 @@ class Beside:
         how = "online" if mirror.online else "offline"
         command = [sys.executable, "-m", "proxytrain", "track", "sync", "--beside", f"sweep.name={self.name}"]
         command += [f"store={quoted(str(self.store.root.resolve()))}", *overrides(self.track), f"track.mode={how}"]
-        with open(self.folder / "mirror.log", "ab", opener=no_link) as log:
+        with open_log(self.folder / "mirror.log") as log:
             self.logged = log.tell()
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True

@@ -11,17 +11,17 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from proxytrain import accounting
 from proxytrain.errors import RequestError
 from proxytrain.launch.claims import attempts, holder
 from proxytrain.launch.parts import Part, failure_records, failures, folders, parts
-from proxytrain.launch.worker import progress
 from proxytrain.plan import cost, speed
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.pack import Pack
-from proxytrain.store import Store
+from proxytrain.store import Store, read_json
 from proxytrain.track.text import describe, tokens
 
 PRIOR_SECONDS = 20.0  # of work that went as estimated, until there is more to judge the estimate by
@@ -134,7 +134,7 @@ class Watch:
         for part, state in parts(self.plan, self.store, self.done):
             size = sum(m.tokens for m in part.pack.members)
             folder = packs / part.pack.id if part.pack.id in begun else None
-            report = progress(folder) if folder else None
+            report = _reported(folder) if folder else None
             rest = max(0, size - report["tokens"]) if report else size
             left += rest
             work += self._seconds(part.pack) * rest / size if size else 0.0
@@ -231,3 +231,16 @@ class Watch:
 
 def _runs_of(part: Part) -> Iterator[str]:
     return (n.run_id for m in part.pack.members for n in m.nodes if n.run_id)
+
+
+def _reported(folder: Path) -> dict[str, Any] | None:
+    """What the newest attempt at a pack last reported: tokens trained, tokens a second, losses.
+
+    While that is silent the one before it speaks, at no tokens a second.
+    """
+    for age, attempt in enumerate(sorted(folder.glob("attempt-*"), reverse=True)):
+        with suppress(RequestError, OSError, TypeError, KeyError, ValueError):  # none yet, or not whole
+            report: Any = read_json(attempt / "progress.json")
+            counts = {name: int(report[name]) for name in ("tokens", "begun", "total")}
+            return {**report, **counts, "tokens_per_second": 0.0 if age else float(report["tokens_per_second"])}
+    return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 from proxytrain.errors import Refusal, RequestError
@@ -199,7 +200,6 @@ def _multirun(options: argparse.Namespace) -> int:
 def _conclude(options: argparse.Namespace, asked: Any, console: Any) -> int:
     """Give the answer and write the page, which also shows why there is no answer."""
     from proxytrain import outcomes
-    from proxytrain import sweep as job
     from proxytrain.report.about import about, best_of
 
     lost, refused = outcomes.diverged(asked), None
@@ -224,7 +224,7 @@ def _conclude(options: argparse.Namespace, asked: Any, console: Any) -> int:
         lines += ranking.summary()
         content.setdefault("rankings", []).append(ranking.content())
     page = asked.folder / "report.html"
-    if not job.newer(page, asked):
+    if not _up_to_date(page, asked):
         _write_report(asked, console)
     ask.put(options, [*lines, f"report: {page}"], content | {"report": str(page)})
     if refused:
@@ -242,6 +242,14 @@ def _compared(asked: Any) -> tuple[list[Any], Any]:
     rows = [row_of(record, asked.store, None, varied) for record in asked.records]
     found, _ = standing(asked, rows)
     return rows, found.rankings if found else ()
+
+
+def _up_to_date(page: Path, asked: Any) -> bool:
+    """Whether the page was written after all that it shows."""
+    shown = [asked.folder / "fit.json", *(asked.store.run(r["id"]) / "result.json" for r in asked.records)]
+    shown += [asked.store.run(run.id) / "result.json" for run in asked.targets]
+    times = [p.stat().st_mtime_ns for p in shown if p.exists()]
+    return page.exists() and page.stat().st_mtime_ns > max(times, default=0)
 
 
 def _write_report(asked: Any, console: Any) -> Any:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import TINY, TINY_TEXT, proxytrain
@@ -45,6 +47,7 @@ def test_a_probe_replaces_estimated_times(here):
     assert not list(here.glob("runs/segments/*"))
 
 
+CAPTURED: dict[str, Any] = {"check": True, "capture_output": True, "text": True}
 PEAK = """
 import gc, sys, torch
 from proxytrain.request import request
@@ -81,18 +84,23 @@ print(memory("VmHWM") - before)
     ],
     ids=" ".join,
 )
-def test_the_memory_model_is_an_upper_bound_and_no_more_than_a_quarter_above(here, shape):
+def test_the_memory_model_is_an_upper_bound_of_what_is_used_and_follows_what_is_alive(here, shape):
+    """What a process uses differs by a third from run to run, as its heap falls into pieces; what is alive does not.
+
+    The allowance for that makes the model 1.45 to 1.6 times what is alive, a quarter above the most that is used.
+    """
     grid = "sweep.grids=[{init_seed:[0,1,2,3]}]"
     model = ["model.head_size=16", "model.context=64", "warmup=0", "tokens=32768", "schedule=constant"]
     asked = [*TINY_TEXT, *TINY, *model, *shape, grid]
-    used = []
-    for _ in "ab":  # the allocator makes 6% of difference
-        done = subprocess.run([sys.executable, "-c", PEAK, *asked], cwd=here, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        used.append(int(done.stdout))
+    alive_only = {"MALLOC_MMAP_THRESHOLD_": "131072"}  # every block by itself: given back when it is freed
+    used, alive = (
+        int(subprocess.run([sys.executable, "-c", PEAK, *asked], cwd=here, env=os.environ | how, **CAPTURED).stdout)
+        for how in ({}, alive_only)
+    )
     keys = dict(o.split("=", 1) for o in asked)
     width, context, batch = (int(keys[k]) for k in ("model.width", "model.context", "batch_tokens"))
     mlp = keys.get("model.mlp", "relu2")
     shaped = Model(width, 2, 16, context, mlp, 4.0, 1e4, True, False, True, True, 3, 2)  # type: ignore[arg-type]
     estimate = accounting.pack_bytes(shaped, 256, 4, batch, keys.get("optimizer", "adamw"))
-    assert 1.0 <= estimate / max(used) <= 1.25
+    assert used <= estimate
+    assert 1.4 <= estimate / alive <= 1.65
