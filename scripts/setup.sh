@@ -11,11 +11,12 @@ if [ ! -x .venv/bin/python ]; then
   "$python" -m venv .venv
 fi
 . .venv/bin/activate
+unset PYTHONDONTWRITEBYTECODE  # modules are compiled once, when they are first imported; torch takes six seconds each time else
 # installed again only when what is to be installed has changed
 stamp=.venv/installed-${extras:-}-$(cat pyproject.toml constraints.txt | sha256sum | cut -c1-16)
 if [ ! -e "$stamp" ]; then
   echo "installing into .venv (once) ..." >&2
-  # modules are compiled when they are first imported, not all of them now: half of the time that installing takes
+  # not all modules are compiled now: half of the time that installing takes
   python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt --editable ".${extras:+[$extras]}"
   rm -f ".venv/installed-${extras:-}-"*
   touch "$stamp"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import platform
@@ -57,7 +58,7 @@ def machine(config: Config) -> Machine:
 
 
 def device(config: Config) -> str:
-    """cpu or cuda, by the configuration and by what is here. Imports torch unless it is told cpu.
+    """cpu or cuda, by the configuration and by what is here. Imports torch (seconds) only where it may be cuda.
 
     Raises
     ------
@@ -65,8 +66,8 @@ def device(config: Config) -> str:
         If the device asked for is unknown or not here.
     """
     asked = _known(config.train.device)
-    if asked == "cpu":
-        return asked
+    if asked == "cpu" or (asked == "auto" and not _driver()):
+        return "cpu"
     import torch
 
     if asked == "auto":
@@ -76,6 +77,15 @@ def device(config: Config) -> str:
             f"train.device=cuda: torch {torch.__version__} sees no GPU; set train.device=cpu, or install a CUDA build"
         )
     return asked
+
+
+def _driver() -> bool:
+    """Whether a GPU's driver is installed (NVIDIA's library, or AMD's device)."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return Path("/dev/kfd").exists()
+    return True
 
 
 def name(kind: str, threads: int) -> str:
