@@ -13,7 +13,7 @@ def chinchilla(n, d, E=1.8, A=480.0, B=2100.0, alpha=0.35, beta=0.37):
 
 
 def sweep(seed: int, truth, sd: float = 0.002, ratio: float = 4.0):
-    """What the quickstart makes: five widths, four lengths from shared trunks, two seeds; and the target with its loss.
+    """What a small sweep makes: five widths, four lengths from shared trunks, two seeds; and the target with its loss.
 
     Luck is shared by the runs of a data seed (order), by the lengths of a trunk (init), and a run's own.
     """

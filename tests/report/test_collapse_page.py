@@ -15,11 +15,11 @@ from proxytrain.sweep import plan, train
 from proxytrain.track.console import Console
 
 GRID = """
-    - {model.width: 16, warmup: 6144, init_seed: [0, 1]}
-    - {model.width: 24, warmup: 13312, init_seed: [0, 1]}
-    - {model.width: 32, warmup: 24576, init_seed: [0, 1]}
+    - {model.width: 16, warmup: 2560, init_seed: [0, 1]}
+    - {model.width: 24, warmup: 5376, init_seed: [0, 1]}
+    - {model.width: 32, warmup: 9984, init_seed: [0, 1]}
 """
-HOW = ("schedule=linear", "tokens=null", "tokens_per_param=20", "lr=0.008")
+HOW = ("schedule=linear", "tokens=null", "tokens_per_param=8", "lr=0.008")
 
 
 @pytest.fixture(scope="module")
