@@ -260,7 +260,7 @@ def test_a_scale_wins_over_an_experiment_and_the_command_line_over_both():
     assert (config.model.context, config.train.precision, config.data.name) == (512, "bfloat16", "prose")
     config = build_config(compose([*words, "model.context=1024", "train.precision=float32", "data=code"]))
     assert (config.model.context, config.train.precision, config.data.name) == (1024, "float32", "code")
-    assert build_config(compose([*words, "scale.tokens=2"])).tokens == 8_000_000
+    assert build_config(compose([*words, "scale.tokens=2"])).tokens == 5_000_000
 
 
 def test_scaled_sizes_are_whole_heads_and_sequences():
