@@ -208,10 +208,11 @@ class Store:
 
 
 @contextmanager
-def publishing(target: Path) -> Iterator[Path]:
+def publishing(target: Path, record: str) -> Iterator[Path]:
     """A temporary folder beside `target` that takes its place when the block ends well; the first to come wins.
 
-    A later one adds only files that the first lacks (a state that was thrown away).
+    A later one adds only files that the first lacks (a state that was thrown away). Where `record`, the file that says
+    what the others are, is lost, they may be of another stretch of training: the later one takes the place of all.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = temporary(target)
@@ -221,6 +222,8 @@ def publishing(target: Path) -> Iterator[Path]:
         for file in fresh.iterdir():
             sync(file)
         sync(fresh)
+        if not (target / record).exists():
+            remove(target)
         try:
             os.rename(fresh, target)
         except OSError:

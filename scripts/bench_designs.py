@@ -2,8 +2,8 @@
 
     python scripts/bench_designs.py [--draws 24] [--target 208@4] 3,4,3@1,2,4 2,3,3@1,1.4,2,2.8,4
 
-A design is seeds at widths 32, 48 and 64, then lengths in M tokens; it predicts a cell of the bank, width@length. A draw
-takes its seeds from one order of the bank's eight, the same at each width, and its truth from those that are left.
+A design is seeds at widths 32, 48 and 64, then lengths in M tokens; it predicts a cell of the bank, width@length. A
+draw takes its seeds from one order of the bank's eight, the same at each width, and its truth from those that are left.
 Columns in %: root mean square error, mean error, half-width of the 90% interval, share of truths inside.
 """
 

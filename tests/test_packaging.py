@@ -90,7 +90,11 @@ def test_it_plans_and_fits_from_any_folder_without_torch_and_runs_a_small_sweep(
     auto = [] if Path("/dev/nvidiactl").exists() else ["train.device=auto"]  # no driver: nothing to ask torch for
     (elsewhere / "l.csv").write_text("\n".join(["params,tokens,loss", *losses]))
     script = (
-        "import sys; sys.modules['torch'] = None\n"
+        "import sys\n"
+        "class NoTorch:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        assert name != 'torch'\n"
+        "sys.meta_path.insert(0, NoTorch())\n"
         "from proxytrain.cli import main\n"
         "from proxytrain.compose import conf_dir\n"
         f"assert main(['plan', *{here!r}, *{auto!r}]) == 0\n"

@@ -17,7 +17,7 @@ from proxytrain.store import Store, publishing, read_json, write_json
 
 
 def publish(target: Path, text: str) -> None:
-    with publishing(target) as folder:
+    with publishing(target, "file") as folder:
         (folder / "file").write_text(text)
 
 
@@ -30,7 +30,7 @@ def test_the_first_to_publish_wins_and_nothing_else_is_left(tmp_path):
 
 def test_what_fails_on_the_way_is_not_published(tmp_path):
     def fail() -> None:
-        with publishing(tmp_path / "a") as folder:
+        with publishing(tmp_path / "a", "file") as folder:
             (folder / "file").write_text("half")
             raise RuntimeError
 

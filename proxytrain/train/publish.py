@@ -133,7 +133,7 @@ class Publisher:
     def _publish(self, a: Active, rows: dict[str, np.ndarray], state: np.ndarray | None, status: dict) -> None:
         node = a.goal
         before = self.segment(node.parent)["path_seconds"] if node.parent else 0.0
-        with publishing(self.store.inside(self.store.segment(node.key))) as folder:
+        with publishing(self.store.inside(self.store.segment(node.key)), "segment.json") as folder:
             np.savez(folder / "curve.npz", **rows)  # type: ignore[arg-type]
             if state is not None:
                 write_state(folder / "state.npy", state)
@@ -157,7 +157,7 @@ class Publisher:
         assert node.run_id
         record = self.runs[node.run_id]
         recipe = node.recipe
-        with publishing(self.store.inside(self.store.run(node.run_id))) as folder:
+        with publishing(self.store.inside(self.store.run(node.run_id)), "result.json") as folder:
             from omegaconf import OmegaConf
 
             (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(record["config"])))

@@ -277,3 +277,16 @@ def test_any_history_of_sweeps_ends_with_every_run_trained(ask):
         for run in asked.runs:
             B = run.recipe.batch_tokens
             assert asked.store.curve(run.id).tokens.tolist() == list(range(B, run.tokens + 1, B))
+
+
+def test_a_segment_whose_record_is_lost_is_trained_from_where_it_is_now_and_replaced_whole(ask, alone):
+    train(ask("tokens=16384"))
+    asked = ask("sweep.grids=[{tokens:[8192,16384]}]")
+    train(asked)  # the shorter one cuts the trunk, which was in one piece, so its second part now begins later
+    run = asked.runs[-1]
+    result = asked.store.result(run.id)
+    trunk = asked.store.meta((result["lineage"], result["end"]))["parent"]
+    (asked.store.segment(tuple(trunk)) / "segment.json").unlink()
+    (asked.store.run(run.id) / "result.json").unlink()
+    train(asked)
+    assert_same_bits(outcome(asked.store, run.id), alone(ask, run))
