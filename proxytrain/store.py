@@ -222,16 +222,19 @@ def publishing(target: Path, record: str) -> Iterator[Path]:
         for file in fresh.iterdir():
             sync(file)
         sync(fresh)
-        if not (target / record).exists():
-            remove(target)
         try:
             os.rename(fresh, target)
         except OSError:
             if not target.is_dir():
                 raise
-            for file in fresh.iterdir():
-                with suppress(FileExistsError):
-                    os.link(file, target / file.name)
+            if (target / record).exists():
+                for file in fresh.iterdir():
+                    with suppress(FileExistsError):
+                        os.link(file, target / file.name)
+            else:  # folders come whole, so this one was damaged later
+                os.rename(target, damaged := temporary(target))
+                os.rename(fresh, target)
+                remove(damaged)
         sync(target.parent)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
