@@ -60,7 +60,7 @@ def orthogonal_flops(model: Model, vocab: int, iterations: int) -> float:
 
 
 def pack_bytes(model: Model, vocab: int, members: int, tokens: int, optimizer: str = "adamw", averaged: int = 0) -> int:
-    """Peak memory of K members in float32 that read `tokens` tokens each at once; an upper bound, 0-25% above.
+    """Peak memory of K members in float32 that read `tokens` tokens each at once; an upper bound, by up to 40%.
 
     Flat buffers (weights, gradients, two moments, scratch), and what backward keeps, logits included, or what the
     optimizer needs meanwhile, whichever is more; the allocator's slack, as measured on a CPU with

@@ -60,6 +60,7 @@ def test_run_again_it_does_nothing_and_says_the_same(swept):
         return {p: p.stat().st_mtime_ns for p in made}
 
     said = proxytrain("sweep", *SWEEP, cwd=swept).stdout
+    assert said.splitlines()[0] == (swept / "first.txt").read_text().splitlines()[0]
     before = state()
     assert proxytrain("sweep", *SWEEP, cwd=swept).stdout == said
     assert state() == before  # nothing trained, fitted or drawn again: what scripts/bench_plan.py times
