@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from proxytrain.config import Model, Muon, Optimizer, Parametrization, SGDSaI
-from proxytrain.layout import Weight, aligned, flat_size
+from proxytrain.layout import ALIGN, Weight, aligned, flat_size
 from proxytrain.parametrization import rule
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # of Newton-Schulz: singular values end between .7 and 1.2 (Jordan 2024, "Muon")
 ADAM_RMS = 0.2  # of AdamW's steps, which Muon's are scaled to (2502.16982)
 LEAST_NORM = 1e-7  # of a matrix that is orthogonalised
+PIECE = 2**17  # weights of all members that AdamW's passes take at once on a CPU
 
 
 @dataclass
@@ -90,33 +91,81 @@ def update(
     lr, decay, clip : (K, 1); decay is already times lr / peak, coupled times lr; clip is inf for none
     by : the parametrization's multipliers
     """
-    norm = torch.linalg.vector_norm(grad, dim=1, keepdim=True)
-    grad.mul_(torch.clamp(clip / norm, max=1.0))
     state.updates += 1
+    scales = corrections(state.updates, optimizer, lr)
+    return move(state, grad, optimizer, weights, scales, lr=lr, decay=decay, clip=clip, by=by)
+
+
+def corrections(updates: Tensor, optimizer: Optimizer | SGDSaI, lr: Tensor) -> tuple[Tensor, ...]:
+    """Adam's corrections (K, 1) of the first moment, times the rate, and of the root of the second."""
     if isinstance(optimizer, SGDSaI):
-        step = _sgd_sai(state, grad, optimizer, weights, lr)
+        return ()
+    scale = (lr / (1 - optimizer.beta1**updates)).float()
+    return scale, (1 - optimizer.beta2**updates).rsqrt().float()
+
+
+@torch.no_grad()
+def move(
+    state: State,
+    grad: Tensor,
+    optimizer: Optimizer | SGDSaI,
+    weights: tuple[Weight, ...],
+    scales: tuple[Tensor, ...],
+    *,
+    lr: Tensor,
+    decay: Tensor,
+    clip: Tensor,
+    by: Multipliers,
+) -> Tensor:
+    """`update` of members whose update is counted, with its `corrections`: a compiler would work them out a weight."""
+    norm = torch.linalg.vector_norm(grad, dim=1, keepdim=True)
+    shrink, decay = torch.clamp(clip / norm, max=1.0), decay.float()
+    if isinstance(optimizer, SGDSaI):
+        _take(state, _sgd_sai(state, grad.mul_(shrink), optimizer, weights, lr), decay, by)
     elif isinstance(optimizer, Muon):
-        step = _muon(state, grad, optimizer, weights, lr, by)
+        _take(state, _muon(state, grad.mul_(shrink), optimizer, weights, scales, lr, by), decay, by)
     else:
-        step = _adamw(state, grad, optimizer, lr, by)
-    state.weights.mul_((decay.float() * by.decay).neg_().add_(1))
-    state.weights.sub_(step.mul_(by.lr))
+        for piece, g, its in _pieces(state, grad, by):
+            _take(piece, _adamw(piece, g.mul_(shrink), optimizer, scales, its), decay, its)
     return norm
 
 
-def _adamw(state: State, grad: Tensor, optimizer: Optimizer, lr: Tensor, by: Multipliers) -> Tensor:
+def _take(state: State, step: Tensor, decay: Tensor, by: Multipliers) -> None:
+    state.weights.mul_((decay * by.decay).neg_().add_(1))
+    state.weights.sub_(step.mul_(by.lr))
+
+
+def _pieces(state: State, grad: Tensor, by: Multipliers) -> Iterator[tuple[State, Tensor, Multipliers]]:
+    """The same columns of all buffers, as many as stay in a core's caches from pass to pass; on a GPU, and where a
+    compiler makes one pass of them, all at once.
+    """
+    K, P = grad.shape
+    size = max(ALIGN, PIECE // K // ALIGN * ALIGN)
+    if size >= P or grad.device.type != "cpu" or torch.compiler.is_compiling():
+        yield state, grad, by
+        return
+    buffers = (x.split(size, 1) for x in (state.weights, state.first, state.second, grad))
+    rows = (x.expand(P).split(size) for x in by)
+    for weights, first, second, g, *its in zip(*buffers, *rows):
+        yield State(weights, first, second, state.updates), g, Multipliers(*its)
+
+
+def _adamw(state: State, grad: Tensor, optimizer: Optimizer, scales: tuple[Tensor, ...], by: Multipliers) -> Tensor:
     """Steps (K, P) in place of the gradients (1711.05101)."""
-    b1, b2 = optimizer.beta1, optimizer.beta2
-    state.first.lerp_(grad, 1 - b1)
-    state.second.mul_(b2).addcmul_(grad, grad, value=1 - b2)
-    scale1 = (lr / (1 - b1**state.updates)).float()
-    scale2 = (1 - b2**state.updates).rsqrt().float()
-    step = torch.sqrt(state.second, out=grad).mul_(scale2).add_(optimizer.eps * by.eps)
-    return torch.div(state.first, step, out=grad).mul_(scale1)
+    state.first.lerp_(grad, 1 - optimizer.beta1)
+    state.second.mul_(optimizer.beta2).addcmul_(grad, grad, value=1 - optimizer.beta2)
+    step = torch.sqrt(state.second, out=grad).mul_(scales[1]).add_(optimizer.eps * by.eps)
+    return torch.div(state.first, step, out=grad).mul_(scales[0])
 
 
 def _muon(
-    state: State, grad: Tensor, optimizer: Muon, weights: tuple[Weight, ...], lr: Tensor, by: Multipliers
+    state: State,
+    grad: Tensor,
+    optimizer: Muon,
+    weights: tuple[Weight, ...],
+    scales: tuple[Tensor, ...],
+    lr: Tensor,
+    by: Multipliers,
 ) -> Tensor:
     """AdamW's steps, and over them Muon's for the matrices inside blocks: Nesterov momentum, orthogonalised (Jordan
     2024, "Muon: an optimizer for hidden layers"; 2502.16982). Q, K and V, and a gate and its value, are matrices each.
@@ -130,7 +179,7 @@ def _muon(
         g, before = (torch.cat([x[i].flatten(1, 2) for i in alike], 1) for x in (grads, moments))
         moment = before.lerp_(g, 1 - optimizer.momentum)
         found.append((alike, moment, orthogonal(g.lerp_(moment, optimizer.momentum), optimizer.iterations)))
-    step = _adamw(state, grad, optimizer, lr, by)
+    step = _adamw(state, grad, optimizer, scales, by)
     for alike, moment, direction in found:
         direction *= lr.float()[:, :, None, None]
         start = 0

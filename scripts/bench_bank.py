@@ -186,14 +186,14 @@ def each(work: Callable[[Case], Any], items: Sequence[Case]) -> list[Any]:
         return list(pool.map(work, items, chunksize=4))
 
 
-def noise(bank: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+def noise(bank: pd.DataFrame, pairs: int = 12) -> pd.DataFrame:
     """Seed SD in % at each (width, tokens): from all, and median and range of what the fitter says from two."""
     logs = bank.assign(log=np.log(bank["loss"])).groupby(["width", "tokens"])
     out = logs.agg(params=("params", "first"), seeds=("log", "size"), all_seeds=("log", "std"))
-    rng, found = np.random.default_rng(seed), []
-    pairs = list(combinations(sorted(bank["init_seed"].unique()), 2))
-    for i in rng.permutation(len(pairs))[:12]:
-        luck = fit_losses(bank[bank["init_seed"].isin(pairs[i])], bootstraps=50).noise
+    rng, found = np.random.default_rng(0), []
+    every = list(combinations(sorted(bank["init_seed"].unique()), 2))
+    for i in rng.permutation(len(every))[:pairs]:
+        luck = fit_losses(bank[bank["init_seed"].isin(every[i])], bootstraps=50).noise
         tokens = out.index.get_level_values("tokens").to_numpy()
         found.append(luck.run * luck.factor(out["params"].to_numpy(), tokens))
     out["two_seeds"], out["least"], out["most"] = np.median(found, 0), np.min(found, 0), np.max(found, 0)

@@ -54,7 +54,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("designs", nargs="+", metavar="SEEDS@LENGTHS")
     parser.add_argument("--draws", type=int, default=24)
-    parser.add_argument("--target", default="208@4", metavar="WIDTH@LENGTH", help="a cell of the bank (208@4)")
+    bank = read(BANK)
+    cells = sorted({f"{width}@{tokens / 1e6:.2g}" for width, tokens in zip(bank["width"], bank["tokens"])})
+    what = "a cell of the bank (208@4)"
+    parser.add_argument("--target", default="208@4", choices=cells, metavar="WIDTH@LENGTH", help=what)
     options = parser.parse_args()
     cases = [(d, options.target, i) for d, i in product(options.designs, range(options.draws))]
     with ProcessPoolExecutor() as pool:

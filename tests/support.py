@@ -46,6 +46,7 @@ TINY = [
     "train.device=cpu",
     "train.eval_every=4096",
     "train.eval_tokens=1024",
+    "fit.bootstraps=40",
 ]
 
 

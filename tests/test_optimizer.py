@@ -72,6 +72,17 @@ def test_eps_of_one_weight_is_its_own():
     assert torch.equal(other[0, 2:], plain[0, 2:])
 
 
+def test_pieces_of_the_buffers_change_no_bit(monkeypatch):
+    monkeypatch.setitem(globals(), "P", 1600)
+    eps = torch.linspace(1, 2, 1600)
+    asked = {"decay": [0.0, 1e-3, 1e-2], "clip": [1.0, float("inf"), 0.1], "lr": [1e-2, 1e-3, 3e-2]}
+    whole = [run(**asked, by=eps, eps=eps), run(**asked)]
+    for piece in (3 * 64, 3 * 1024):
+        monkeypatch.setattr("proxytrain.optimizer.PIECE", piece)
+        for want, got in zip(whole, (run(**asked, by=eps, eps=eps), run(**asked))):
+            assert torch.equal(got, want)
+
+
 def test_a_diverged_member_leaves_the_others_alone():
     alone = run([0.0], [1.0], [1e-2])
     beside = run([0.0, 0.0], [1.0, 1.0], [1e-2, float("nan")])

@@ -19,7 +19,7 @@ from proxytrain.model import initial
 from proxytrain.plan.pack import Pack
 from proxytrain.store import Key, Store
 from proxytrain.train import average, checkpoint, evaluate
-from proxytrain.train.members import Active, Rows, sound
+from proxytrain.train.members import Active, Rows, apart, sound
 from proxytrain.train.publish import Broken, Publisher
 from proxytrain.train.update import Update
 
@@ -197,5 +197,5 @@ def _evaluate(rows: Rows, step: Update, text: tuple, every: int) -> None:
     due = [i for i, a in enumerate(rows.active) if a.position == _next_evaluation(a.position - B, every, B)]
     if due:
         for i, losses in zip(due, step.evaluate(rows.state.weights[due], text)):
-            rows.active[i].curve["eval_tokens"].append(np.array([rows.active[i].position]))
-            rows.active[i].curve["eval_loss"].append(np.array([losses.mean()]))
+            rows.active[i].curve["eval_tokens"].append(apart(np.array([rows.active[i].position])))
+            rows.active[i].curve["eval_loss"].append(apart(losses.mean(keepdims=True)))

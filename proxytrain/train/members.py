@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import warnings
 from dataclasses import dataclass, field
 
@@ -54,6 +55,16 @@ class Active:
         self.saved, self.chunks, self.mean = {}, [], None
         for pieces in self.curve.values():
             pieces.clear()
+
+
+def apart(values: np.ndarray) -> np.ndarray:
+    """A copy outside the heap. What stays among the activations breaks the heap into pieces that the next ones do not
+    fit, and a process grows by megabytes with every few updates.
+    """
+    room = mmap.mmap(-1, values.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    copy = np.frombuffer(room, values.dtype).reshape(values.shape)
+    copy[...] = values
+    return copy
 
 
 def sound(loss: np.ndarray, grad_norm: np.ndarray, vocab: int) -> np.ndarray:

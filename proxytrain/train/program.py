@@ -22,7 +22,7 @@ from torch import Tensor
 from proxytrain.config import Model, Optimizer, SGDSaI
 from proxytrain.layout import layout
 from proxytrain.model import objective, rope_table, views
-from proxytrain.optimizer import Multipliers, State, update
+from proxytrain.optimizer import Multipliers, State, corrections, move
 from proxytrain.parametrization import Scales
 from proxytrain.plan.pack import MOST_SEQUENCES
 from proxytrain.runs import Recipe
@@ -70,15 +70,14 @@ class Program:
         device, K, T = grad.device, len(grad), recipe.model.context
         shape = (K, recipe.batch_tokens // T, T)
         self.state, self.grad, self.micro_batches = state, grad, micro_batches
-        self.multipliers = multipliers
+        self.multipliers, self.rule = multipliers, dataclasses.replace(recipe.optimizer, weight_decay=0.0, clip=None)
         self.ids, self.targets = (torch.zeros(shape, dtype=torch.long, device=device) for _ in range(2))
         self.lr, self.decay = (torch.zeros((K, 1), dtype=torch.float64, device=device) for _ in range(2))
         self.clip = torch.full((K, 1), float("inf"), device=device)
         self.clip[: len(clip)] = clip
         self.rope = rope_table(T, recipe.model.head_size, recipe.model.rope_base, device)
-        rule = dataclasses.replace(recipe.optimizer, weight_decay=0.0, clip=None)  # a member's own, not the program's
-        self.gradients, self.optimizer = _compiled(
-            recipe.model, recipe.vocab, scales, rule, recipe.precision, device.type
+        self.gradients, self.move = _compiled(
+            recipe.model, recipe.vocab, scales, self.rule, recipe.precision, device.type
         )
         self.calls = 0
         self.graph: torch.cuda.CUDAGraph | None = None
@@ -129,8 +128,10 @@ class Program:
         if see:
             see(self.grad)
         s = self.state
-        rates = (self.lr, self.decay, self.clip, *self.multipliers)
-        norm = self.optimizer(s.weights, s.first, s.second, s.updates, self.grad, *rates)
+        s.updates += 1
+        scales = corrections(s.updates, self.rule, self.lr)
+        rates = (self.lr, self.decay, self.clip)
+        norm = self.move(s.weights, s.first, s.second, s.updates, self.grad, scales, *rates, self.multipliers)
         return functools.reduce(torch.add, losses), norm
 
 
@@ -160,19 +161,11 @@ def _compiled(
             grad.add_(found)
         return loss
 
-    def optimize(flat, first, second, updates, grad, lr, decay, clip, *by):  # type: ignore[no-untyped-def]
-        return update(
-            State(flat, first, second, updates),
-            grad,
-            optimizer,
-            weights,
-            lr=lr,
-            decay=decay,
-            clip=clip,
-            by=Multipliers(*by),
-        )
+    def moved(flat, first, second, updates, grad, scales, lr, decay, clip, by):  # type: ignore[no-untyped-def]
+        state = State(flat, first, second, updates)
+        return move(state, grad, optimizer, weights, scales, lr=lr, decay=decay, clip=clip, by=by)
 
-    return tuple(torch.compile(f, dynamic=False, fullgraph=True) for f in (gradients, optimize))  # type: ignore[return-value]
+    return tuple(torch.compile(f, dynamic=False, fullgraph=True) for f in (gradients, moved))  # type: ignore[return-value]
 
 
 def _cache_dir() -> Path:

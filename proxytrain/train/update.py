@@ -20,7 +20,7 @@ from proxytrain.plan.pack import Pack
 from proxytrain.runs import Recipe
 from proxytrain.schedule import learning_rates
 from proxytrain.train import evaluate, program, telemetry
-from proxytrain.train.members import Active, Rows
+from proxytrain.train.members import Active, Rows, apart
 from proxytrain.train.trace import UPDATES
 
 EVALUATE_TOKENS = 4096  # at most so many at once
@@ -90,14 +90,14 @@ class Update:
             if should_stop():
                 count = u + 1
                 break
-        values = log[:count].cpu().double().numpy()
+        values = log[:count].cpu().double().permute(1, 2, 0).numpy()  # (2, K, count)
+        tokens, curves = apart(tokens[:, :count]), apart(np.stack([lr[:, :count], *values]))
         for k, a in enumerate(rows.active):
             a.position += count * B
-            pieces = (tokens[k], lr[k], values[:, 0, k], values[:, 1, k])
-            for name, piece in zip(UPDATES, pieces):
-                a.curve[name].append(piece[:count])
+            for name, piece in zip(UPDATES, (tokens[k], *curves[:, k])):
+                a.curve[name].append(piece)
         for u, at, seen in samples:
-            for k, values in zip(at.tolist(), seen.cpu().numpy()):
+            for k, values in zip(at.tolist(), apart(seen.cpu().numpy())):
                 rows.active[k].curve["telemetry_tokens"].append(tokens[k, u : u + 1])
                 rows.active[k].curve["telemetry"].append(values[None])
 

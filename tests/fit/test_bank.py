@@ -57,7 +57,7 @@ def test_intervals_are_worth_more_than_those_of_one_law_or_of_two_points(by_gap,
 
 
 def test_two_seeds_tell_the_noise_of_eight(bank):
-    table = bench_bank.noise(bank)
+    table = bench_bank.noise(bank, pairs=4)
     ratio = table["two_seeds"] / table["all_seeds"]
     assert 0.6 < np.exp(np.log(ratio).mean()) < 1.6
 
