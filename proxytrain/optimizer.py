@@ -131,8 +131,7 @@ def move(
 
 
 def _take(state: State, step: Tensor, decay: Tensor, by: Multipliers) -> None:
-    state.weights.mul_((decay * by.decay).neg_().add_(1))
-    state.weights.sub_(step.mul_(by.lr))
+    state.weights.mul_(1 - decay * by.decay).sub_(step.mul_(by.lr))
 
 
 def _pieces(state: State, grad: Tensor, by: Multipliers) -> Iterator[tuple[State, Tensor, Multipliers]]:
