@@ -123,22 +123,3 @@ def test_without_a_compiler_on_is_refused_and_auto_does_without(ask, monkeypatch
     with pytest.raises(RequestError, match=r"train.compile=on: .* there is no no-such-compiler"):
         machine(asked.config)
     assert machine(ask("train.compile=auto").config).device == "cpu"
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-@pytest.mark.parametrize("compile", [False, True])
-def test_a_gpu_gives_the_losses_of_the_cpu(ask, tmp_path, corpora, compile):
-    eager, other = both(ask, tmp_path, corpora, GRID, *SMALL, compiled=compile, device=torch.device("cuda"))
-    agree(eager, other)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_a_captured_program_is_replayed(ask):
-    asked = ask(*SMALL)
-    (pack,) = planned(asked).packs
-    device = torch.device("cuda")
-    buffers = Rows.allocate([Active(i, m, 0) for i, m in enumerate(pack.members)], device)
-    step = Update(buffers, pack.members[0].recipe, asked.corpus, 1, device, compiled=True)
-    step.updates(8, lambda: False)
-    assert step.program is not None
-    assert step.program.graph is not None
