@@ -41,13 +41,14 @@ def activation_floats(model: Model, vocab: int) -> int:
     return model.depth * (22 * model.width + _hidden_rows(model)) + 6 * model.width + 3 * vocab
 
 
-def update_bytes(model: Model, vocab: int, members: int, tokens: int) -> int:
-    """Bytes that an update of K members with `tokens` tokens each must move, in float32.
+def update_bytes(model: Model, vocab: int, members: int, tokens: int, precision: str = "float32") -> int:
+    """Bytes that an update of K members with `tokens` tokens each must move.
 
-    Of the flat buffers weights are read twice, gradients written and read, and AdamW reads and writes weights and
-    moments: ten passes. Activations are written forward, read backward, and their gradients written and read.
+    Of the flat buffers, float32, weights are read twice, gradients written and read, and AdamW reads and writes weights
+    and moments: ten passes. Activations are written forward, read backward, and their gradients written and read.
     """
-    return 4 * members * (10 * flat_size(layout(model, vocab)) + 4 * tokens * activation_floats(model, vocab))
+    activations = tokens * activation_floats(model, vocab) * (2 if precision == "bfloat16" else 4)
+    return members * (40 * flat_size(layout(model, vocab)) + 4 * activations)
 
 
 def orthogonal_flops(model: Model, vocab: int, iterations: int) -> float:

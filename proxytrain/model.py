@@ -18,7 +18,7 @@ from torch import Tensor
 from proxytrain.accounting import LOGITS
 from proxytrain.config import Model, Parametrization
 from proxytrain.layout import Weight, aligned, flat_size
-from proxytrain.ops import EPS, causal_conv, rms_norm, squared_relu
+from proxytrain.ops import EPS, causal_attention, causal_conv, rms_norm, squared_relu
 from proxytrain.parametrization import Scales, rule
 
 Weights = dict[str, Tensor]
@@ -198,11 +198,10 @@ def _attention(
         q, k = F.rms_norm(q, q.shape[-1:], eps=EPS), F.rms_norm(k, k.shape[-1:], eps=EPS)
         q = q * w["qk_gain"][:, None, None, :, None]
     q, k = _rotate(q, rope), _rotate(k, rope)
-    q, k, v = (y.flatten(0, 1).transpose(1, 2) for y in (q, k, v))  # (K*B, H, T, h)
+    q, k, v = (y.flatten(0, 1) for y in (q, k, v))  # (K*B, T, H, h)
     if watch:
-        watch(_largest_logits(q, k).transpose(1, 2).reshape(K, N, -1))
-    out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    return out.transpose(1, 2).reshape(K, N, d)
+        watch(_largest_logits(q.transpose(1, 2), k.transpose(1, 2)).transpose(1, 2).reshape(K, N, -1))
+    return causal_attention(q, k, v).reshape(K, N, d)
 
 
 def _largest_logits(q: Tensor, k: Tensor) -> Tensor:

@@ -1,16 +1,18 @@
 """Throughput of packs against the same models as plain processes, one a run, in their best arrangement.
 
     python scripts/bench_train.py [--widths 32,64] [--tokens 512,4096] [--members 1,4,16] [--no-compile] [--json FILE]
+                                  [KEY=VALUE ...]
 
 Both use the whole machine: on a CPU, packs are trained by one worker of one thread a core, and plain runs (the loop of
 `plain_gpt.py`) by as many processes of one thread, or by one process with all threads, whichever is faster. All
 processes of a shape live at once and take turns of half a second, so that a busy machine slows all alike; figures are
-medians of the turns, ratios are of neighbouring turns. With a GPU, plain runs are tried as 1, 2 and 4 processes, and
+medians of the turns, ratios are of neighbouring turns. With a GPU, plain runs are tried as 1 and 4 processes, and
 compiled also with CUDA graphs (reduce-overhead).
 
 Columns: K members of each worker's pack; tokens/s of all workers; MFU, the share of the peak that a matrix product has
 here; `bound`, the share of the roofline's throughput; peak memory of a worker beyond what it had before, and its
-estimate; the ratio to the best arrangement of plain eager processes, and to that of plain ones made the same way.
+estimate; the ratio to the best arrangement of plain eager processes, and to that of plain ones made the same way
+(compiled: with CUDA graphs or without).
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ def main() -> None:
     parser.add_argument("--no-compile", action="store_true", help="eager only: takes a third of the time")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="more of the recipe: model.context=512 ...")
+    options = parser.parse_intermixed_args()
     if options.worker:
         return worker(json.loads(options.worker))
     import torch
@@ -50,7 +53,11 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     cores = len(os.sched_getaffinity(0)) if device == "cpu" else 1
     torch.set_num_threads(1)
-    flops, bandwidth = (cores * x for x in peaks(torch.device(device)))
+    more = options.overrides
+    if not any(word.startswith("train.precision=") for word in more):
+        more = [f"train.precision={'float32' if device == 'cpu' else 'bfloat16'}", *more]
+    precision = next(word for word in more if word.startswith("train.precision=")).partition("=")[2]
+    flops, bandwidth = (cores * x for x in peaks(torch.device(device), precision))
     widths, batches, sizes = (
         [int(x) for x in text.split(",")]
         for text in (
@@ -60,7 +67,7 @@ def main() -> None:
         )
     )
     print(f"{name(device, 1)} x {cores}, torch {torch.__version__}; {flops:.3g} FLOP/s, {bandwidth:.3g} bytes/s in all")
-    print("default model, depth 2, context 64, bytes; float32")
+    print(f"default model, depth 2, context 64, bytes; {' '.join(more)}")
     heads = f"{'tokens/s':>10} {'MFU':>6} {'bound':>6} {'peak':>8} {'model':>8}  ratio same way"
     print(f"{'width':>5} {'tokens':>6} {'K':>3} {'how':22} {heads}")
     figures: list[dict[str, Any]] = []
@@ -72,25 +79,25 @@ def main() -> None:
                 some = sizes if tokens == batches[0] and not few else [k for k in sizes if k == 4] or sizes[:1]
                 if few and width > LARGE:
                     some = sizes[:1]
-                found = shape(folder, width, tokens, some, compiling, device, cores)
+                found = shape(folder, width, tokens, some, compiling, device, cores, more)
                 for row in found:
                     row |= roofline(row, flops, bandwidth)
                     show(row)
                 figures += found
+                if options.json:
+                    machine = {"machine": name(device, 1), "cores": cores, "flops": flops, "bandwidth": bandwidth}
+                    options.json.write_text(json.dumps({**machine, "recipe": more, "rows": figures}, indent=1) + "\n")
     worst = min((r["ratio"], r["width"], r["tokens"]) for r in figures if r["best"])
     print(f"least ratio of the best pack to the best plain eager: {worst[0]:.2f} (width {worst[1]}, {worst[2]} tokens)")
-    if options.json:
-        content = {"machine": name(device, 1), "cores": cores, "flops": flops, "bandwidth": bandwidth, "rows": figures}
-        options.json.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def shape(
-    folder: str, width: int, tokens: int, sizes: list[int], compiling: bool, device: str, cores: int
+    folder: str, width: int, tokens: int, sizes: list[int], compiling: bool, device: str, cores: int, more: list[str]
 ) -> list[dict[str, Any]]:
     """All arrangements of one shape, turn by turn."""
-    base = {"folder": folder, "width": width, "tokens": tokens, "device": device}
+    base = {"folder": folder, "width": width, "tokens": tokens, "device": device, "more": more}
     arrangements: dict[tuple[str, int], list[Process]] = {}
-    plain_counts = {(cores, 1), (1, cores)} if device == "cpu" else {(1, 1), (2, 1), (4, 1)}
+    plain_counts = {(cores, 1), (1, cores)} if device == "cpu" else {(1, 1), (4, 1)}
     ways = ["eager", *(["compiled"] if compiling else []), *(["graphs"] if compiling and device == "cuda" else [])]
     for how in ways:
         for count, threads in sorted(plain_counts):
@@ -98,7 +105,8 @@ def shape(
                 spec = {**base, "kind": "plain", "how": how, "threads": threads}
                 arrangements[f"plain {how} {count}x{threads}", 0] = [Process(spec) for _ in range(count)]
         if how != "graphs":
-            for k in sizes if how == "eager" or device == "cuda" else [4] if 4 in sizes else sizes[-1:]:
+            few = [4] if 4 in sizes else sizes[-1:]  # of the way that matters less on this device, and costs time
+            for k in sizes if (how == "eager") == (device == "cpu") else few:
                 spec = {**base, "kind": "pack", "how": how, "threads": 1, "members": k}
                 arrangements[f"pack {how}", k] = [Process({**spec, "seed": i * k}) for i in range(cores)]
     try:
@@ -121,11 +129,13 @@ def shape(
     best_plain = {
         how: max((k for k in median if k[0].startswith(f"plain {how}")), key=lambda k: median[k]) for how in ways
     }
+    programs = [best_plain[how] for how in ways if how != "eager"]
+    rival = {"eager": best_plain["eager"], "compiled": max(programs, key=lambda k: median[k]) if programs else None}
     packs = [k for k in median if k[0].startswith("pack")]
     best = max(packs, key=lambda k: median[k])
     for key in [*best_plain.values(), *packs]:
         how = key[0].split()[1]
-        rivals = {"ratio": best_plain["eager"], "ratio_same_way": best_plain[how]} if key in packs else {}
+        rivals = {"ratio": best_plain["eager"], "ratio_same_way": rival[how]} if key in packs else {}
         ratios = {n: statistics.median(a / b for a, b in zip(speeds[key], speeds[r])) for n, r in rivals.items()}
         rows.append(
             {
@@ -228,6 +238,7 @@ def worker(spec: dict[str, Any]) -> None:
         *("data=files", f"data.files=[{stdlib}/email/*.py,{stdlib}/json/*.py]", "data.val_fraction=.1"),
         *(f"store={spec['folder']}", f"model.width={spec['width']}", f"batch_tokens={spec['tokens']}"),
         *("data.allow_repeat=true", f"train.device={spec['device']}", "schedule=constant", "tokens=4B"),
+        *spec["more"],
         f"sweep.grids=[{{init_seed:{[spec.get('seed', 0) + i for i in range(members)]},data_seed:0}}]".replace(" ", ""),
     ]
     asked = request(overrides, None, Console(quiet=True))
@@ -249,7 +260,8 @@ def worker(spec: dict[str, Any]) -> None:
     update(1)
     say(
         flops_per_token=accounting.flops_per_token(recipe.model, recipe.vocab),
-        bytes_per_token=accounting.update_bytes(recipe.model, recipe.vocab, 1, spec["tokens"]) / spec["tokens"],
+        bytes_per_token=accounting.update_bytes(recipe.model, recipe.vocab, 1, spec["tokens"], recipe.precision)
+        / spec["tokens"],
         estimate=accounting.pack_bytes(recipe.model, recipe.vocab, members, spec["tokens"]),
     )
     count = 1

@@ -53,15 +53,18 @@ class Stream:
         -------
         inputs, targets : (tokens // T, T) int64; a target is the token after its input
         """
+        windows = self.windows(start, tokens)
+        return windows[:, :-1].astype(np.int64), windows[:, 1:].astype(np.int64)
+
+    def windows(self, start: int, tokens: int) -> np.ndarray:
+        """The same as sequences with the token after them, (tokens // T, T + 1), in the corpus's own integers."""
         T = self.context
         if start % T or tokens % T:
             raise ValueError(f"start={start} and tokens={tokens} must be multiples of the context {T}")
         ids = self._sequence_ids(start // T, tokens // T)
         if isinstance(self.tokens, Shards):
-            windows = self.tokens.windows(ids * T, T + 1)
-        else:
-            windows = self.tokens[(ids * T)[:, None] + np.arange(T + 1)]  # (tokens // T, T + 1)
-        return windows[:, :-1].astype(np.int64), windows[:, 1:].astype(np.int64)
+            return self.tokens.windows(ids * T, T + 1)
+        return self.tokens[(ids * T)[:, None] + np.arange(T + 1)]
 
     def epochs(self, tokens: int) -> float:
         """How many times a run of so many tokens reads the text."""

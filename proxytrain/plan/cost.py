@@ -50,7 +50,7 @@ def bound(pack: Pack, speeds: Speeds) -> float:
     """Seconds below which a pack cannot be trained: its FLOPs at peak, or its bytes at full bandwidth (roofline)."""
     recipe = pack.members[0].recipe
     updates = sum(m.tokens for m in pack.members) / recipe.batch_tokens
-    moved = updates * accounting.update_bytes(recipe.model, recipe.vocab, 1, recipe.batch_tokens)
+    moved = updates * accounting.update_bytes(recipe.model, recipe.vocab, 1, recipe.batch_tokens, recipe.precision)
     return max(work(pack) / speeds.flops, moved / speeds.bandwidth)
 
 

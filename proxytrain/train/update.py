@@ -56,6 +56,7 @@ class Update:
         self.scales = scales(recipe.model, recipe.parametrization)
         self.multipliers = multipliers(rows.layout, recipe.model, recipe.parametrization, recipe.optimizer, device)
         self.streams: dict[int, Stream] = {}
+        self.ahead: dict[tuple[int, int], np.ndarray] = {}  # text that was read while a GPU was at work
 
     def evaluate(self, flat: torch.Tensor, text: tuple) -> np.ndarray:
         model = self.recipe.model
@@ -90,6 +91,9 @@ class Update:
             if should_stop():
                 count = u + 1
                 break
+        if device.type == "cuda":
+            after = [(a.member.recipe.data_seed, a.position + count * B) for a in rows.active]
+            self.ahead = self._read(list(dict.fromkeys(after)), count)
         values = log[:count].cpu().double().permute(1, 2, 0).numpy()  # (2, K, count)
         tokens, curves = apart(tokens[:, :count]), apart(np.stack([lr[:, :count], *values]))
         for k, a in enumerate(rows.active):
@@ -164,14 +168,25 @@ class Update:
         return total
 
     def _text(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs and targets of the next updates; one copy where all members read the same."""
+        """Inputs and targets (K or 1, count, B, T) of the next updates; one copy where all members read the same."""
         B, T = self.recipe.batch_tokens, self.recipe.model.context
         wanted = [(a.member.recipe.data_seed, a.position) for a in self.rows.active]
-        texts = {}
-        for seed, position in dict.fromkeys(wanted):
-            stream = self.streams.setdefault(seed, Stream(self.corpus.train, T, seed))
-            texts[seed, position] = stream.read(position, count * B)
-        chosen = [texts[w] for w in (wanted[:1] if len(texts) == 1 else wanted)]
-        both = (torch.from_numpy(np.stack([c[i] for c in chosen])).to(self.device) for i in (0, 1))
-        ids, targets = (x.view(len(chosen), count, B // T, T) for x in both)
-        return ids, targets
+        unique = list(dict.fromkeys(wanted))
+        read = self._read(unique, count)
+        windows = torch.from_numpy(np.stack([read[w] for w in unique])).to(self.device).long()
+        if len(unique) > 1:
+            windows = windows[[unique.index(w) for w in wanted]]
+        windows = windows.view(-1, count, B // T, T + 1)
+        return windows[..., :-1], windows[..., 1:]
+
+    def _read(self, wanted: list[tuple[int, int]], count: int) -> dict[tuple[int, int], np.ndarray]:
+        """Sequences of the next updates from (data seed, position) on, as `Stream.windows` gives them."""
+        B, T = self.recipe.batch_tokens, self.recipe.model.context
+        found = {}
+        for seed, position in wanted:
+            ready = self.ahead.get((seed, position))
+            if ready is None or len(ready) < count * B // T:
+                stream = self.streams.setdefault(seed, Stream(self.corpus.train, T, seed))
+                ready = stream.windows(position, count * B)
+            found[seed, position] = ready[: count * B // T]
+        return found
