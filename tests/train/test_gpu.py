@@ -61,7 +61,7 @@ def test_a_captured_program_is_replayed(ask):
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("T", "h"), [(64, 16), (40, 8), (128, 32), (128, 64)])
+@pytest.mark.parametrize(("T", "h"), [(64, 16), (40, 8), (64, 64), (128, 32), (128, 64)])
 def test_attention_of_short_sequences_is_that_of_torch(T, h, precision):
     """Queries, keys and values lie side by side, as the product makes them, or apart."""
     qkv = torch.randn(5, T, 9 * h, device=GPU, dtype=precision).requires_grad_()
