@@ -16,8 +16,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 EPS = 1e-6
-SHORT = {torch.float32: 64, torch.bfloat16: 128}  # tokens: as many as one tile of our own attention on a GPU takes,
-NARROW = 64  # and floats of a head; much larger ones do not fit into its registers, and compile for minutes
+SHORT = {2: 128, 4: 64}  # by bytes of a float, tokens that fit into one tile of our own attention on a GPU, and
+NARROW = 64  # floats of a head; larger tiles do not fit into the registers, and take minutes to compile
 TRITON = importlib.util.find_spec("triton") is not None
 
 
@@ -53,7 +53,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     torch's kernels are made for long sequences; for short ones a GPU has one of our own, three times as fast.
     """
     T, h = q.shape[1], q.shape[3]
-    if v.is_cuda and TRITON and T <= SHORT.get(v.dtype, 0) and h <= NARROW:
+    if v.is_cuda and TRITON and h <= NARROW and T <= SHORT[v.itemsize]:
         return ShortAttention.apply(q.to(v.dtype), k.to(v.dtype), v)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
