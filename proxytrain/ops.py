@@ -53,7 +53,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     torch's kernels are made for long sequences; for short ones a GPU has one of our own, three times as fast.
     """
     T, h = q.shape[1], q.shape[3]
-    if v.is_cuda and TRITON and h <= NARROW and T <= SHORT[v.itemsize]:
+    if v.is_cuda and TRITON and h <= NARROW and SHORT[v.itemsize] >= T:
         return ShortAttention.apply(q.to(v.dtype), k.to(v.dtype), v)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
