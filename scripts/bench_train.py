@@ -98,6 +98,8 @@ def shape(
     base = {"folder": folder, "width": width, "tokens": tokens, "device": device, "more": more}
     arrangements: dict[tuple[str, int], list[Process]] = {}
     plain_counts = {(cores, 1), (1, cores)} if device == "cpu" else {(1, 1), (4, 1)}
+    if device == "cuda" and width * tokens >= 1 << 24:  # one process fills the GPU, and more do not fit
+        plain_counts = {(1, 1)}
     ways = ["eager", *(["compiled"] if compiling else []), *(["graphs"] if compiling and device == "cuda" else [])]
     for how in ways:
         for count, threads in sorted(plain_counts):
@@ -130,7 +132,7 @@ def shape(
         how: max((k for k in median if k[0].startswith(f"plain {how}")), key=lambda k: median[k]) for how in ways
     }
     programs = [best_plain[how] for how in ways if how != "eager"]
-    rival = {"eager": best_plain["eager"], "compiled": max(programs, key=lambda k: median[k]) if programs else None}
+    rival = {"eager": best_plain["eager"]} | {"compiled": max(programs, key=lambda k: median[k]) for _ in programs[:1]}
     packs = [k for k in median if k[0].startswith("pack")]
     best = max(packs, key=lambda k: median[k])
     for key in [*best_plain.values(), *packs]:
@@ -262,7 +264,9 @@ def worker(spec: dict[str, Any]) -> None:
         flops_per_token=accounting.flops_per_token(recipe.model, recipe.vocab),
         bytes_per_token=accounting.update_bytes(recipe.model, recipe.vocab, 1, spec["tokens"], recipe.precision)
         / spec["tokens"],
-        estimate=accounting.pack_bytes(recipe.model, recipe.vocab, members, spec["tokens"]),
+        estimate=accounting.pack_bytes(
+            recipe.model, recipe.vocab, members, spec["tokens"], device=device.type, precision=recipe.precision
+        ),
     )
     count = 1
     for line in sys.stdin:

@@ -118,7 +118,7 @@ def test_any_grid_is_trained_once_and_every_run_whole(wanted):
     assert trained <= sum(r.tokens for r in {r.id: r for r in runs}.values())
     packed = [
         key
-        for p in pack(nodes, memory=10**12, workers=2, largest=3)
+        for p in pack(nodes, memory=10**12, workers=2, largest=3, device="cpu")
         for m in p.members
         for key in (n.key for n in m.nodes)
     ]

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from proxytrain import accounting
 from proxytrain.config import Muon, Train
 from proxytrain.layout import flat_size, layout
 from proxytrain.plan.pack import MOST_SEQUENCES, Member, Pack, work
 from proxytrain.plan.share import Node
-from proxytrain.plan.speed import Speeds
+from proxytrain.plan.speed import GPU, Speeds
 
 # One thread of a server core: products at 100 GFLOP/s, and 2.2 ns for each float that backward keeps; two busy
-# one-thread workers slow each other down. On a GPU the launches of an update dominate at these sizes.
+# one-thread workers slow each other down.
 CPU_FLOPS, CPU_FLOAT_SECONDS, CPU_UPDATE_SECONDS, CPU_SHARING = 100e9, 2.2e-9, 1.5e-3, 1.25
-GPU_FLOPS, GPU_UPDATE_SECONDS = 20e12, 12e-3
-COMPILE_SECONDS = {"cpu": 25.0, "cuda": 60.0}  # a program, once a machine
-COMPILED_SPEED = {"cpu": 1.3, "cuda": 2.0}  # of an update, in that of an eager one
+COMPILED_SPEED = 1.3  # of an update on a CPU, in that of an eager one
+# A GPU (an H200 was measured): shares of its peak and of its bandwidth; seconds a layer for an update to be launched,
+# operation by operation or as one captured graph.
+GPU_FLOPS, GPU_BANDWIDTH, GPU_LAYER_SECONDS = 0.65, 0.6, {False: 6e-3, True: 0.15e-3}
+COMPILE_SECONDS = {"cpu": 25.0, "cuda": 45.0}  # a program, once a machine
 CURVE_BYTES = 32  # a row of a curve
 SEGMENT_BYTES, RUN_BYTES = 4096, 4096  # what is there besides
 
@@ -35,9 +38,15 @@ def seconds(pack: Pack, device: str, speeds: Speeds | None = None, compiled: boo
         flops += own / recipe.batch_tokens
     floats = accounting.activation_floats(recipe.model, recipe.vocab)
     updates = max((m.tokens for m in pack.members), default=0) / recipe.batch_tokens
-    faster = COMPILED_SPEED[device] if compiled else 1.0
     if device == "cuda":
-        return (updates * GPU_UPDATE_SECONDS + tokens * flops / GPU_FLOPS) / faster
+        bf16, fp32, bandwidth = GPU
+        peak = bf16 if recipe.precision == "bfloat16" else fp32
+        if speeds:
+            peak, bandwidth = speeds.flops, speeds.bandwidth
+        moved = floats * (8 if recipe.precision == "bfloat16" else 16)
+        token = flops / (GPU_FLOPS * peak) + moved / (GPU_BANDWIDTH * bandwidth)
+        return updates * recipe.model.depth * GPU_LAYER_SECONDS[compiled] + tokens * token
+    faster = COMPILED_SPEED if compiled else 1.0
     return (updates * CPU_UPDATE_SECONDS + tokens * (flops / CPU_FLOPS + floats * CPU_FLOAT_SECONDS)) / faster
 
 
@@ -67,7 +76,8 @@ def compiled(pack: Pack, train: Train, device: str, threads: int, speeds: Speeds
     if speeds and None not in (speeds.update(pack, False), speeds.update(pack, True)):
         saved = seconds(pack, device, speeds) - seconds(pack, device, speeds, True)
     else:
-        saved = seconds(pack, device) - seconds(pack, device, compiled=True)
+        estimates = replace(speeds, updates={}) if speeds else None
+        saved = seconds(pack, device, estimates) - seconds(pack, device, estimates, compiled=True)
     return saved > COMPILE_SECONDS[device]
 
 
@@ -108,12 +118,12 @@ def elapsed(
     return max(free)
 
 
-def memory(pack: Pack, micro_batches: int) -> int:
+def memory(pack: Pack, micro_batches: int, device: str = "cpu") -> int:
     """Estimated peak bytes of a pack whose updates are split into so many parts."""
     recipe = pack.members[0].recipe
     sequences = math.ceil(recipe.batch_tokens // recipe.model.context / micro_batches)
     tokens = sequences * recipe.model.context
-    return _bytes(pack, tokens)
+    return _bytes(pack, tokens, device)
 
 
 def disk(member: Member, keep_weights: str) -> int:
@@ -127,7 +137,7 @@ def checkpoints(packs: Sequence[Pack], workers: int) -> int:
     return 3 * sum(sorted(sizes, reverse=True)[:workers])
 
 
-def micro_batches(pack: Pack, budget: int) -> int:
+def micro_batches(pack: Pack, budget: int, device: str = "cpu") -> int:
     """Into how many parts an update is split so that even one member fits into `budget` bytes.
 
     Raises
@@ -139,15 +149,18 @@ def micro_batches(pack: Pack, budget: int) -> int:
     sequences = recipe.batch_tokens // recipe.model.context
     for parts in range(1, sequences + 1):
         tokens = math.ceil(sequences / parts) * recipe.model.context
-        if len(pack.members) * tokens // recipe.model.context <= MOST_SEQUENCES and _bytes(pack, tokens) <= budget:
+        fits = _bytes(pack, tokens, device) <= budget
+        if fits and len(pack.members) * tokens // recipe.model.context <= MOST_SEQUENCES:
             return parts
     raise ValueError(f"one sequence of {recipe.model.context} tokens at width {recipe.model.width}")
 
 
-def _bytes(pack: Pack, tokens: int) -> int:
+def _bytes(pack: Pack, tokens: int, device: str) -> int:
     """Peak bytes of a pack whose members read so many tokens each at once."""
     recipe, averaged = pack.members[0].recipe, sum(m.averaged for m in pack.members)
-    return accounting.pack_bytes(recipe.model, recipe.vocab, len(pack.members), tokens, recipe.optimizer.name, averaged)
+    how = {"device": device, "precision": recipe.precision}
+    name = recipe.optimizer.name
+    return accounting.pack_bytes(recipe.model, recipe.vocab, len(pack.members), tokens, name, averaged, **how)
 
 
 def _flat(node: Node) -> int:

@@ -75,7 +75,7 @@ def pack_rows(plan: Plan, speeds: Speeds) -> list[dict[str, Any]]:
                 "measured": speeds.update(p, compiled) is not None,
                 "flops_used": cost.flops_used(p, took, speeds),
                 "bound": cost.bound(p, speeds),
-                "memory": cost.memory(p, plan.micro_batches[p.id]),
+                "memory": cost.memory(p, plan.micro_batches[p.id], device),
                 "start": min(m.start for m in p.members),
             }
         )

@@ -97,7 +97,7 @@ def test_a_length_in_between_starts_at_the_stored_state_before_it():
 def test_packs_hold_every_node_once_and_only_members_of_one_shape():
     asked = runs({"tokens": [1_024_000, 2_048_000], "init_seed": [0, 1, 2], "model.width": [32, 64], "lr": [0.1, 0.2]})
     nodes = forest(asked)
-    packs = pack(nodes, memory=1 << 40, workers=2, largest=4)
+    packs = pack(nodes, memory=1 << 40, workers=2, largest=4, device="cpu")
     trained = [n.key for p in packs for m in p.members for n in m.nodes]
     assert sorted(trained) == sorted(nodes)
     for p in packs:
@@ -108,7 +108,7 @@ def test_packs_hold_every_node_once_and_only_members_of_one_shape():
 
 
 def test_a_pack_comes_after_those_that_it_needs():
-    packs = pack(forest(runs({"tokens": [1_024_000, 2_048_000]})), memory=1 << 40, workers=1, largest=4)
+    packs = pack(forest(runs({"tokens": [1_024_000, 2_048_000]})), memory=1 << 40, workers=1, largest=4, device="cpu")
     done = set()
     for p in packs:
         assert p.needs <= done
@@ -124,6 +124,6 @@ def test_members_differ_in_seed_decay_and_clip_within_a_pack():
 
 def test_memory_limits_a_pack():
     nodes = forest(runs({"tokens": 1_024_000, "init_seed": list(range(8))}))
-    assert max(len(p.members) for p in pack(nodes, memory=40_000_000, workers=1, largest=64)) < 8
-    assert len(pack(nodes, memory=1 << 40, workers=1, largest=64)) == 1
-    assert len(pack(nodes, memory=1 << 40, workers=2, largest=64)) == 2
+    assert max(len(p.members) for p in pack(nodes, memory=40_000_000, workers=1, largest=64, device="cpu")) < 8
+    assert len(pack(nodes, memory=1 << 40, workers=1, largest=64, device="cpu")) == 1
+    assert len(pack(nodes, memory=1 << 40, workers=2, largest=64, device="cpu")) == 2

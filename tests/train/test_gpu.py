@@ -106,9 +106,10 @@ def test_a_pack_goes_on_from_its_checkpoint(ask, tmp_path, corpora):
 
 
 @pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("shape", ["model.width=64 batch_tokens=8192", "model.width=256 batch_tokens=2048"])
-def test_the_memory_model_is_an_upper_bound(ask, shape, compiled):
-    own = ["model.head_size=16", "model.context=64", "warmup=0", "schedule=constant"]
+def test_the_memory_model_is_an_upper_bound(ask, shape, precision, compiled):
+    own = [f"train.precision={precision}", "model.head_size=16", "model.context=64", "warmup=0", "schedule=constant"]
     asked = ask(*own, *shape.split(), "sweep.grids=[{init_seed:[0,1,2,3]}]", "data.allow_repeat=true")
     recipe = asked.runs[0].recipe
     pack = Pack(tuple(Member((n,)) for n in forest(asked.runs).values()))
@@ -119,8 +120,8 @@ def test_the_memory_model_is_an_upper_bound(ask, shape, compiled):
     for _ in range(8):
         step.updates(1, lambda: False)
     used = torch.cuda.max_memory_allocated() - before
-    estimate = accounting.pack_bytes(recipe.model, recipe.vocab, 4, recipe.batch_tokens)
-    print(f"{shape} compiled={compiled}: used {used / 1e6:.0f} MB, estimate {estimate / 1e6:.0f} MB")
+    how = {"device": "cuda", "precision": recipe.precision}
+    estimate = accounting.pack_bytes(recipe.model, recipe.vocab, 4, recipe.batch_tokens, **how)
     assert used <= estimate
 
 
