@@ -13,9 +13,9 @@ if [ "$all" ]; then
   ruff check .
   ruff format --check .
   mypy
-  set -- -n 2 --dist loadfile
+  set -- -n 3 --dist loadfile  # more than cores: some tests wait for clusters, browsers and servers
 fi
 python -m pytest -m "not slow" "$@"
 if [ "$all" ]; then
-  python scripts/chaos.py --updates 100 --seconds 0.3
+  python scripts/chaos.py --updates 60 --seconds 0.3
 fi

@@ -228,6 +228,7 @@ def test_train_runs_under_hydra_s_multirun(tmp_path, swept):
     assert out.stdout.count("loss ") >= 2
 
 
+@pytest.mark.slow
 def test_a_sweep_killed_at_any_moment_ends_in_the_same_bits(swept, tmp_path, corpora):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "corpora").symlink_to(corpora)

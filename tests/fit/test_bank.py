@@ -62,6 +62,7 @@ def test_two_seeds_tell_the_noise_of_eight(bank):
     assert 0.6 < np.exp(np.log(ratio).mean()) < 1.6
 
 
+@pytest.mark.slow
 def test_the_command_of_the_readme_scores_every_law(tmp_path):
     command = [*shlex.split("python scripts/bench_bank.py"), "--grids", "2", "--out", str(tmp_path / "scores.json")]
     root = Path(bench_bank.__file__).parents[1]

@@ -97,10 +97,12 @@ def four(*shape: str) -> tuple[list[str], int]:
     "shape",
     [
         ["model.width=64", "batch_tokens=8192"],
-        ["model.width=64", "batch_tokens=4096", "model.context=256", "model.mlp=swiglu"],
-        ["model.width=256", "batch_tokens=1024"],
+        pytest.param(
+            ["model.width=64", "batch_tokens=4096", "model.context=256", "model.mlp=swiglu"], marks=pytest.mark.slow
+        ),
+        pytest.param(["model.width=256", "batch_tokens=1024"], marks=pytest.mark.slow),
         ["model.width=256", "batch_tokens=256", "optimizer=muon"],
-        ["model.width=256", "batch_tokens=256", "optimizer=sgd_sai"],
+        pytest.param(["model.width=256", "batch_tokens=256", "optimizer=sgd_sai"], marks=pytest.mark.slow),
     ],
     ids=" ".join,
 )

@@ -109,6 +109,7 @@ def test_a_failed_run_shows_and_its_worker_does_not(cluster, tmp_path, corpora):
     assert "s: 2 done" in status(tmp_path)
 
 
+@pytest.mark.slow
 def test_where_requeues_are_refused_a_warned_worker_ends_cleanly_and_submit_goes_on(strict_cluster, tmp_path, corpora):
     sweep = workplace(tmp_path, corpora)
     asked = [*HALF, *ONE]

@@ -51,6 +51,7 @@ def test_a_markov_source_is_learnt_to_its_entropy_rate_and_never_below(tmp_path,
     assert best < loss < 1.01 * best
 
 
+@pytest.mark.slow
 def test_under_mup_the_best_rate_stays_put_and_under_sp_it_does_not(ask):
     rates = [0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128]
     best = {}
