@@ -127,10 +127,17 @@ class CriticalBatch:
         return lines + [f"warning: {w}" for w in self.warnings]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fit as JSON: under a temporary name, synced, then renamed."""
+        """Write the fit as JSON: under a temporary name, synced, then renamed. What is without end is null there."""
         from proxytrain.fit.saving import write_whole
 
-        write_whole(Path(path), {"format": "proxytrain critical batch 1", **asdict(self)})
+        content = {"format": "proxytrain critical batch 1", **asdict(self)}
+        content |= {k: _or_none(content[k]) for k in ("b_star", "alpha_b")}
+        content["intervals"] = {k: [_or_none(x) for x in ends] for k, ends in self.intervals.items()}
+        write_whole(Path(path), content)
+
+
+def _or_none(value: float) -> float | None:
+    return value if np.isfinite(value) else None
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,10 @@ def _lines(content: Mapping[str, Any]) -> str:
 def write_whole(path: Path, content: Mapping[str, Any], render: Callable[[Mapping[str, Any]], str] = _lines) -> None:
     """JSON that is whole or absent, with a checksum of what it says."""
     content = json.loads(json.dumps(content))
+    text = render({**content, "checksum": _checksum(content)})
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with open(temporary, "w", encoding="utf-8") as file:
-        file.write(render({**content, "checksum": _checksum(content)}) + "\n")
+        file.write(text + "\n")
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)

@@ -143,3 +143,17 @@ def test_the_command_line_writes_what_it_found(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "B_crit" in done.stdout
     assert json.loads((tmp_path / "b.json").read_text())["b_star"] == pytest.approx(B_STAR, rel=0.5)
+
+
+def test_a_critical_batch_that_does_not_grow_is_saved_without_an_end(tmp_path):
+    rng, rows = np.random.default_rng(0), []
+    for batch in BATCHES:
+        steps = np.arange(1000, 100000, 100, dtype=float)
+        loss = E + (S_C * (1 + 1e6 / batch) / steps) ** ALPHA_S
+        rows.append(np.c_[np.full(len(steps), batch), steps, loss * np.exp(0.01 * rng.standard_normal())])
+    fit = fit_critical_batch(dict(zip(("batch_tokens", "step", "loss"), np.concatenate(rows).T)))
+    assert any("alpha_B may be without end" in w for w in fit.warnings)
+    fit.save(tmp_path / "critical_batch.json")
+    written = json.loads((tmp_path / "critical_batch.json").read_text())
+    assert written["intervals"]["alpha_b"][1] is None
+    assert [p.name for p in tmp_path.iterdir()] == ["critical_batch.json"]
