@@ -18,7 +18,7 @@ ORDER = [
     {"config"},
     {"scale"},
     {"compose"},
-    {"layout", "parametrization"},
+    {"layout", "parametrization", "kernels"},
     {"accounting", "corpus", "ops"},
     {"runs", "store", "model", "optimizer"},
     {"plan"},
@@ -33,7 +33,7 @@ ORDER = [
     {"__main__", "__init__"},
 ]
 RANK = {room: i for i, rooms in enumerate(ORDER) for room in rooms}
-TORCH = {"model", "optimizer", "ops", "train"}
+TORCH = {"model", "optimizer", "ops", "kernels", "train"}
 
 
 def imported(path: Path) -> set[tuple[str, bool]]:
