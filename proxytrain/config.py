@@ -6,6 +6,7 @@ Hydra composes `conf/` into a plain tree; `build` turns that tree into the froze
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -299,7 +300,7 @@ class Config:
 
 
 UNIONS = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "data": DATA, "launch": LAUNCH, "track": TRACK}
-SUFFIXES = {"K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}  # B as of tokens, G as of bytes
+SUFFIXES = {"K": 3, "M": 6, "B": 9, "G": 9, "T": 12}  # powers of ten; B as of tokens, G as of bytes
 
 
 def build_config(tree: dict[str, Any]) -> Config:
@@ -363,11 +364,11 @@ def parse_number(value: Any) -> float | None:
     if isinstance(value, int | float):
         return value
     if isinstance(value, str) and value:
-        scale = SUFFIXES.get(value[-1].upper(), 1)
-        try:
-            return float(value[:-1] if scale != 1 else value) * scale
-        except ValueError:
-            return None
+        power = SUFFIXES.get(value[-1].upper(), 0)
+        digits = value[:-1] if power else value
+        for text, scale in ((f"{digits}e{power}", 1.0), (digits, 10.0**power)):  # 2.01e6 is whole, 2.01 * 1e6 is not
+            with contextlib.suppress(ValueError):
+                return float(text) * scale
     return None
 
 

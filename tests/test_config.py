@@ -22,6 +22,12 @@ def test_numbers_read_alike(text):
 
 
 def test_a_number_is_a_number_and_nothing_else():
+    assert [parse_number(x) for x in ("2.01M", "1.1M", "1e3K", "1_000.5k")] == [
+        2_010_000,
+        1_100_000,
+        1_000_000,
+        1_000_500,
+    ]
     assert [parse_number(x) for x in ("1e-2", 3, True, "", "M", "4X", None)] == [0.01, 3, None, None, None, None, None]
 
 
@@ -279,8 +285,8 @@ def test_scaled_sizes_are_whole_heads_and_sequences():
         (["scale.width=0.2"], "scale.width=0.2: model.width=32 would be 6.4, and must be at least 16"),
         (["scale.depth=0.1"], "scale.depth=0.1: model.depth=2 would be 0.2, and must be at least 1"),
         (
-            ["experiment=mup", "scale.width=0.3"],
-            "scale.width=0.3: model.width=[32, 64, 128] would be [16, 16, 32]",
+            ["experiment=step_law", "scale.width=0.3"],
+            "scale.width=0.3: model.width=[32, 48, 64] would be [16, 16, 16]",
         ),
         (["experiment=mup", "scale.tokens=1e308"], "tokens=inf: a whole number"),
     ],
