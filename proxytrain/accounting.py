@@ -85,7 +85,7 @@ def pack_bytes(
         logits = 6 * LOGITS + 3 * model.width * (vocab + tokens)
     slack, share = (1.0, GPU_KEPT[precision]) if device == "cuda" else (SLACK, 1.0)
     flat = flat_size(layout(model, vocab))
-    own = members * (7 * flat + max(share * (kept + logits), SCRATCH[optimizer] * flat))
+    own = members * (7 * flat + max(share * kept + logits, SCRATCH[optimizer] * flat))
     return int(slack * 4 * (own + 2 * averaged * flat) + 16 * flat * bool(averaged))
 
 

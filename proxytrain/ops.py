@@ -6,7 +6,6 @@ fuses the plain formulas by itself, and better: under one they are what runs.
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 import torch
@@ -18,7 +17,6 @@ from torch.autograd.function import once_differentiable
 EPS = 1e-6
 SHORT = {2: 128, 4: 64}  # by bytes of a float, tokens that fit into one tile of our own attention on a GPU, and
 NARROW = 64  # floats of a head; larger tiles do not fit into the registers, and take minutes to compile
-TRITON = importlib.util.find_spec("triton") is not None
 
 
 def rms_norm(x: Tensor, gain: Tensor) -> Tensor:
@@ -50,10 +48,11 @@ def squared_relu(x: Tensor) -> Tensor:
 def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Causal attention (n, T, H, h) of n sequences of T positions, in the precision of `v`.
 
-    torch's kernels are made for long sequences; for short ones a GPU has one of our own, three times as fast.
+    torch's kernels are made for long sequences; for short ones a GPU has one of our own, three times as fast. It needs
+    what compiled programs need, and is part of them only.
     """
     T, h = q.shape[1], q.shape[3]
-    if v.is_cuda and TRITON and h <= NARROW and SHORT[v.itemsize] >= T:
+    if torch.compiler.is_compiling() and v.is_cuda and h <= NARROW and SHORT.get(v.itemsize, 0) >= T:
         return ShortAttention.apply(q.to(v.dtype), k.to(v.dtype), v)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
