@@ -13,7 +13,7 @@ if [ "$all" ]; then
   ruff check .
   ruff format --check .
   mypy
-  set -- -n 3 --dist loadfile  # more than cores: some tests wait for clusters, browsers and servers
+  set -- -n 2 --dist loadfile
 fi
 python -m pytest -m "not slow" "$@"
 if [ "$all" ]; then
