@@ -125,6 +125,7 @@ def test_verify_trains_the_target_and_holds_the_prediction_against_it(swept):
     assert "side the 90% interval" in out or "OUTSIDE the 90% interval" in out
 
 
+@pytest.mark.slow
 def test_verify_trains_the_target_under_as_many_seeds_as_asked(swept):
     first = re.search(r"truth: ([0-9.]+) ±", proxytrain("verify", *SWEEP, cwd=swept).stdout)
     done = proxytrain("verify", *SWEEP, "verify.seeds=3", cwd=swept)

@@ -169,7 +169,7 @@ def a_run(desk: Path) -> str:
     return max(ids, key=lambda i: (store.result(i)["tokens"] == 65536, i))
 
 
-@pytest.mark.parametrize("guide", HERE)
+@pytest.mark.parametrize("guide", [pytest.param(g, marks=() if g == "README.md" else pytest.mark.slow) for g in HERE])
 def test_every_command_of_a_guide_runs(guide, desk, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("HOME", str(desk))

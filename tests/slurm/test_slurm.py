@@ -56,6 +56,7 @@ def test_an_array_of_workers_trains_a_sweep_and_a_job_after_it_writes_the_page(c
     assert not slurm.jobs(sweep)
 
 
+@pytest.mark.slow
 def test_a_warned_worker_saves_and_is_requeued_and_a_cancelled_sweep_goes_on(cluster, tmp_path, corpora):
     sweep = workplace(tmp_path, corpora)
     job = submit(*LONG, *ONE, cwd=tmp_path)

@@ -312,6 +312,7 @@ def test_a_sweep_is_mirrored_while_it_trains(tmp_path, corpora, server, trained)
     assert len(server.requests) == count
 
 
+@pytest.mark.slow
 def test_a_sweep_does_not_notice_that_the_server_is_gone(tmp_path, corpora, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     (tmp_path / "runs").mkdir()

@@ -50,12 +50,14 @@ def test_compiled_losses_agree_with_eager_ones_as_members_leave(ask, tmp_path, c
         assert all(b == pytest.approx(a, rel=0.01, abs=1e-3) for a, b in first.values())
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("optimizer", ["muon", "sgd_sai"])
 def test_compiled_updates_of_other_optimizers_agree_with_eager_ones(ask, tmp_path, corpora, optimizer):
     agree(*both(ask, tmp_path, corpora, "tokens=5120", f"optimizer={optimizer}", *SMALL, compiled=True))
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_so_they_do_where_logits_are_read_out_in_pieces(ask, tmp_path, corpora, monkeypatch):
     monkeypatch.setattr("proxytrain.model.LOGITS", 256 * 100)

@@ -115,7 +115,9 @@ def test_interruptions_change_nothing(ask, alone):
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "sgd_sai"])
-@pytest.mark.parametrize("largest", [1, 3, 16])
+@pytest.mark.parametrize(
+    "largest", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(16, marks=pytest.mark.slow)]
+)
 def test_of_every_optimizer_neither_pack_nor_trunk_nor_interruptions_change_a_bit(ask, alone, optimizer, largest):
     asked = ask(
         "sweep.grids=[{tokens:[4096,8192],init_seed:[0,1],lr:[.016,.03],schedule:[wsd,constant]}]",
