@@ -13,6 +13,7 @@ SCRATCH = {"adamw": 0.0, "muon": 4.5, "sgd_sai": 2.2}  # vectors a member, while
 COMPONENTS = ("embedding", "attention", "mlp", "norm", "readout")
 SLACK = 1.3  # what a CPU's allocator needs more after hundreds of updates, as its heap falls into pieces
 GPU_KEPT = {"float32": 0.8, "bfloat16": 0.6}  # of what backward keeps on a CPU, in bytes: what is fused is not kept
+GPU_BYTES = 100_000_000  # workspaces of its libraries, which torch counts as the pack's
 LOGITS = 1 << 24  # of a member that are made at once, where there are more than two times as many: 64 MB
 
 
@@ -76,17 +77,17 @@ def pack_bytes(
     """Peak memory of K members that read `tokens` tokens each at once; an upper bound, for long runs too.
 
     Flat buffers (weights, gradients, two moments, scratch), and what backward keeps, logits included, or what the
-    optimizer needs meanwhile, whichever is more; on a CPU the allocator's slack; for `averaged` members the mean of
-    their weights, in float64. The process itself (torch) is not counted.
+    optimizer needs meanwhile, whichever is more; on a CPU the allocator's slack, on a GPU its libraries' workspaces;
+    for `averaged` members the mean of their weights, in float64. The process itself (torch) is not counted.
     """
     kept = tokens * (model.depth * (14 * model.width + _hidden_rows(model)) + 11 * model.width + 1200)
     logits = 2 * tokens * vocab
     if tokens * vocab > 2 * LOGITS:  # made in pieces, each of which leaves its gradients
         logits = 6 * LOGITS + 3 * model.width * (vocab + tokens)
-    slack, share = (1.0, GPU_KEPT[precision]) if device == "cuda" else (SLACK, 1.0)
+    fixed, slack, share = (GPU_BYTES, 1.0, GPU_KEPT[precision]) if device == "cuda" else (0, SLACK, 1.0)
     flat = flat_size(layout(model, vocab))
     own = members * (7 * flat + max(share * kept + logits, SCRATCH[optimizer] * flat))
-    return int(slack * 4 * (own + 2 * averaged * flat) + 16 * flat * bool(averaged))
+    return fixed + int(slack * 4 * (own + 2 * averaged * flat) + 16 * flat * bool(averaged))
 
 
 def _hidden_rows(model: Model) -> int:

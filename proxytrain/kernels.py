@@ -42,6 +42,12 @@ def _at(stride, H, T: tl.constexpr, D: tl.constexpr, BT: tl.constexpr, BD: tl.co
 
 
 @triton.jit
+def _load(x, stride, H, T: tl.constexpr, D: tl.constexpr, BT: tl.constexpr, BD: tl.constexpr):  # type: ignore[no-untyped-def]
+    at, there = _at(stride, H, T, D, BT, BD)
+    return tl.load(x + at, mask=there, other=0.0)
+
+
+@triton.jit
 def _probabilities(q, k, scale, T: tl.constexpr, BT: tl.constexpr, PRECISION: tl.constexpr):  # type: ignore[no-untyped-def]
     rows, cols = tl.arange(0, BT)[:, None], tl.arange(0, BT)[None, :]
     logits = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
@@ -55,12 +61,9 @@ def _forward(  # type: ignore[no-untyped-def]
     q, k, v, out, sq, sk, sv, so, scale, H,
     T: tl.constexpr, D: tl.constexpr, BT: tl.constexpr, BD: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    at, there = _at(sq, H, T, D, BT, BD)
-    q = tl.load(q + at, mask=there, other=0.0)
-    at, there = _at(sk, H, T, D, BT, BD)
-    k = tl.load(k + at, mask=there, other=0.0)
-    at, there = _at(sv, H, T, D, BT, BD)
-    v = tl.load(v + at, mask=there, other=0.0)
+    q = _load(q, sq, H, T, D, BT, BD)
+    k = _load(k, sk, H, T, D, BT, BD)
+    v = _load(v, sv, H, T, D, BT, BD)
     p = _probabilities(q, k, scale, T, BT, PRECISION).to(v.dtype)
     at, there = _at(so, H, T, D, BT, BD)
     tl.store(out + at, tl.dot(p, v, input_precision=PRECISION).to(v.dtype), mask=there)
@@ -71,14 +74,10 @@ def _backward(  # type: ignore[no-untyped-def]
     q, k, v, grad, dq, dk, dv, sq, sk, sv, sg, so, scale, H,
     T: tl.constexpr, D: tl.constexpr, BT: tl.constexpr, BD: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    at, there = _at(sq, H, T, D, BT, BD)
-    q = tl.load(q + at, mask=there, other=0.0)
-    at, there = _at(sk, H, T, D, BT, BD)
-    k = tl.load(k + at, mask=there, other=0.0)
-    at, there = _at(sv, H, T, D, BT, BD)
-    v = tl.load(v + at, mask=there, other=0.0)
-    at, there = _at(sg, H, T, D, BT, BD)
-    g = tl.load(grad + at, mask=there, other=0.0)
+    q = _load(q, sq, H, T, D, BT, BD)
+    k = _load(k, sk, H, T, D, BT, BD)
+    v = _load(v, sv, H, T, D, BT, BD)
+    g = _load(grad, sg, H, T, D, BT, BD)
     p = _probabilities(q, k, scale, T, BT, PRECISION)
     at, there = _at(so, H, T, D, BT, BD)
     tl.store(dv + at, tl.dot(tl.trans(p.to(g.dtype)), g, input_precision=PRECISION).to(v.dtype), mask=there)

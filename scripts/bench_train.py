@@ -132,7 +132,7 @@ def shape(
         how: max((k for k in median if k[0].startswith(f"plain {how}")), key=lambda k: median[k]) for how in ways
     }
     programs = [best_plain[how] for how in ways if how != "eager"]
-    rival = {"eager": best_plain["eager"], **{way: max(programs, key=lambda k: median[k]) for way in ways if programs}}
+    rival = dict.fromkeys(ways, max(programs, key=lambda k: median[k], default=None)) | {"eager": best_plain["eager"]}
     packs = [k for k in median if k[0].startswith("pack")]
     best = max(packs, key=lambda k: median[k])
     for key in [*best_plain.values(), *packs]:

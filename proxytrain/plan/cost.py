@@ -118,7 +118,7 @@ def elapsed(
     return max(free)
 
 
-def memory(pack: Pack, micro_batches: int, device: str = "cpu") -> int:
+def memory(pack: Pack, micro_batches: int, device: str) -> int:
     """Estimated peak bytes of a pack whose updates are split into so many parts."""
     recipe = pack.members[0].recipe
     sequences = math.ceil(recipe.batch_tokens // recipe.model.context / micro_batches)
@@ -137,7 +137,7 @@ def checkpoints(packs: Sequence[Pack], workers: int) -> int:
     return 3 * sum(sorted(sizes, reverse=True)[:workers])
 
 
-def micro_batches(pack: Pack, budget: int, device: str = "cpu") -> int:
+def micro_batches(pack: Pack, budget: int, device: str) -> int:
     """Into how many parts an update is split so that even one member fits into `budget` bytes.
 
     Raises

@@ -98,5 +98,5 @@ def test_plans_know_what_the_mean_takes(ask):
     from proxytrain.plan import cost
 
     plain, mean = (planned(ask(*how)).packs for how in (["schedule=constant"], WINDOW))
-    assert max(cost.memory(p, 1) for p in mean) > max(cost.memory(p, 1) for p in plain)
+    assert max(cost.memory(p, 1, "cpu") for p in mean) > max(cost.memory(p, 1, "cpu") for p in plain)
     assert cost.checkpoints(mean, 1) > cost.checkpoints(plain, 1)
