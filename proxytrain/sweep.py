@@ -54,10 +54,10 @@ def plan(asked: Request, check: Check | None = None, *, runs: list[Run] | None =
         if busy and not same:
             who = ", ".join(f"{host} pid {pid}" for pid, host in busy.items())
             raise RequestError(f"sweep.name={name}: other runs are being trained under it ({who}); choose another name")
-        device = machine(asked.config).device if isinstance(asked.config.launch, Slurm) else old.costs["device"]
         made_for = (old.train.memory, old.train.device, old.costs["device"])
-        fits = made_for == (train.memory, train.device, device) or bool(busy)
-        if same and (not missing(asked.store, [r.id for r in runs]) or (fits and _workable(old, asked.store))):
+        done = same and not missing(asked.store, [r.id for r in runs])
+        fits = done or bool(busy) or made_for == (train.memory, train.device, machine(asked.config).device)
+        if done or (same and fits and _workable(old, asked.store)):
             made = dataclasses.replace(old, train=train)
             if check:
                 check(asked, made)

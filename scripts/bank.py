@@ -3,7 +3,8 @@
     proxytrain sweep experiment=bank && python scripts/bank.py tests/data/bank
 
 Writes losses.csv (a run a row) and curves.parquet: mean training losses of BLOCK updates, without the luck of single
-batches that runs of one order share. The targets' curves are left out, so that no fit can have seen them.
+batches that runs of one order share. The targets' curves are left out, so that no fit can have seen them. Of
+`--sweep bank_far` losses alone, as far.csv: they are all targets.
 """
 
 from __future__ import annotations
@@ -37,7 +38,11 @@ def main() -> None:
     table = pd.DataFrame(outcomes.table(store, records))[COLUMNS].sort_values(
         ["schedule", "width", "init_seed", "tokens"], ascending=[False, True, True, True]
     )
-    table.round({"loss": 6}).to_csv(options.folder / "losses.csv", index=False)
+    far = options.sweep == "bank_far"
+    table.round({"loss": 6}).to_csv(options.folder / ("far.csv" if far else "losses.csv"), index=False)
+    if far:
+        print(f"{len(table)} of {len(records)} runs")
+        return
     small = set(table["run"][table["width"] < TARGET_WIDTH])
     pieces = []
     for curve in quieted(outcomes.curves(store, [r for r in records if r["id"] in small])):

@@ -3,8 +3,8 @@
     python scripts/bench_bank.py [--bank tests/data/bank] [--grids 100] [--out bench_bank.json]
 
 A sub-grid is three or more widths, three or more lengths and one to three seeds; its target is a cell of the bank at
-about 3, 8 or 16 times the compute of its largest run, and the truth is every run of that cell whose seed the sub-grid
-has not seen.
+about 3, 8 or 16 times the compute of its largest run, or one far beyond the bank (`experiment=bank_far`) at about 30 or
+100 times; the truth is every run of that cell whose seed the sub-grid has not seen.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from proxytrain import fit_losses
 from proxytrain.errors import Refusal
 
 BANK = Path(__file__).parent.parent / "tests" / "data" / "bank"
-GAPS = {3: (2.2, 4.2), 8: (6.5, 10.5), 16: (12.5, 20.5)}  # in 6ND, by what they are called
+GAPS = {3: (2.2, 4.2), 8: (6.5, 10.5), 16: (12.5, 20.5), 30: (24, 42), 100: (56, 130)}  # 6ND, by what they are called
 LEVEL = 0.9
 LAWS = ("auto", "chinchilla", "params_at_tokens", "two_points")
 
@@ -55,9 +55,9 @@ class Case:
         return bank[(bank["width"] == width) & (bank["tokens"] == tokens) & ~bank["init_seed"].isin(self.seeds)]
 
 
-def read(folder: Path, schedule: str = "wsd") -> pd.DataFrame:
-    """The bank's final losses of one schedule."""
-    bank = pd.read_csv(folder / "losses.csv")
+def read(folder: Path, schedule: str = "wsd", far: bool = False) -> pd.DataFrame:
+    """The bank's final losses of one schedule, with the targets beyond it or without."""
+    bank = pd.concat([pd.read_csv(folder / name) for name in ("losses.csv", *(["far.csv"] if far else []))])
     return bank[bank["schedule"] == schedule].reset_index(drop=True)
 
 
@@ -207,7 +207,7 @@ def main() -> None:
     parser.add_argument("--grids", type=int, default=100, help="at each gap")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    bank = read(options.bank)
+    bank = read(options.bank, far=True)
     chosen = cases(bank, options.grids)
     scores = pd.DataFrame([row for rows in each(partial(score, bank=bank), chosen) for row in rows])
     pd.set_option("display.width", 160)
@@ -217,7 +217,7 @@ def main() -> None:
     print(
         refused.groupby("law")["refused"].agg(lambda r: r.value_counts().to_dict()).to_string() if len(refused) else ""
     )
-    print("\nseed noise, SD in %\n" + noise(bank).round(2).to_string())
+    print("\nseed noise, SD in %\n" + noise(read(options.bank)).round(2).to_string())
     if options.out:
         options.out.write_text(json.dumps(scores.to_dict("records"), indent=1))
 

@@ -34,6 +34,7 @@ from proxytrain.fit.table import Runs, read_runs
 LEVEL = 0.9
 CONSTANTS = {  # of proxytrain.fit.predictor: values to try
     "PRIOR_ERROR": (0.003, 0.006, 0.01),
+    "UNSEEN": (0.0, 0.006, 0.012, 0.018),
     "TIGHTEST": (0.5, 0.7, 1.0),
     "WIDEST": (1.5, 2.0, 3.0),
     "OWN_CUTS": (1.0, 2.0, 4.0),

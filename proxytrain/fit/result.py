@@ -216,7 +216,7 @@ class Fit:
     @property
     def farthest(self) -> float:
         """Log of the largest gap that is predicted: three times the largest log-gap of the backtest."""
-        return LIMIT * max((h.reach for h in self.predictor.evidence), default=0.0)
+        return LIMIT * self.predictor.tested
 
     def optimal(
         self, flops: float, level: float | None = None, by: str = "parametric", curves: Sequence[Any] | None = None
@@ -295,7 +295,7 @@ class Fit:
     def _refuse_far(self, params: np.ndarray, tokens: np.ndarray) -> str:
         reach = self.predictor.range.reach(params, tokens)
         far = int(reach.argmax())
-        seen = self.farthest / LIMIT
+        seen = self.predictor.tested
         where = self._name(params[far], tokens[far])
         for column, values, most in (
             ("params", params, self.predictor.range.params),
@@ -322,7 +322,7 @@ class Fit:
 
     def _towards(self, params: float, tokens: float, reach: float) -> str:
         """The smallest run on the way to a target that brings it within the limit, held out or not."""
-        seen, most = self.farthest / LIMIT, self.predictor.range
+        seen, most = self.predictor.tested, self.predictor.range
         share = min(reach - LIMIT * seen, reach / (1 + LIMIT)) / reach * 1.02
         n, d = (m * max(v / m, 1.0) ** share for m, v in ((most.params, params), (most.tokens, tokens)))
         if self.data["only"] == "flops":

@@ -9,11 +9,11 @@ import pytest
 from fit_tables import chinchilla
 
 from proxytrain.errors import Refusal
-from proxytrain.fit import LAWS, fit_losses
+from proxytrain.fit import LAWS, fit_losses, predictor
 from proxytrain.fit.bootstrap import FEW, samples
 from proxytrain.fit.noise import Noise, estimate_noise, from_repeats
 from proxytrain.fit.options import FitConfig
-from proxytrain.fit.predictor import estimate, run_weights
+from proxytrain.fit.predictor import UNSEEN, estimate, run_weights
 from proxytrain.fit.table import read_runs
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
@@ -120,6 +120,22 @@ def outcome(seed: int, law: str, bootstraps: int):
         return None
     down, up = np.log(p.low / s.loss), np.log(p.high / s.loss)
     return down <= 0 <= up, (up - down + 20 * (max(down, 0) + max(-up, 0))) / s.scale
+
+
+def test_every_e_fold_beyond_what_the_backtest_reached_widens_the_interval(grid, monkeypatch):
+    fit = fit_losses(grid, law="chinchilla", bootstraps=50, allow_extrapolation=True)
+    beyond = np.array([-0.5, 0.0, 1.0, 2.0])
+    largest, length = fit.predictor.range.params, np.full(4, fit.predictor.range.tokens)
+
+    def half_widths() -> np.ndarray:
+        told = fit.predict(largest * np.exp(fit.predictor.tested + beyond), length)
+        return np.log(told.high / told.loss)
+
+    wide = half_widths()
+    monkeypatch.setattr(predictor, "UNSEEN", 0.0)
+    bare = half_widths()
+    np.testing.assert_array_equal(wide[:2], bare[:2])
+    np.testing.assert_allclose(np.sqrt(wide**2 - bare**2)[2:], 1.6449 * UNSEEN * beyond[2:], rtol=1e-4)
 
 
 def test_intervals_hold_on_tables_of_right_and_wrong_laws():

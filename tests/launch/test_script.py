@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from support import TINY, TINY_TEXT
 
 from proxytrain.cli import main
@@ -102,6 +103,14 @@ def test_what_no_cluster_could_take_is_refused_by_name(say: Say, asked: str, sai
     code, _, error = say("submit", *SWEEP, asked, "--dry-run")
     assert (code, error.count("\n")) == (2, 1)
     assert said in error
+
+
+def test_what_was_planned_for_a_cluster_s_gpus_is_planned_anew_for_this_machine(say: Say, store: Path):
+    words, plan = ["plan", *SWEEP, f"store={store}", "train.device=auto"], store / "sweeps/s/plan.json"
+    here = "cuda" if torch.cuda.is_available() else "cpu"
+    for launch, device in ("launch.gpus=1", "cuda"), ("launch=local", here), ("launch=local", here):
+        assert say(*words, launch)[0] == 0
+        assert json.loads(plan.read_text())["costs"]["device"] == device
 
 
 @pytest.mark.parametrize(
