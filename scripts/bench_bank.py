@@ -31,7 +31,9 @@ from proxytrain import fit_losses
 from proxytrain.errors import Refusal
 
 BANK = Path(__file__).parent.parent / "tests" / "data" / "bank"
-GAPS = {3: (2.2, 4.2), 8: (6.5, 10.5), 16: (12.5, 20.5), 30: (24, 42), 100: (56, 130)}  # 6ND, by what they are called
+GAPS = {3: (2.2, 4.2), 8: (6.5, 10.5), 16: (12.5, 20.5)}  # in 6ND, by what they are called
+FAR = {30: (24.0, 42.0), 100: (56.0, 130.0)}  # the same of the targets beyond the bank
+Gaps = dict[int, tuple[float, float]]
 LEVEL = 0.9
 LAWS = ("auto", "chinchilla", "params_at_tokens", "two_points")
 
@@ -61,7 +63,7 @@ def read(folder: Path, schedule: str = "wsd", far: bool = False) -> pd.DataFrame
     return bank[bank["schedule"] == schedule].reset_index(drop=True)
 
 
-def grids(bank: pd.DataFrame) -> Iterator[tuple[int, tuple[int, ...], tuple[int, ...], tuple[int, int]]]:
+def grids(bank: pd.DataFrame, gaps: Gaps) -> Iterator[tuple[int, tuple[int, ...], tuple[int, ...], tuple[int, int]]]:
     """Every gap, widths, lengths and target that the bank has: widths and lengths without holes."""
     params = bank.groupby("width")["params"].first()
     widths, lengths = list(params.index), sorted(bank["tokens"].unique())
@@ -76,15 +78,15 @@ def grids(bank: pd.DataFrame) -> Iterator[tuple[int, tuple[int, ...], tuple[int,
                 if width < w[-1] or tokens < d[-1]:
                     continue
                 gap = float(params[width]) * tokens / (float(params[w[-1]]) * d[-1])
-                yield from ((name, w, d, (width, tokens)) for name, (a, b) in GAPS.items() if a <= gap <= b)
+                yield from ((name, w, d, (width, tokens)) for name, (a, b) in gaps.items() if a <= gap <= b)
 
 
-def cases(bank: pd.DataFrame, count: int, seed: int = 0) -> list[Case]:
+def cases(bank: pd.DataFrame, count: int, gaps: Gaps = GAPS, seed: int = 0) -> list[Case]:
     """`count` sub-grids at each gap, drawn so that targets, then shapes, come up alike often."""
     rng = np.random.default_rng(seed)
-    every, out = list(grids(bank)), []
+    every, out = list(grids(bank, gaps)), []
     seeds = np.array(sorted(bank["init_seed"].unique()))
-    for gap in GAPS:
+    for gap in gaps:
         by_target: dict[tuple[int, int], list[Any]] = {}
         for grid in every:
             if grid[0] == gap:
@@ -207,8 +209,8 @@ def main() -> None:
     parser.add_argument("--grids", type=int, default=100, help="at each gap")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    bank = read(options.bank, far=True)
-    chosen = cases(bank, options.grids)
+    near, bank = read(options.bank), read(options.bank, far=True)
+    chosen = [*cases(near, options.grids), *cases(bank, options.grids, FAR)]
     scores = pd.DataFrame([row for rows in each(partial(score, bank=bank), chosen) for row in rows])
     pd.set_option("display.width", 160)
     for by in (["law"], ["law", "gap"], ["law", "seeds"], ["law", "widths"], ["law", "gap", "target"]):
@@ -217,7 +219,7 @@ def main() -> None:
     print(
         refused.groupby("law")["refused"].agg(lambda r: r.value_counts().to_dict()).to_string() if len(refused) else ""
     )
-    print("\nseed noise, SD in %\n" + noise(read(options.bank)).round(2).to_string())
+    print("\nseed noise, SD in %\n" + noise(near).round(2).to_string())
     if options.out:
         options.out.write_text(json.dumps(scores.to_dict("records"), indent=1))
 
