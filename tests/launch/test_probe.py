@@ -101,7 +101,7 @@ def four(*shape: str) -> tuple[list[str], int]:
             ["model.width=64", "batch_tokens=4096", "model.context=256", "model.mlp=swiglu"], marks=pytest.mark.slow
         ),
         pytest.param(["model.width=256", "batch_tokens=1024"], marks=pytest.mark.slow),
-        ["model.width=256", "batch_tokens=256", "optimizer=muon"],
+        pytest.param(["model.width=256", "batch_tokens=256", "optimizer=muon"], marks=pytest.mark.slow),
         pytest.param(["model.width=256", "batch_tokens=256", "optimizer=sgd_sai"], marks=pytest.mark.slow),
     ],
     ids=" ".join,

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from proxytrain import report
 from proxytrain.launch.parts import folders, record_failure, unfinished
@@ -291,6 +292,7 @@ def test_hostile_words_are_shown_and_not_obeyed(page: str, swept: Request) -> No
         ET.fromstring(text)
 
 
+@pytest.mark.slow
 def test_five_hundred_runs_stay_light(page: str, swept: Request) -> None:
     known = many(collect(swept), 500)
     made = render(known)[0]

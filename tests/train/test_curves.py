@@ -111,6 +111,7 @@ def test_every_kind_of_model_learns(ask, change):
     assert curve.loss[-1] < curve.loss[0] - 0.8
 
 
+@pytest.mark.slow
 def test_more_threads_agree_within_a_tolerance(ask, tmp_path, corpora):
     losses = []
     for threads in (1, 2):
