@@ -68,7 +68,7 @@ def test_intervals_are_worth_more_than_those_of_one_law_or_of_two_points(by_gap,
 
 
 @pytest.mark.parametrize("gap", bench_bank.FAR)
-def test_far_beyond_the_runs_intervals_are_too_narrow_and_the_best_there_are(far_off, gap):
+def test_far_beyond_the_runs_intervals_are_too_narrow_and_worth_more_than_two_points(far_off, gap):
     """Larger models learn what none of the runs has begun to learn: 70% and 77% of 100 grids each are covered."""
     assert far_off.loc["auto", gap]["covered"] >= 30
     assert far_off.loc["auto", gap]["winkler"] < 0.25 * far_off.loc["two_points", gap]["winkler"]
