@@ -33,7 +33,7 @@ def non_embedding(counts: dict[str, int]) -> int:
 def flops_per_token(model: Model, vocab: int) -> float:
     """Training FLOPs a token: forward and backward, attention's scores and the readout included."""
     d, hidden = model.width, mlp_size(model)
-    block = d * 3 * d + d * d + d * hidden * (3 if model.mlp == "swiglu" else 2)
+    block = (2 if model.shared_qk else 3) * d * d + d * d + d * hidden * (3 if model.mlp == "swiglu" else 2)
     scores = d * (model.context + 1)  # q k' and a v over (T + 1) / 2 positions each, on average
     return 6.0 * (model.depth * (block + scores) + d * vocab)
 

@@ -103,6 +103,7 @@ class Model:
     shift_keys: bool
     conv_attention: Literal[0, 2, 3]  # taps of the short causal convolution before attention; 0: none
     conv_mlp: Literal[0, 2, 3]
+    shared_qk: bool = False
 
 
 @dataclass(frozen=True)
@@ -379,6 +380,10 @@ def check(config: Config) -> None:
         raise RequestError(f"model.width={m.width}: must be a multiple of model.head_size={m.head_size}")
     if m.head_size % 2:
         raise RequestError(f"model.head_size={m.head_size}: must be even (rotary embedding turns pairs)")
+    if m.shared_qk and not m.shift_keys:
+        raise RequestError("model.shared_qk=true: needs model.shift_keys=true, or every token attends to itself")
+    if m.shared_qk and m.head_size % 4:
+        raise RequestError(f"model.head_size={m.head_size}: must be a multiple of 4 with model.shared_qk=true")
     if config.batch_tokens % m.context:
         raise RequestError(f"batch_tokens={config.batch_tokens}: must be a multiple of model.context={m.context}")
     if m.tied and config.parametrization.readout_std == 0:

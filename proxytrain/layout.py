@@ -73,11 +73,14 @@ def _weights(model: Model, vocab: int) -> Iterator[Weight]:
         if model.conv_attention:
             taps = TAPS[model.conv_attention]
             yield Weight(f"{i}.conv_attention", (len(taps), d), "gain", "attention", fill=taps)
-        yield Weight(f"{i}.qkv", (d, 3 * d), "hidden", "attention", parts=3)
+        if model.shared_qk:
+            yield Weight(f"{i}.qv", (d, 2 * d), "hidden", "attention", parts=2)
+        else:
+            yield Weight(f"{i}.qkv", (d, 3 * d), "hidden", "attention", parts=3)
         if model.shift_keys:
-            yield Weight(f"{i}.shift_keys", (d,), "gain", "attention", fill=(0.5,))
+            yield Weight(f"{i}.shift_keys", (d,), "gain", "attention", fill=(1.0 if model.shared_qk else 0.5,))
         if model.qk_norm:
-            yield Weight(f"{i}.qk_gain", (heads,), "gain", "attention", fill=(1.0,))
+            yield Weight(f"{i}.qk_gain", (heads,), "gain", "attention", fill=(3.0 if model.shared_qk else 1.0,))
         yield Weight(f"{i}.attention_out", (d, d), "residual", "attention")
         yield Weight(f"{i}.norm_mlp", (d,), "gain", "norm", fill=(1.0,))
         if model.conv_mlp:

@@ -123,7 +123,7 @@ def _features(
 ) -> Tensor:
     """What the readout reads (K, N, d); see `logits`."""
     K, B, T = ids.shape
-    rope = rope or rope_table(T, model.head_size, model.rope_base, ids.device)
+    rope = rope or rope_table(T, rotated(model), model.rope_base, ids.device)
     x = _embed(weights["embedding"], ids.reshape(K, B * T))  # (K, N, d)
     for i in range(model.depth):
         w = {name.split(".", 1)[1]: value for name, value in weights.items() if name.startswith(f"{i}.")}
@@ -189,7 +189,11 @@ def _attention(
     x: Tensor, w: Weights, rope: Rope, model: Model, B: int, T: int, watch: Callable[[Tensor], None] | None
 ) -> Tensor:
     K, N, d = x.shape
-    q, k, v = torch.bmm(x, w["qkv"]).split(d, dim=2)
+    if model.shared_qk:
+        q, v = torch.bmm(x, w["qv"]).split(d, dim=2)
+        k = q
+    else:
+        q, k, v = torch.bmm(x, w["qkv"]).split(d, dim=2)
     if "shift_keys" in w:
         k = torch.lerp(k, _shift(k, T), w["shift_keys"][:, None].to(k.dtype))
     heads = (K, B, T, d // model.head_size, model.head_size)
@@ -216,6 +220,11 @@ def _largest_logits(q: Tensor, k: Tensor) -> Tensor:
     return torch.cat(found, 2)
 
 
+def rotated(model: Model) -> int:
+    """Floats of a head that the rotary embedding turns; the others compare what tokens are, however far apart."""
+    return model.head_size // 2 if model.shared_qk else model.head_size
+
+
 @functools.lru_cache(maxsize=8)
 def rope_table(T: int, size: int, base: float, device: torch.device) -> Rope:
     """cos and sin (T, 1, size/2) of the rotary embedding (2104.09864)."""
@@ -225,9 +234,12 @@ def rope_table(T: int, size: int, base: float, device: torch.device) -> Rope:
 
 
 def _rotate(x: Tensor, rope: Rope) -> Tensor:
+    """Heads (..., h) whose first floats, as many as the table is made for, are turned by their position."""
     cos, sin = (t.to(x.dtype) for t in rope)
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+    n = cos.shape[-1]
+    a, b, rest = x.split([n, n, x.shape[-1] - 2 * n], dim=-1)
+    turned = (a * cos - b * sin, b * cos + a * sin)
+    return torch.cat((*turned, rest) if rest.shape[-1] else turned, dim=-1)
 
 
 def _activation(x: Tensor, kind: str) -> Tensor:

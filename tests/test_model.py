@@ -26,6 +26,7 @@ VARIANTS = [
     dataclasses.replace(MODEL, mlp="swiglu", logit_bias=False),
     dataclasses.replace(MODEL, mlp="gelu", qk_norm=False, shift_keys=False, conv_attention=0, conv_mlp=0),
     dataclasses.replace(MODEL, tied=True, conv_attention=2),
+    dataclasses.replace(MODEL, shared_qk=True),
 ]
 
 
@@ -125,6 +126,25 @@ def test_token_shift_starts_as_the_plain_mean_of_neighbouring_keys():
     weights = views(flat(MODEL), layout(MODEL, V))
     assert torch.equal(weights["0.shift_keys"], torch.full((1, 32), 0.5))
     assert weights["0.conv_attention"][0, :, 0].tolist() == pytest.approx([0.6, 0.3, 0.1])
+
+
+def test_with_shared_queries_and_keys_models_learn_to_copy_at_once():
+    draw, copied = torch.Generator().manual_seed(0), {}
+    for shared in (True, False):
+        model = dataclasses.replace(MODEL, head_size=16, context=32, shared_qk=shared)
+        buffer = flat(model, parametrization=MUP).requires_grad_()
+        optimizer = torch.optim.Adam([buffer], lr=0.004, betas=(0.9, 0.95))
+        for _ in range(100):
+            ids = torch.randint(V, (64, 32), generator=draw)
+            first, second = (torch.randint(6, (64, 1), generator=draw) + start for start in (0, 16))
+            string = torch.arange(10)
+            ids.scatter_(1, second + string, ids.gather(1, first + string))  # the same string again, anywhere
+            loss = cross_entropy(out(model, buffer, ids[:, :-1]), ids[:, 1:].reshape(1, -1)).view(64, 31)
+            optimizer.zero_grad()
+            loss.mean().backward()
+            optimizer.step()
+        copied[shared] = loss.gather(1, second + string[1:-1]).mean().item()
+    assert copied[True] < 2 < 3 < copied[False]  # ln 64 = 4.2
 
 
 @pytest.mark.parametrize("name", ["mup", "mup_simple", "completep"])

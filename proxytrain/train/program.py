@@ -21,7 +21,7 @@ from torch import Tensor
 
 from proxytrain.config import Model, Optimizer, SGDSaI
 from proxytrain.layout import layout
-from proxytrain.model import objective, rope_table, views
+from proxytrain.model import objective, rope_table, rotated, views
 from proxytrain.optimizer import Multipliers, State, corrections, move
 from proxytrain.parametrization import Scales
 from proxytrain.plan.pack import MOST_SEQUENCES
@@ -75,7 +75,7 @@ class Program:
         self.lr, self.decay = (torch.zeros((K, 1), dtype=torch.float64, device=device) for _ in range(2))
         self.clip = torch.full((K, 1), float("inf"), device=device)
         self.clip[: len(clip)] = clip
-        self.rope = rope_table(T, recipe.model.head_size, recipe.model.rope_base, device)
+        self.rope = rope_table(T, rotated(recipe.model), recipe.model.rope_base, device)
         self.gradients, self.move = _compiled(
             recipe.model, recipe.vocab, scales, self.rule, recipe.precision, device.type
         )
