@@ -382,8 +382,8 @@ def check(config: Config) -> None:
         raise RequestError(f"model.head_size={m.head_size}: must be even (rotary embedding turns pairs)")
     if m.shared_qk and not m.shift_keys:
         raise RequestError("model.shared_qk=true: needs model.shift_keys=true, or every token attends to itself")
-    if m.shared_qk and m.head_size % 4:
-        raise RequestError(f"model.head_size={m.head_size}: must be a multiple of 4 with model.shared_qk=true")
+    if m.shared_qk and m.head_size % 8:
+        raise RequestError(f"model.head_size={m.head_size}: must be a multiple of 8 with model.shared_qk=true")
     if config.batch_tokens % m.context:
         raise RequestError(f"batch_tokens={config.batch_tokens}: must be a multiple of model.context={m.context}")
     if m.tied and config.parametrization.readout_std == 0:

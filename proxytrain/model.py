@@ -222,7 +222,7 @@ def _largest_logits(q: Tensor, k: Tensor) -> Tensor:
 
 def rotated(model: Model) -> int:
     """Floats of a head that the rotary embedding turns; the others compare what tokens are, however far apart."""
-    return model.head_size // 2 if model.shared_qk else model.head_size
+    return model.head_size // 4 if model.shared_qk else model.head_size
 
 
 @functools.lru_cache(maxsize=8)

@@ -65,7 +65,7 @@ WRONG = [
     (["model.width=33"], "model.width=33: must be a multiple of model.head_size=16"),
     (["model.head_size=1"], "model.head_size=1: must be even"),
     (["model.shared_qk=true", "model.shift_keys=false"], "model.shared_qk=true: needs model.shift_keys=true"),
-    (["model.shared_qk=true", "model.head_size=2"], "model.head_size=2: must be a multiple of 4"),
+    (["model.shared_qk=true", "model.head_size=4"], "model.head_size=4: must be a multiple of 8"),
     (["lr=-1"], "lr=-1: must be above 0"),
     (["lr=fast"], "lr=fast: a number"),
     (["batch_tokens=1000"], "batch_tokens=1000: must be a multiple of model.context=64"),
