@@ -4,9 +4,13 @@
 # Arguments are passed on to pytest:  scripts/test.sh tests/fit -k chinchilla
 set -euo pipefail
 extras=test
-. "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-tests/slurm/install.sh || echo "SLURM cannot be installed: its tests will say so" >&2
-tests/report/install.sh || echo "Chromium cannot be installed: the report's tests will say so" >&2
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+{
+  tests/slurm/install.sh || echo "SLURM cannot be installed: its tests will say so" >&2
+  tests/report/install.sh || echo "Chromium cannot be installed: the report's tests will say so" >&2
+} & # while pip installs
+. scripts/setup.sh
+wait
 export OMP_NUM_THREADS=1
 all=$([ $# -eq 0 ] && echo yes || true)
 if [ "$all" ]; then
