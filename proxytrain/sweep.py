@@ -161,7 +161,13 @@ def fit(asked: Request, progress: Progress | None = None) -> Fit:
     """
     options = asked.config.fit
     if options.schedule is None and asked.target_record:
-        options = dataclasses.replace(options, schedule=asked.target_record["schedule"])
+        schedule = asked.target_record["schedule"]
+        if schedule not in {r["schedule"] for r in asked.records}:
+            raise Refusal(
+                f"no run of the sweep has the target's schedule, {schedule}, and final losses under others do not tell "
+                "of it: add some, or predict its whole curve (proxytrain fit curves=sweep)"
+            )
+        options = dataclasses.replace(options, schedule=schedule)
     return fit_runs(asked.store, asked.folder, asked.records, options, progress)
 
 

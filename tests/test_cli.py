@@ -50,6 +50,13 @@ def test_the_main_job_predicts_with_an_interval_and_writes_a_page(swept):
     assert len(fit["runs"]["loss"]) == 24  # the cosine run is of another schedule than the target
 
 
+def test_a_target_of_a_schedule_that_no_run_has_is_refused_and_has_its_page(swept):
+    target = ["sweep.name=other", "sweep.target={schedule:power,tokens:65536}"]
+    done = proxytrain("sweep", *SWEEP, *target, cwd=swept, check=1)
+    assert "no run of the sweep has the target's schedule, power" in done.stdout + done.stderr
+    assert "target's schedule, power" in (swept / "runs/sweeps/other/report.html").read_text().replace("&#x27;", "'")
+
+
 def test_run_again_it_does_nothing_and_says_the_same(swept):
     def state() -> dict[Path, int]:
         made = [
