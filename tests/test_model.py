@@ -115,11 +115,12 @@ def test_an_initial_tensor_depends_on_seed_name_and_shape_only():
     assert not torch.equal(flat(MODEL, (0,)), flat(MODEL, (1,)))
 
 
-def test_members_give_the_bits_that_they_give_alone():
+@pytest.mark.parametrize("model", VARIANTS)
+def test_members_give_the_bits_that_they_give_alone(model):
     ids = text()
-    together = out(MODEL, flat(MODEL, (0, 1, 2, 3, 4)), ids)
+    together = out(model, flat(model, (0, 1, 2, 3, 4)), ids)
     for seed in range(5):
-        assert torch.equal(together[seed], out(MODEL, flat(MODEL, (seed,)), ids)[0])
+        assert torch.equal(together[seed], out(model, flat(model, (seed,)), ids)[0])
 
 
 def test_token_shift_starts_as_the_plain_mean_of_neighbouring_keys():
