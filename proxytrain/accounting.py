@@ -40,7 +40,7 @@ def flops_per_token(model: Model, vocab: int) -> float:
 
 def activation_floats(model: Model, vocab: int) -> int:
     """Floats a token that forward writes: rows of each block, and three of the logits (softmax and gradient)."""
-    return model.depth * (22 * model.width + _hidden_rows(model)) + 6 * model.width + 3 * vocab
+    return model.depth * ((22 - model.shared_qk) * model.width + _hidden_rows(model)) + 6 * model.width + 3 * vocab
 
 
 def update_bytes(model: Model, vocab: int, members: int, tokens: int, precision: str = "float32") -> int:
@@ -80,7 +80,9 @@ def pack_bytes(
     optimizer needs meanwhile, whichever is more; on a CPU the allocator's slack, on a GPU its libraries' workspaces;
     for `averaged` members the mean of their weights, in float64. The process itself (torch) is not counted.
     """
-    kept = tokens * (model.depth * (14 * model.width + _hidden_rows(model)) + 11 * model.width + 1200)
+    kept = tokens * (
+        model.depth * ((14 - model.shared_qk) * model.width + _hidden_rows(model)) + 11 * model.width + 1200
+    )
     logits = 2 * tokens * vocab
     if tokens * vocab > 2 * LOGITS:  # made in pieces, each of which leaves its gradients
         logits = 6 * LOGITS + 3 * model.width * (vocab + tokens)

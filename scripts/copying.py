@@ -11,6 +11,7 @@ string, which is what induction heads do (2209.11895).
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -41,14 +42,15 @@ def main() -> None:
         recipe = result["recipe"]
         try:
             gpt = load_model(result["id"], store)
-        except RequestError:
-            continue  # no weights
+        except RequestError as error:  # no weights
+            print(error, file=sys.stderr)
+            continue
         val = load(Path(options.store) / "corpora", recipe["corpus"]).val
         ids, targets = sequences(val, recipe["model"]["context"], options.tokens)
         length, after, right = repeats(ids, targets)
-        losses, induction = look(gpt, ids, targets, after, length >= options.match)
-        quarters = [part.mean() for part in np.array_split(losses, 4, axis=1)]
         long = length >= options.match
+        losses, induction = look(gpt, ids, targets, after, long)
+        quarters = [part.mean() for part in np.array_split(losses, 4, axis=1)]
         kinds = [losses[where].mean() for where in (long & right, long & ~right, ~long)]
         print(
             f"{recipe['model']['width']:5d} {result['tokens']:8d} {recipe['init_seed']:4d}   {losses.mean():6.4f}   "
@@ -71,8 +73,7 @@ def repeats(ids: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarra
         longer = run > length[:, lag:]
         length[:, lag:][longer] = run[longer]
         after[:, lag:][longer] = np.broadcast_to(np.arange(1, same.shape[1] + 1), same.shape)[longer]
-    seen = np.take_along_axis(np.concatenate([ids, targets[:, -1:]], axis=1), after, axis=1)
-    return length, after, (seen == targets) & (after >= 0)
+    return length, after, (np.take_along_axis(ids, after, axis=1) == targets) & (after >= 0)
 
 
 @torch.no_grad()

@@ -88,8 +88,8 @@ def four(*shape: str) -> tuple[list[str], int]:
     asked = [*TINY_TEXT, *TINY, *model, *shape, "sweep.grids=[{init_seed:[0,1,2,3]}]"]
     keys = dict(o.split("=", 1) for o in asked)
     width, context, batch = (int(keys[k]) for k in ("model.width", "model.context", "batch_tokens"))
-    mlp = keys.get("model.mlp", "relu2")
-    shaped = Model(width, 2, 16, context, mlp, 4.0, 1e4, True, False, True, True, 3, 2)  # type: ignore[arg-type]
+    mlp, shared = keys.get("model.mlp", "relu2"), "model.shared_qk" in keys
+    shaped = Model(width, 2, 16, context, mlp, 4.0, 1e4, True, False, True, True, 3, 2, shared)  # type: ignore[arg-type]
     return asked, accounting.pack_bytes(shaped, 256, 4, batch, keys.get("optimizer", "adamw"))
 
 
@@ -101,6 +101,7 @@ def four(*shape: str) -> tuple[list[str], int]:
             ["model.width=64", "batch_tokens=4096", "model.context=256", "model.mlp=swiglu"], marks=pytest.mark.slow
         ),
         pytest.param(["model.width=256", "batch_tokens=1024"], marks=pytest.mark.slow),
+        pytest.param(["model.width=64", "batch_tokens=4096", "model.shared_qk=true"], marks=pytest.mark.slow),
         pytest.param(["model.width=256", "batch_tokens=256", "optimizer=muon"], marks=pytest.mark.slow),
         pytest.param(["model.width=256", "batch_tokens=256", "optimizer=sgd_sai"], marks=pytest.mark.slow),
     ],

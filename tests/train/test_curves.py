@@ -101,7 +101,10 @@ def test_bfloat16_follows_float32(ask):
     assert finals["bfloat16"] != finals["float32"]
 
 
-@pytest.mark.parametrize("change", ["model.mlp=swiglu", "model.mlp=gelu", "model.tied=true", "model.qk_norm=false"])
+KINDS = ["model.mlp=swiglu", "model.mlp=gelu", "model.tied=true", "model.qk_norm=false", "model.shared_qk=true"]
+
+
+@pytest.mark.parametrize("change", KINDS)
 def test_every_kind_of_model_learns(ask, change):
     asked = ask(
         change, *(["parametrization.readout_std=1", "parametrization.embedding_std=.1"] if "tied" in change else [])
