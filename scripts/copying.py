@@ -1,10 +1,12 @@
-"""What finished runs have learnt to copy from their context: validation loss by position, and where a string repeats.
+"""What finished runs have learnt to take from their context: validation loss by position, where a string repeats, and
+where a bracket or quote is closed.
 
     python scripts/copying.py [--store runs] [--tokens 204800] SWEEP...
 
 For every run of these sweeps whose weights were kept: loss in each quarter of the context; on tokens before which the
 longest string seen earlier (of --match tokens or more) went on as it now does (`copied`), went on otherwise (`else`),
-and where there is none (`new`); and the largest share of its attention that a head gives to the token after that
+and where there is none (`new`); on tokens that begin with a closing bracket or a quote right after text (`closing`);
+and the largest share of its attention that a head gives to the token after that
 string, which is what induction heads do (2209.11895).
 """
 
@@ -17,14 +19,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from tokenizers import Tokenizer
 
 from proxytrain import Store, load_model, model
-from proxytrain.corpus.corpus import load
+from proxytrain.corpus.corpus import Corpus, load
 from proxytrain.errors import RequestError
 from proxytrain.plan import freeze
 from proxytrain.train.evaluate import sequences
 
 CHUNK = 64
+CLOSERS = tuple(")]}\"'`")
 
 
 def main() -> None:
@@ -35,7 +39,7 @@ def main() -> None:
     parser.add_argument("--match", type=int, default=3)
     options = parser.parse_args()
     store = Store(options.store)
-    print("width   tokens seed     loss   by quarter of the context  copied   else    new  induction")
+    print("width   tokens seed     loss   by quarter of the context  copied   else    new  closing  induction")
     plans = [freeze.load(store.sweep(sweep) / "plan.json") for sweep in options.sweeps]
     results = [store.result(run) for run in dict.fromkeys(run for plan in plans for run in plan.runs)]
     for result in sorted(filter(None, results), key=lambda r: (r["recipe"]["model"]["width"], r["tokens"])):
@@ -45,13 +49,13 @@ def main() -> None:
         except RequestError as error:  # no weights
             print(error, file=sys.stderr)
             continue
-        val = load(Path(options.store) / "corpora", recipe["corpus"]).val
-        ids, targets = sequences(val, recipe["model"]["context"], options.tokens)
+        corpus = load(Path(options.store) / "corpora", recipe["corpus"])
+        ids, targets = sequences(corpus.val, recipe["model"]["context"], options.tokens)
         length, after, right = repeats(ids, targets)
         long = length >= options.match
         losses, induction = look(gpt, ids, targets, after, long)
         quarters = [part.mean() for part in np.array_split(losses, 4, axis=1)]
-        kinds = [losses[where].mean() for where in (long & right, long & ~right, ~long)]
+        kinds = [losses[where].mean() for where in (long & right, long & ~right, ~long, closing(corpus, ids, targets))]
         print(
             f"{recipe['model']['width']:5d} {result['tokens']:8d} {recipe['init_seed']:4d}   {losses.mean():6.4f}   "
             + "  ".join(f"{x:.3f}" for x in quarters + kinds)
@@ -74,6 +78,15 @@ def repeats(ids: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarra
         length[:, lag:][longer] = run[longer]
         after[:, lag:][longer] = np.broadcast_to(np.arange(1, same.shape[1] + 1), same.shape)[longer]
     return length, after, (np.take_along_axis(ids, after, axis=1) == targets) & (after >= 0)
+
+
+def closing(corpus: Corpus, ids: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Of each position of ids (S, T): whether its target begins with a closing bracket or a quote, right after text."""
+    bpe = corpus.folder / "tokenizer.json"
+    decode = Tokenizer.from_file(str(bpe)).decode if bpe.exists() else lambda token: chr(token[0])
+    texts = [decode([i]) for i in range(corpus.manifest.vocab_size)]
+    closes = np.isin(targets, [i for i, text in enumerate(texts) if text.startswith(CLOSERS)])
+    return closes & ~np.isin(ids, [i for i, text in enumerate(texts) if text[-1:].isspace()])
 
 
 @torch.no_grad()

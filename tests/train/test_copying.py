@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 import copying
 
-from proxytrain.config import Model, Parametrization
+from proxytrain.compose import compose
+from proxytrain.config import Model, Parametrization, build_config
+from proxytrain.corpus import prepare
 from proxytrain.train.export import GPT
 
 
@@ -24,6 +27,20 @@ def test_the_longest_string_seen_before_is_found_and_what_followed_it():
     assert length.tolist() == [[0, 0, 0, 0, 1, 2, 0, 1, 2, 3]]
     assert after.tolist() == [[-1, -1, -1, -1, 2, 3, -1, 1, 2, 3]]
     assert right.tolist() == [[False, False, False, False, True, False, False, True, True, True]]
+
+
+@pytest.mark.parametrize("tokenizer", ["bytes", "bpe"])
+def test_a_closing_quote_is_one_right_after_text(tokenizer, tmp_path):
+    for i in range(20):
+        (tmp_path / f"{i}.txt").write_text("He said 'yes' (or `no`).\n" * (100 + i))
+    words = ["data=files", f"data.files=[{tmp_path}/*.txt]", f"data.tokenizer={tokenizer}", "data.vocab_size=300"]
+    corpus = prepare(build_config(compose([*words, "data.val_fraction=0.2"])).data, tmp_path)
+    ids, targets = corpus.val[None, :200], corpus.val[None, 1:201]
+    found = copying.closing(corpus, ids, targets)
+    read = Tokenizer.from_file(str(corpus.folder / "tokenizer.json")).decode if tokenizer == "bpe" else bytes
+    ends = [read(ids[0, : i + 1].tolist()) for i in np.flatnonzero(found[0])]
+    ends = [end.decode() if isinstance(end, bytes) else end for end in ends]
+    assert {end[-2:] for end in ends} == {"es", "no"} | ({"o`"} if tokenizer == "bytes" else set())
 
 
 def test_losses_are_the_model_s_and_a_head_that_looks_everywhere_gives_each_place_its_share():
