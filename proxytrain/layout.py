@@ -15,6 +15,7 @@ from proxytrain.config import Model
 
 ALIGN = 16
 TAPS = {2: (0.8, 0.2), 3: (0.6, 0.3, 0.1)}
+SHARED_QK_GAINS = (3.0, 0.1)  # of heads in turn: those that compare tokens, those that at first look at all alike
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,9 @@ def _weights(model: Model, vocab: int) -> Iterator[Weight]:
         if model.shift_keys:
             yield Weight(f"{i}.shift_keys", (d,), "gain", "attention", fill=(1.0 if model.shared_qk else 0.5,))
         if model.qk_norm:
-            yield Weight(f"{i}.qk_gain", (heads,), "gain", "attention", fill=(3.0 if model.shared_qk else 1.0,))
+            gains = SHARED_QK_GAINS if model.shared_qk else (1.0,)
+            fill = tuple(gains[head % len(gains)] for head in range(heads))
+            yield Weight(f"{i}.qk_gain", (heads,), "gain", "attention", fill=fill)
         yield Weight(f"{i}.attention_out", (d, d), "residual", "attention")
         yield Weight(f"{i}.norm_mlp", (d,), "gain", "norm", fill=(1.0,))
         if model.conv_mlp:

@@ -129,6 +129,13 @@ def test_token_shift_starts_as_the_plain_mean_of_neighbouring_keys():
     assert weights["0.conv_attention"][0, :, 0].tolist() == pytest.approx([0.6, 0.3, 0.1])
 
 
+def test_with_shared_queries_and_keys_every_other_head_compares_tokens_and_the_rest_look_at_all_alike():
+    model = dataclasses.replace(MODEL, width=48, head_size=16, shared_qk=True)
+    weights = views(flat(model), layout(model, V))
+    assert weights["1.qk_gain"][0].tolist() == pytest.approx([3.0, 0.1, 3.0])
+    assert torch.equal(weights["1.shift_keys"], torch.ones(1, 48))
+
+
 def test_with_shared_queries_and_keys_models_learn_to_copy_at_once():
     draw, copied = torch.Generator().manual_seed(0), {}
     for shared in (True, False):
