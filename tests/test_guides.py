@@ -48,6 +48,7 @@ ALSO = {  # what is appended to a command, and overrides what it says
     "proxytrain fit --help": [],
     "proxytrain fit compare=[a.csv,b.csv]": ["fit.law=chinchilla", "fit.bootstraps=20"],
     "proxytrain report": ["experiment=quickstart", *SMALL],
+    "proxytrain sweep experiment=bpe": SMALL,
     "proxytrain sweep experiment=mup": SMALL,
     "proxytrain sweep --help": [],
     "proxytrain sweep data=files 'data.files=[texts": ONE,
