@@ -81,8 +81,7 @@ def _weights(model: Model, vocab: int) -> Iterator[Weight]:
         if model.shift_keys:
             yield Weight(f"{i}.shift_keys", (d,), "gain", "attention", fill=(1.0 if model.shared_qk else 0.5,))
         if model.qk_norm:
-            gains = SHARED_QK_GAINS if model.shared_qk else (1.0,)
-            fill = tuple(gains[head % len(gains)] for head in range(heads))
+            fill = (SHARED_QK_GAINS * heads)[:heads] if model.shared_qk else (1.0,)
             yield Weight(f"{i}.qk_gain", (heads,), "gain", "attention", fill=fill)
         yield Weight(f"{i}.attention_out", (d, d), "residual", "attention")
         yield Weight(f"{i}.norm_mlp", (d,), "gain", "norm", fill=(1.0,))

@@ -6,8 +6,8 @@ where a bracket or quote is closed.
 For every run of these sweeps whose weights were kept: loss in each quarter of the context; on tokens before which the
 longest string seen earlier (of --match tokens or more) went on as it now does (`copied`), went on otherwise (`else`),
 and where there is none (`new`); on tokens that begin with a closing bracket or a quote right after text (`closing`);
-and the largest share of its attention that a head gives to the token after that
-string, which is what induction heads do (2209.11895).
+and the largest share of its attention that a head gives to the token after that string, which is what induction heads
+do (2209.11895). Of ready tokens, whose text is unknown, `closing` is nan.
 """
 
 from __future__ import annotations
@@ -82,6 +82,8 @@ def repeats(ids: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def closing(corpus: Corpus, ids: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Of each position of ids (S, T): whether its target begins with a closing bracket or a quote, right after text."""
+    if corpus.manifest.tokenizer == "ready":
+        return np.zeros(ids.shape, bool)
     bpe = corpus.folder / "tokenizer.json"
     decode = Tokenizer.from_file(str(bpe)).decode if bpe.exists() else lambda token: chr(token[0])
     texts = [decode([i]) for i in range(corpus.manifest.vocab_size)]
