@@ -5,6 +5,7 @@ Nothing is fitted and nothing is written here.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -134,8 +135,9 @@ def caveats(asked: Request) -> list[str]:
 
 
 def _jumps(asked: Request) -> list[str]:
-    """In words: runs whose loss falls at once, and those whose curve cannot tell because it is broken."""
-    seen, found, broken = 0, [], []
+    """In words: runs whose loss falls in a jump, and those whose curve cannot tell because it is broken."""
+    found, broken = [], []
+    seen: Counter[int] = Counter()
     for record in asked.records:
         try:
             (curve,) = curves(asked.store, [record])
@@ -144,7 +146,7 @@ def _jumps(asked: Request) -> list[str]:
         except (RequestError, OSError, ValueError, KeyError):
             broken.append(record["id"])
             continue
-        seen += 1
+        seen[record["config"]["model"]["width"]] += 1
         leap = jump(curve)
         found += [(leap, record)] if leap else []
     out = []
@@ -152,13 +154,15 @@ def _jumps(asked: Request) -> list[str]:
         found.sort(key=lambda f: -f[0].excess)
         worst, record = found[0]
         width, batch = record["config"]["model"]["width"], record["config"]["batch_tokens"]
+        have = Counter(r["config"]["model"]["width"] for _, r in found)
+        sizes = ", ".join(f"{have[w]} of {seen[w]} of width {w}" for w in sorted(seen))
         out.append(
-            f"UNSAFE: the loss of {len(found)} of {seen} runs falls in a jump ({_some([r['id'] for _, r in found])}), "
-            f"most of all that of {record['id']} (width {width}): by {100 * worst.excess:.0f}% more between "
-            f"{worst.start * batch:,} and {worst.end * batch:,} tokens than before at the same learning rate. A "
-            "capability appears at once there, such as copying, and no law tells when it comes to larger models. To "
-            "avoid it: token shift (model=gpt), text without long repeats (data=prose, or data.unit=line), or only "
-            "runs that end long after it (more tokens)"
+            f"UNSAFE: the loss of {len(found)} of {seen.total()} runs falls in a jump "
+            f"({_some([r['id'] for _, r in found])}; {sizes}), most of all that of {record['id']} (width {width}): by "
+            f"{100 * worst.excess:.1f}% more between {worst.start * batch:,} and {worst.end * batch:,} tokens than "
+            "before at the same learning rate. A capability appears there, such as copying, and no law tells when it "
+            "comes to larger models. To avoid it: token shift (model=gpt), text without long repeats (data=prose, or "
+            "data.unit=line), or only runs that end long after it (more tokens)"
         )
     if broken:
         many = f"{len(broken)} run{'s' * (len(broken) > 1)}"

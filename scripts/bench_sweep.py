@@ -1,11 +1,12 @@
 """A whole sweep, 4 widths x 5 lengths x {cosine, WSD, power} x 2 seeds, against the same runs one by one.
 
-    python scripts/bench_sweep.py [--scale 1.0] [--json FILE]
+    python scripts/bench_sweep.py [--scale 1.0] [--json FILE] [KEY=VALUE ...]
 
 One side is `proxytrain sweep` as a user calls it, from nothing to the last result. The other is the loop of
 `plain_gpt.py`: one process of one thread a core, each of which trains whole runs one after the other (the longest
 first), so that it pays for its start once and not 120 times. Both prepare nothing: the corpus is there. Seconds of
-processors stand beside seconds of the clock, for machines that others use too. Losses of all runs are compared.
+processors stand beside seconds of the clock, for machines that others use too. Losses of all runs are compared. With
+`train.compile=on` programs that this user compiled before are used again (another XDG_CACHE_HOME has none).
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="of the runs' lengths")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     parser.add_argument("--plain", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="more of the sweep: train.compile=on ...")
+    options = parser.parse_intermixed_args()
     if options.plain:
         return plain(json.loads(options.plain))
     from proxytrain.launch.machine import name
@@ -41,7 +43,7 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
-        overrides = words(folder, options.scale)
+        overrides = [*words(folder, options.scale), *options.overrides]
         asked = request(overrides, None, Console(quiet=True))  # prepares the corpus
         command = [sys.executable, "-m", "proxytrain"]
         ours = timed([[*command, "sweep", "--quiet", *overrides]], environment)

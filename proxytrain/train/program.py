@@ -69,9 +69,10 @@ class Program:
     ):
         device, K, T = grad.device, len(grad), recipe.model.context
         shape = (K, recipe.batch_tokens // T, T)
-        self.state, self.grad, self.micro_batches = state, grad, micro_batches
+        self.state, self.grad = state, grad
         self.multipliers, self.rule = multipliers, dataclasses.replace(recipe.optimizer, weight_decay=0.0, clip=None)
         self.ids, self.targets = (torch.zeros(shape, dtype=torch.long, device=device) for _ in range(2))
+        self.parts = list(zip(*(x.tensor_split(micro_batches, 1) for x in (self.ids, self.targets))))
         self.lr, self.decay = (torch.zeros((K, 1), dtype=torch.float64, device=device) for _ in range(2))
         self.clip = torch.full((K, 1), float("inf"), device=device)
         self.clip[: len(clip)] = clip
@@ -79,6 +80,8 @@ class Program:
         self.gradients, self.move = _compiled(
             recipe.model, recipe.vocab, scales, self.rule, recipe.precision, device.type
         )
+        _of_any_size(state.weights, state.first, state.second, grad, self.lr, self.decay, self.clip)
+        _of_any_size(*(x for part in self.parts for x in part))
         self.calls = 0
         self.graph: torch.cuda.CUDAGraph | None = None
         self.out: tuple[Tensor, Tensor]
@@ -118,32 +121,42 @@ class Program:
         return self.out
 
     def _update(self, see: Callable[[Tensor], None] | None = None) -> tuple[Tensor, Tensor]:
-        parts = [x.tensor_split(self.micro_batches, 1) for x in (self.ids, self.targets)]
         losses = [
             self.gradients(
                 self.state.weights, self.grad, ids, targets, self.rope, ids.shape[1] / self.ids.shape[1], i == 0
             )
-            for i, (ids, targets) in enumerate(zip(*parts))
+            for i, (ids, targets) in enumerate(self.parts)
         ]
         if see:
             see(self.grad)
         s = self.state
         s.updates += 1
         scales = corrections(s.updates, self.rule, self.lr)
+        _of_any_size(*scales)
         rates = (self.lr, self.decay, self.clip)
         norm = self.move(s.weights, s.first, s.second, s.updates, self.grad, scales, *rates, self.multipliers)
         return functools.reduce(torch.add, losses), norm
+
+
+def _of_any_size(*rows: Tensor) -> None:
+    """On a CPU programs take any number of members, so that a shape compiles once: at the same speed (FINDINGS.md). One
+    member has a program of its own, and so has every size on a GPU, where this was not tried.
+    """
+    for x in rows:
+        if x.device.type == "cpu" and len(x) > 1:
+            torch._dynamo.mark_dynamic(x, 0)
 
 
 @functools.cache
 def _compiled(
     model: Model, vocab: int, scales: Scales, optimizer: Optimizer | SGDSaI, precision: str, device: str
 ) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
-    """Gradients and optimizer of packs of one shape; each number of members is compiled when it is first met."""
+    """Gradients and optimizer of packs of one shape; they compile when they are first met (see `_of_any_size`)."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_cache_dir()))
     import torch._dynamo
 
     torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = VERSIONS
+    torch._dynamo.config.automatic_dynamic_shapes = False
     weights = layout(model, vocab)
 
     def gradients(
@@ -165,7 +178,7 @@ def _compiled(
         state = State(flat, first, second, updates)
         return move(state, grad, optimizer, weights, scales, lr=lr, decay=decay, clip=clip, by=by)
 
-    return tuple(torch.compile(f, dynamic=False, fullgraph=True) for f in (gradients, moved))  # type: ignore[return-value]
+    return tuple(torch.compile(f, fullgraph=True) for f in (gradients, moved))  # type: ignore[return-value]
 
 
 def _cache_dir() -> Path:

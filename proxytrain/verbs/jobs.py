@@ -214,6 +214,9 @@ def _conclude(options: argparse.Namespace, asked: Any, console: Any) -> int:
             content |= found
         except Refusal as refusal:  # it has its page too
             refused, content["refused"] = refusal, str(refusal)
+    if "warnings" not in content:  # without a prediction
+        content["warnings"] = outcomes.caveats(asked)
+        lines += [f"warning: {w}" for w in content["warnings"]]
     rows, rankings = _compared(asked)
     if not asked.target:
         lines.append(f"{len(asked.runs)} runs done; no target to predict (sweep.target)")

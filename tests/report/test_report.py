@@ -255,8 +255,14 @@ def test_a_jump_makes_the_answer_unsafe_and_says_how_to_avoid_it(asking: Asking)
     file.unlink()
     np.savez(file, **curve)
     (warned,) = caveats(asked)
-    assert warned.startswith(f"UNSAFE: the loss of 1 of 2 runs falls in a jump ({run.id})")
-    for needed in (f"{run.id} (width 24)", "token shift (model=gpt)", "data.unit=line", "more tokens"):
+    assert warned.startswith(f"UNSAFE: the loss of 1 of 2 runs falls in a jump ({run.id}; ")
+    for needed in (
+        "0 of 1 of width 16, 1 of 1 of width 24",
+        f"{run.id} (width 24)",
+        "token shift (model=gpt)",
+        "data.unit=line",
+        "more tokens",
+    ):
         assert needed in warned
     text = words(written(asked))
     assert text.index("UNSAFE: the loss of") < text.index("Loss during training")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from support import TINY, TINY_TEXT, outcome, planned, proxytrain, train
+from torch._dynamo.utils import counters
 
 from proxytrain.errors import RequestError
 from proxytrain.launch.machine import machine
@@ -17,7 +18,7 @@ from proxytrain.plan import cost
 from proxytrain.plan.pack import MOST_SEQUENCES
 from proxytrain.train.members import Active, Rows
 from proxytrain.train.program import rows
-from proxytrain.train.update import Update
+from proxytrain.train.update import Update, fresh
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
 SMALL = ("model.depth=1", "schedule=constant")
@@ -91,9 +92,21 @@ def test_a_program_that_would_be_compiled_again_is_an_error(ask):
     step = Update(buffers, pack.members[0].recipe, asked.corpus, 1, torch.device("cpu"), compiled=True)
     step.updates(2, lambda: False)
     assert step.program is not None
-    step.program.ids = step.program.ids.int()
+    step.program.parts = [(ids.int(), targets) for ids, targets in step.program.parts]
     with pytest.raises(RuntimeError, match=r"[Rr]ecompil"):
         step.updates(1, lambda: False)
+
+
+@needs_compiler
+def test_on_a_cpu_a_shape_compiles_once_for_packs_of_any_size(ask):
+    def programs(seeds: list[int]) -> int:
+        asked = ask(*SMALL, f"sweep.grids=[{{init_seed:{seeds}}}]".replace(" ", ""))
+        (pack,) = planned(asked, largest=16).packs
+        fresh(pack, asked.corpus, 1, torch.device("cpu"), compiled=True).updates(2, lambda: False)
+        return counters["stats"]["unique_graphs"]
+
+    first = programs([0, 1, 2])
+    assert programs([0, 1]) == programs([0, 1, 2, 3, 4, 5]) == first
 
 
 @pytest.mark.parametrize(
