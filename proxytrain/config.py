@@ -104,6 +104,7 @@ class Model:
     conv_attention: Literal[0, 2, 3]  # taps of the short causal convolution before attention; 0: none
     conv_mlp: Literal[0, 2, 3]
     shared_qk: bool = False
+    uniform_heads: bool = False
 
 
 @dataclass(frozen=True)
@@ -384,6 +385,8 @@ def check(config: Config) -> None:
         raise RequestError("model.shared_qk=true: needs model.shift_keys=true, or every token attends to itself")
     if m.shared_qk and m.head_size % 8:
         raise RequestError(f"model.head_size={m.head_size}: must be a multiple of 8 with model.shared_qk=true")
+    if m.uniform_heads and not m.qk_norm:
+        raise RequestError("model.uniform_heads=true: needs model.qk_norm=true, whose gains make such heads")
     if config.batch_tokens % m.context:
         raise RequestError(f"batch_tokens={config.batch_tokens}: must be a multiple of model.context={m.context}")
     if m.tied and config.parametrization.readout_std == 0:

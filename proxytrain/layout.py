@@ -15,7 +15,8 @@ from proxytrain.config import Model
 
 ALIGN = 16
 TAPS = {2: (0.8, 0.2), 3: (0.6, 0.3, 0.1)}
-SHARED_QK_GAINS = (3.0, 0.1)  # of heads in turn: those that compare tokens, those that at first look at all alike
+SHARED_QK_GAIN = 3.0  # of heads that compare tokens from the first update on
+UNIFORM_GAIN = 0.1  # of heads that at first look at all alike
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,9 @@ def _weights(model: Model, vocab: int) -> Iterator[Weight]:
         if model.shift_keys:
             yield Weight(f"{i}.shift_keys", (d,), "gain", "attention", fill=(1.0 if model.shared_qk else 0.5,))
         if model.qk_norm:
-            fill = (SHARED_QK_GAINS * heads)[:heads] if model.shared_qk else (1.0,)
-            yield Weight(f"{i}.qk_gain", (heads,), "gain", "attention", fill=fill)
+            gain = SHARED_QK_GAIN if model.shared_qk else 1.0
+            fill = (gain, UNIFORM_GAIN if model.uniform_heads else gain) * heads
+            yield Weight(f"{i}.qk_gain", (heads,), "gain", "attention", fill=fill[:heads])
         yield Weight(f"{i}.attention_out", (d, d), "residual", "attention")
         yield Weight(f"{i}.norm_mlp", (d,), "gain", "norm", fill=(1.0,))
         if model.conv_mlp:

@@ -38,7 +38,7 @@ def test_every_option_of_every_group_composes(path):
     extra += ["data.path=x", "data.max_bytes=1M"] if path.stem == "hub" else []
     chosen = [f"{path.parent.name}={path.stem}", *extra]
     build_config(compose(chosen))
-    for experiment in ("quickstart", "bpe", "gpu_hour"):  # which bring a text and a model of their own
+    for experiment in ("quickstart", "bpe", "cpu_hour", "gpu_hour"):  # which bring a text and a model of their own
         build_config(compose([f"experiment={experiment}", *chosen]))
 
 
@@ -68,6 +68,7 @@ WRONG = [
     (["model.width=33"], "model.width=33: must be a multiple of model.head_size=16"),
     (["model.head_size=1"], "model.head_size=1: must be even"),
     (["model.shared_qk=true", "model.shift_keys=false"], "model.shared_qk=true: needs model.shift_keys=true"),
+    (["model.uniform_heads=true", "model.qk_norm=false"], "model.uniform_heads=true: needs model.qk_norm=true"),
     (["model.shared_qk=true", "model.head_size=4"], "model.head_size=4: must be a multiple of 8"),
     (["lr=-1"], "lr=-1: must be above 0"),
     (["lr=fast"], "lr=fast: a number"),

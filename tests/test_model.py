@@ -129,10 +129,11 @@ def test_token_shift_starts_as_the_plain_mean_of_neighbouring_keys():
     assert weights["0.conv_attention"][0, :, 0].tolist() == pytest.approx([0.6, 0.3, 0.1])
 
 
-def test_with_shared_queries_and_keys_every_other_head_compares_tokens_and_the_rest_look_at_all_alike():
-    model = dataclasses.replace(MODEL, width=48, head_size=16, shared_qk=True)
+@pytest.mark.parametrize(("uniform", "gains"), [(False, [3.0, 3.0, 3.0]), (True, [3.0, 0.1, 3.0])])
+def test_with_shared_queries_and_keys_heads_begin_by_comparing_tokens_or_every_other_one_does(uniform, gains):
+    model = dataclasses.replace(MODEL, width=48, head_size=16, shared_qk=True, uniform_heads=uniform)
     weights = views(flat(model), layout(model, V))
-    assert weights["1.qk_gain"][0].tolist() == pytest.approx([3.0, 0.1, 3.0])
+    assert weights["1.qk_gain"][0].tolist() == pytest.approx(gains)
     assert torch.equal(weights["1.shift_keys"], torch.ones(1, 48))
 
 

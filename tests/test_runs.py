@@ -26,7 +26,7 @@ CHANGES = [
     "optimizer.eps=1e-8", "optimizer.weight_decay=0", "optimizer.clip=null", "optimizer.z_loss=1e-4", "schedule=cosine",
     "schedule.decay=.1", "schedule.shape=linear", "schedule.final=.1", "lr=.01", "warmup=51200", "tokens=2M",
     "batch_tokens=2048", "init_seed=1", "data_seed=1", "train.precision=bfloat16", "optimizer.decay=coupled",
-    "model.shared_qk=true",
+    "model.shared_qk=true", "model.uniform_heads=true",
 ]  # fmt: skip
 SAME = [
     "train.device=cpu", "train.memory=1e9", "train.checkpoint_seconds=1", "train.eval_every=1000", "launch.workers=7",
