@@ -2,8 +2,8 @@
 
     at=$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')    # with its tests: 31 MB of Python
     proxytrain sweep sweep.name=jumps model=plain model.depth=4 model.context=128 lr=.016 warmup=102400 \\
-      batch_tokens=1024 data=files "data.files=['$at/*.py','$at/[!s]*/**/*.py']" data.unit=document data.tokenizer=bpe \\
-      data.val_fraction=.02 sweep.target=null \\
+      batch_tokens=1024 data=files "data.files=['$at/*.py','$at/[!s]*/**/*.py']" data.unit=document \\
+      data.tokenizer=bpe data.val_fraction=.02 sweep.target=null \\
       'sweep.grids=[{model.width:[32,64],tokens:4M,init_seed:[0,1]},{model.width:96,tokens:5M}]'
     python scripts/jumps.py tests/data/jumps.parquet [--store runs]
 
