@@ -47,7 +47,8 @@ def jump(curve: Curve) -> Jump | None:
         return None
     pieces = [np.log(curve.loss[a:b]) for a, b in pairwise(at)]
     mean = np.array([p.mean() for p in pieces])
-    error = np.array([p.std(ddof=1) / np.sqrt(len(p)) for p in pieces])
+    spread = np.array([p.std(ddof=1) for p in pieces])  # of few updates it is small by chance now and then: all share one
+    error = np.sqrt(np.average(spread**2, weights=np.diff(at)) / np.diff(at))
     found = []
     for steps, least, errors, share in RULES:
         late = max(0, count - int(np.log(share) / np.log(RATIO)))
