@@ -161,8 +161,8 @@ def _jumps(asked: Request) -> list[str]:
             f"({_some([r['id'] for _, r in found])}; {sizes}), most of all that of {record['id']} (width {width}): by "
             f"{100 * worst.excess:.1f}% more between {worst.start * batch:,} and {worst.end * batch:,} tokens than "
             "before at the same learning rate. A capability appears there, such as copying, and no law tells when it "
-            "comes to larger models. To avoid it: token shift (model=gpt), text without long repeats (data=prose, or "
-            "data.unit=line), or only runs that end long after it (more tokens)"
+            "comes to larger models. To avoid it: token shift (model=gpt, or model=shared_qk for wide gaps), text "
+            "without long repeats (data=prose, or data.unit=line), or only runs that end long after it (more tokens)"
         )
     if broken:
         many = f"{len(broken)} run{'s' * (len(broken) > 1)}"

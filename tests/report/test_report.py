@@ -259,7 +259,7 @@ def test_a_jump_makes_the_answer_unsafe_and_says_how_to_avoid_it(asking: Asking)
     for needed in (
         "0 of 1 of width 16, 1 of 1 of width 24",
         f"{run.id} (width 24)",
-        "token shift (model=gpt)",
+        "token shift (model=gpt, or model=shared_qk",
         "data.unit=line",
         "more tokens",
     ):

@@ -47,7 +47,9 @@ def jump(curve: Curve) -> Jump | None:
         return None
     pieces = [np.log(curve.loss[a:b]) for a, b in pairwise(at)]
     mean = np.array([p.mean() for p in pieces])
-    spread = np.array([p.std(ddof=1) for p in pieces])  # of few updates it is small by chance now and then: all share one
+    spread = np.array(
+        [p.std(ddof=1) for p in pieces]
+    )  # of few updates it is small by chance now and then: all share one
     error = np.sqrt(np.average(spread**2, weights=np.diff(at)) / np.diff(at))
     found = []
     for steps, least, errors, share in RULES:
