@@ -1,6 +1,6 @@
 """The bank as small files: final losses and thinned curves of `experiment=bank`, which tests and figures read.
 
-    proxytrain sweep experiment=bank && python scripts/bank.py tests/data/bank
+    proxytrain sweep experiment=bank && python scripts/bank.py tests/data/bank    (or bank_gpt, with --sweep bank_gpt)
 
 Writes losses.csv (a run a row) and curves.parquet: mean training losses of BLOCK updates, without the luck of single
 batches that runs of one order share. The targets' curves are left out, so that no fit can have seen them. Of
@@ -21,7 +21,7 @@ from proxytrain.plan import freeze
 from proxytrain.store import Store
 
 BLOCK = 32
-TARGET_WIDTH = 208
+LARGEST = 128  # width of the proxies: wider ones are targets
 COLUMNS = ["run", "params", "params_total", "width", "tokens", "loss", "lr", "batch_tokens", "schedule", "init_seed"]
 COLUMNS += ["data_seed", "trunk"]
 
@@ -43,7 +43,7 @@ def main() -> None:
     if far:
         print(f"{len(table)} of {len(records)} runs")
         return
-    small = set(table["run"][table["width"] < TARGET_WIDTH])
+    small = set(table["run"][table["width"] <= LARGEST])
     pieces = []
     for curve in quieted(outcomes.curves(store, [r for r in records if r["id"] in small])):
         full = len(curve.step) // BLOCK * BLOCK

@@ -3,8 +3,8 @@
     python scripts/bench_bank.py [--bank tests/data/bank] [--grids 100] [--out bench_bank.json]
 
 A sub-grid is three or more widths, three or more lengths and one to three seeds; its target is a cell of the bank at
-about 3, 8 or 16 times the compute of its largest run, or one far beyond the bank (`experiment=bank_far`) at about 30 or
-100 times; the truth is every run of that cell whose seed the sub-grid has not seen.
+about 3, 8 or 16 times the compute of its largest run, or at about 30 or 100 times, for which `bank_gpt` has targets of
+its own (`experiment=bank_far`); the truth is every run of that cell whose seed the sub-grid has not seen.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class Case:
 
 def read(folder: Path, schedule: str = "wsd", far: bool = False) -> pd.DataFrame:
     """The bank's final losses of one schedule, with the targets beyond it or without."""
-    bank = pd.concat([pd.read_csv(folder / name) for name in ("losses.csv", *(["far.csv"] if far else []))])
+    files = [folder / "losses.csv", *(folder.glob("far.csv") if far else [])]
+    bank = pd.concat([pd.read_csv(file) for file in files])
     return bank[bank["schedule"] == schedule].reset_index(drop=True)
 
 
@@ -86,6 +87,7 @@ def cases(bank: pd.DataFrame, count: int, gaps: Gaps = GAPS, seed: int = 0) -> l
     rng = np.random.default_rng(seed)
     every, out = list(grids(bank, gaps)), []
     seeds = np.array(sorted(bank["init_seed"].unique()))
+    known = bank.groupby(["width", "tokens"])["init_seed"].agg(set)
     for gap in gaps:
         by_target: dict[tuple[int, int], list[Any]] = {}
         for grid in every:
@@ -97,7 +99,8 @@ def cases(bank: pd.DataFrame, count: int, gaps: Gaps = GAPS, seed: int = 0) -> l
                 rng.integers(len(by_target[targets[i % len(targets)]]))
             ]
             some = tuple(sorted(rng.choice(seeds, 1 + i // len(targets) % 3, replace=False).tolist()))
-            drawn.add(Case(gap, w, d, some, target))
+            if known[target] - set(some):
+                drawn.add(Case(gap, w, d, some, target))
             if len(drawn) == count:
                 break
         out += sorted(drawn, key=repr)

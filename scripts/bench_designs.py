@@ -1,9 +1,9 @@
 """How well small grids predict: seeds a width and lengths to choose from, drawn from the bank many times.
 
-    python scripts/bench_designs.py [--draws 24] [--target 208@4] 3,4,3@1,2,4 2,3,3@1,1.4,2,2.8,4
+    python scripts/bench_designs.py [--draws 24] [--target 176@5] 32:2,64:4,96:4@1,1.6,2.5 32:4,64:4,96:2@1,1.6,2.5
 
-A design is seeds at widths 32, 48 and 64, then lengths in M tokens; it predicts a cell of the bank, width@length. A
-draw takes its seeds from one order of the bank's eight, the same at each width, and its truth from those that are left.
+A design is seeds at each width, then lengths in M tokens; it predicts a cell of the bank, width@length. A draw takes
+its seeds from one order of the bank's eight, the same at each width, and its truth from those that are left.
 Columns in %: root mean square error, mean error, half-width of the 90% interval, share of truths inside.
 """
 
@@ -15,7 +15,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,23 +25,21 @@ from bench_bank import BANK, LEVEL, predict, read
 
 from proxytrain.errors import Refusal
 
-WIDTHS = (32, 48, 64)
 
-
-def drawn(case: tuple[str, str, int]) -> dict[str, object]:
+def drawn(case: tuple[str, str, int], folder: Path) -> dict[str, object]:
     """One draw of a design: its prediction against the truths that it has not seen, in log loss."""
     design, target, draw = case
-    (seeds, lengths), (width, tokens) = (
-        [[float(x) for x in p.split(",")] for p in d.split("@")] for d in (design, target)
-    )
-    bank = read(BANK)
+    grid, _, lengths = design.partition("@")
+    seeds = {int(w): int(count) for w, _, count in (pair.partition(":") for pair in grid.split(","))}
+    width, _, tokens = target.partition("@")
+    bank = read(folder)
     length, order = (bank["tokens"] / 1e6).round(1), np.random.default_rng(draw).permutation(8)
+    among = length.isin([float(x) for x in lengths.split(",")])
     rows = pd.concat(
-        bank[(bank["width"] == w) & length.isin(lengths) & bank["init_seed"].isin(order[: int(count)])]
-        for w, count in zip(WIDTHS, seeds)
+        bank[(bank["width"] == w) & among & bank["init_seed"].isin(order[:count])] for w, count in seeds.items()
     )
-    seen = bank["init_seed"].isin(order[: int(max(seeds))])
-    goal = bank[bank["width"].isin(width) & length.isin(tokens) & ~seen]
+    seen = bank["init_seed"].isin(order[: max(seeds.values())])
+    goal = bank[(bank["width"] == int(width)) & (length == float(tokens)) & ~seen]
     truth, row = np.log(goal["loss"]), {"design": design}
     try:
         answer = predict(rows, "auto", float(goal["params"].iloc[0]), float(goal["tokens"].iloc[0]))
@@ -54,14 +54,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("designs", nargs="+", metavar="SEEDS@LENGTHS")
     parser.add_argument("--draws", type=int, default=24)
-    bank = read(BANK)
-    cells = sorted({f"{width}@{tokens / 1e6:.2g}" for width, tokens in zip(bank["width"], bank["tokens"])})
-    what = "a cell of the bank (208@4)"
-    parser.add_argument("--target", default="208@4", choices=cells, metavar="WIDTH@LENGTH", help=what)
+    parser.add_argument("--bank", type=Path, default=BANK)
+    parser.add_argument("--target", default="176@5", metavar="WIDTH@LENGTH", help="a cell of the bank (176@5)")
     options = parser.parse_args()
+    bank = read(options.bank)
+    cells = sorted({f"{width}@{tokens / 1e6:.2g}" for width, tokens in zip(bank["width"], bank["tokens"])})
+    if options.target not in cells:
+        parser.error(f"--target {options.target}: the bank has {', '.join(cells)}")
     cases = [(d, options.target, i) for d, i in product(options.designs, range(options.draws))]
     with ProcessPoolExecutor() as pool:
-        rows = pd.DataFrame(list(pool.map(drawn, cases)))
+        rows = pd.DataFrame(list(pool.map(partial(drawn, folder=options.bank), cases)))
     found = rows.groupby("design", sort=False)
     table = found.agg(
         rms=("error", lambda e: np.sqrt((e**2).mean())),

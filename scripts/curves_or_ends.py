@@ -2,9 +2,9 @@
 
     python scripts/curves_or_ends.py [--bank tests/data/bank] [--cases 50] [--out curves_or_ends.json]
 
-Of each width: (ends) the final losses of five lengths with their endings, four seeds; (curves) the whole curves of one
-trunk and two endings, five seeds, the same tokens within 1%; (both) four seeds, the mean of the two predictions by
-their precision. Truth: the target's runs of other seeds.
+Of each width: (ends) the final losses of the five largest lengths with their endings, four seeds; (curves) the whole
+curves of one trunk and two endings, five seeds, about the same tokens; (both) four seeds, the mean of the two
+predictions by their precision. Truth: the target's runs of other seeds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from proxytrain.config import Config, build
 from proxytrain.errors import Refusal
 from proxytrain.schedule import learning_rates, phases
 
-FIVE, TWO = (1.0, 1.4, 2.0, 2.8, 4.0), (2.0, 4.0)  # M tokens
 DECAY = 0.2  # of a run's length
 
 
@@ -40,6 +39,12 @@ def rates(tokens: int) -> np.ndarray:
     batch = config.batch_tokens
     plan = phases(config.schedule, lr=config.lr, warmup=config.warmup, tokens=int(tokens), batch_tokens=batch)
     return learning_rates(plan, np.arange(batch, tokens + 1, batch))
+
+
+def lengths_of(bank: pd.DataFrame) -> tuple[list[float], list[float]]:
+    """In M tokens: the five largest lengths of the proxies, whose ends are used, and the two whose curves are."""
+    five = sorted((bank["tokens"][bank["width"] == bank["width"].min()] / 1e6).round(1).unique())[-5:]
+    return five, [five[2], five[4]]
 
 
 def cost(lengths: Sequence[float], seeds: int) -> float:
@@ -72,20 +77,22 @@ def from_curves(rows: pd.DataFrame, curves: pd.DataFrame, params: float, tokens:
 
 
 def compared(case: tuple[tuple[int, ...], int, tuple[int, ...]], folder: Path) -> list[dict[str, Any]]:
-    """The three ways on one set of widths, seeds and target width at the bank's full length."""
+    """The three ways on one set of widths, seeds and target width at its full length."""
     widths, target, seeds = case
     bank, curves = read(folder), pd.read_parquet(folder / "curves.parquet")
-    goal = bank[(bank["width"] == target) & (bank["tokens"] == bank["tokens"].max())]
+    five, two = lengths_of(bank)
+    goal = bank[bank["width"] == target]
+    goal = goal[goal["tokens"] == goal["tokens"].max()]
     truth = np.log(goal["loss"][~goal["init_seed"].isin(seeds)])
     params, tokens = float(goal["params"].iloc[0]), float(goal["tokens"].iloc[0])
-    few = seeds[: max(1, round(len(seeds) * cost(TWO, 1) / cost(FIVE, 1)))]
+    few = seeds[: max(1, round(len(seeds) * cost(two, 1) / cost(five, 1)))]
     answers: dict[str, tuple[float, float] | str] = {}
     for way, given in (("ends", few), ("curves", seeds), ("curves of fewer", few)):
         try:
             if way == "ends":
-                answers[way] = from_ends(chosen(bank, widths, FIVE, given), params, tokens)
+                answers[way] = from_ends(chosen(bank, widths, five, given), params, tokens)
             else:
-                answers[way] = from_curves(chosen(bank, widths, TWO, given), curves, params, tokens)
+                answers[way] = from_curves(chosen(bank, widths, two, given), curves, params, tokens)
         except Refusal as refusal:
             answers[way] = str(refusal)
     a, b = answers["ends"], answers.pop("curves of fewer")
@@ -125,7 +132,8 @@ def main() -> None:
     ]
     cases = [cases[i] for i in sorted(rng.permutation(len(cases))[: options.cases])]
     rows = pd.DataFrame([row for rows in each(partial(compared, folder=options.bank), cases) for row in rows])
-    print(f"M tokens a width: ends {cost(FIVE, 4):.1f}, curves {cost(TWO, 5):.1f}")
+    five, two = lengths_of(bank)
+    print(f"M tokens a width: ends {cost(five, 4):.1f}, curves {cost(two, 5):.1f}")
     answered = rows[rows["refused"] == ""].assign(size=lambda r: r["error"].abs())
     columns = {"error": "mean error", "size": "mean |error|", "half": "half-width", "covered": "covered"}
     table = (100 * answered.groupby("way")[[*columns, "winkler"]].mean()).round(2).rename(columns=columns)

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 import bench_bank
 
+NO_COPYING = bench_bank.BANK.with_name("bank_gpt")
 GRIDS, FAR_GRIDS = 48, 16  # at each gap
 LAWS = ("auto", "chinchilla", "two_points")
 
@@ -26,39 +27,45 @@ def bank() -> pd.DataFrame:
     return bench_bank.read(bench_bank.BANK)
 
 
-def scored(bank: pd.DataFrame, cases: list[bench_bank.Case]) -> pd.DataFrame:
-    """Coverage, error, half-width and Winkler score in %, by law and gap, counted by target."""
+def scored(bank: pd.DataFrame, count: int, gaps: bench_bank.Gaps) -> pd.DataFrame:
+    """Scores of `count` sub-grids at each gap, a row a law and sub-grid."""
+    cases = bench_bank.cases(bank, count, gaps)
+    assert len(cases) == count * len(gaps)
     rows = bench_bank.each(partial(bench_bank.score, bank=bank, laws=LAWS), cases)
-    return bench_bank.summary(pd.DataFrame([row for of_case in rows for row in of_case]), ["law", "gap"])
+    return pd.DataFrame([row for of_case in rows for row in of_case])
 
 
 @pytest.fixture(scope="module")
-def by_gap(bank: pd.DataFrame) -> pd.DataFrame:
-    cases = bench_bank.cases(bank, GRIDS)
-    assert len(cases) == GRIDS * len(bench_bank.GAPS)
-    return scored(bank, cases)
+def scores(bank: pd.DataFrame) -> pd.DataFrame:
+    return scored(bank, GRIDS, bench_bank.GAPS)
 
 
 @pytest.fixture(scope="module")
-def far_off() -> pd.DataFrame:
-    bank = bench_bank.read(bench_bank.BANK, far=True)
-    return scored(bank, bench_bank.cases(bank, FAR_GRIDS, bench_bank.FAR))
+def by_gap(scores: pd.DataFrame) -> pd.DataFrame:
+    """Coverage, error, half-width and Winkler score in %, by law and gap, counted by target."""
+    return bench_bank.summary(scores, ["law", "gap"])
+
+
+def seeds(bank: pd.DataFrame) -> dict[int, list[int]]:
+    """Of each width, seeds at its lengths."""
+    return {w: cells.groupby("tokens").size().to_list() for w, cells in bank.groupby("width")}
 
 
 def test_the_bank_has_what_it_promises(bank):
-    cells = bank.groupby(["width", "tokens"]).size()
-    assert (cells == 8).all()
-    grid = cells.drop(index=208, level="width").index
-    assert len(grid.unique("width")) * len(grid.unique("tokens")) == len(grid) == 36
-    assert (cells.loc[208].index / 1e6).round(1).tolist() == [2.0, 4.0]
-    far = bench_bank.read(bench_bank.BANK, far=True).groupby(["width", "tokens"]).size().drop(cells.index)
-    assert far.to_list() == [8, 4, 4, 4, 4, 4]
+    assert seeds(bank) == {**{w: [8] * 4 for w in (32, 48, 64, 80, 96)}, 128: [4] * 4, 176: [4, 4], 336: [3]}
 
 
-@pytest.mark.parametrize("gap", bench_bank.GAPS)
-def test_a_90_percent_interval_covers_the_truth_about_that_often(by_gap, gap):
-    assert by_gap.loc["auto", gap]["answered"] >= 0.7  # small grids leave nothing to hold out
-    assert 80 <= by_gap.loc["auto", gap]["covered"] <= 97
+def test_the_bank_of_models_that_do_not_copy_has_what_it_promises():
+    near = bench_bank.read(NO_COPYING)
+    assert seeds(near) == {**{w: [8] * 6 for w in (32, 48, 64, 80, 96, 128)}, 208: [8, 8]}
+    both = seeds(bench_bank.read(NO_COPYING, far=True))
+    assert {w: n for w, n in both.items() if w > 208} == {336: [8, 4], 512: [4, 4], 768: [4], 1024: [4]}
+
+
+def test_a_90_percent_interval_covers_the_truth_about_that_often(scores, by_gap):
+    assert (by_gap.loc["auto"]["answered"] >= 0.7).all()  # small grids leave nothing to hold out
+    assert (by_gap.loc["auto"]["covered"] >= 80).all()
+    assert bench_bank.summary(scores, ["law"]).loc["auto"]["covered"] <= 97
 
 
 @pytest.mark.parametrize("gap", bench_bank.GAPS)
@@ -67,11 +74,17 @@ def test_intervals_are_worth_more_than_those_of_one_law_or_of_two_points(by_gap,
     assert by_gap.loc["auto", gap]["winkler"] < by_gap.loc[other, gap]["winkler"]
 
 
-@pytest.mark.parametrize("gap", bench_bank.FAR)
-def test_far_beyond_the_runs_intervals_are_too_narrow_and_worth_more_than_two_points(far_off, gap):
-    """Larger models learn what none of the runs has begun to learn: 70% and 77% of 100 grids each are covered."""
-    assert far_off.loc["auto", gap]["covered"] >= 30
-    assert far_off.loc["auto", gap]["winkler"] < 0.25 * far_off.loc["two_points", gap]["winkler"]
+def test_thirty_times_the_runs_intervals_hold_where_all_sizes_have_learnt_to_copy(bank):
+    far = bench_bank.summary(scored(bank, FAR_GRIDS, {30: bench_bank.FAR[30]}), ["law"])
+    assert far.loc["auto"]["covered"] >= 80
+
+
+def test_where_larger_models_learn_what_no_run_has_begun_to_they_are_too_narrow_and_worth_more_than_two_points():
+    """Of 100 grids each at gaps of 30 and 100, 70% and 77% are covered."""
+    rows = scored(bench_bank.read(NO_COPYING, far=True), FAR_GRIDS, bench_bank.FAR)
+    far = bench_bank.summary(rows, ["law", "gap"])
+    assert (far.loc["auto"]["covered"] >= 30).all()
+    assert (far.loc["auto"]["winkler"] < 0.25 * far.loc["two_points"]["winkler"]).all()
 
 
 def test_two_seeds_tell_the_noise_of_eight(bank):
@@ -87,5 +100,6 @@ def test_the_command_of_the_readme_scores_every_law(tmp_path):
     done = subprocess.run([sys.executable, *command[1:]], cwd=root, capture_output=True, text=True, check=True)
     rows = pd.DataFrame(json.loads((tmp_path / "scores.json").read_text()))
     assert set(rows["law"]) == set(bench_bank.LAWS)
-    assert (rows.groupby("law").size() == 2 * (len(bench_bank.GAPS) + len(bench_bank.FAR))).all()
+    assert (rows.groupby(["law", "gap"]).size() == 2).all()
+    assert set(rows["gap"]) == {*bench_bank.GAPS, 30}
     assert "seed noise" in done.stdout
