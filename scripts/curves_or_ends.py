@@ -43,8 +43,8 @@ def rates(tokens: int) -> np.ndarray:
 
 def lengths_of(bank: pd.DataFrame) -> tuple[list[float], list[float]]:
     """In M tokens: the five largest lengths of the proxies, whose ends are used, and the two whose curves are."""
-    five = sorted((bank["tokens"][bank["width"] == bank["width"].min()] / 1e6).round(1).unique())[-5:]
-    return five, [five[2], five[4]]
+    ends = sorted((bank["tokens"][bank["width"] == bank["width"].min()] / 1e6).round(1).unique())[-5:]
+    return ends, [ends[-3], ends[-1]]
 
 
 def cost(lengths: Sequence[float], seeds: int) -> float:
@@ -80,17 +80,17 @@ def compared(case: tuple[tuple[int, ...], int, tuple[int, ...]], folder: Path) -
     """The three ways on one set of widths, seeds and target width at its full length."""
     widths, target, seeds = case
     bank, curves = read(folder), pd.read_parquet(folder / "curves.parquet")
-    five, two = lengths_of(bank)
+    ends, two = lengths_of(bank)
     goal = bank[bank["width"] == target]
     goal = goal[goal["tokens"] == goal["tokens"].max()]
     truth = np.log(goal["loss"][~goal["init_seed"].isin(seeds)])
     params, tokens = float(goal["params"].iloc[0]), float(goal["tokens"].iloc[0])
-    few = seeds[: max(1, round(len(seeds) * cost(two, 1) / cost(five, 1)))]
+    few = seeds[: max(1, round(len(seeds) * cost(two, 1) / cost(ends, 1)))]
     answers: dict[str, tuple[float, float] | str] = {}
     for way, given in (("ends", few), ("curves", seeds), ("curves of fewer", few)):
         try:
             if way == "ends":
-                answers[way] = from_ends(chosen(bank, widths, five, given), params, tokens)
+                answers[way] = from_ends(chosen(bank, widths, ends, given), params, tokens)
             else:
                 answers[way] = from_curves(chosen(bank, widths, two, given), curves, params, tokens)
         except Refusal as refusal:
@@ -132,8 +132,8 @@ def main() -> None:
     ]
     cases = [cases[i] for i in sorted(rng.permutation(len(cases))[: options.cases])]
     rows = pd.DataFrame([row for rows in each(partial(compared, folder=options.bank), cases) for row in rows])
-    five, two = lengths_of(bank)
-    print(f"M tokens a width: ends {cost(five, 4):.1f}, curves {cost(two, 5):.1f}")
+    ends, two = lengths_of(bank)
+    print(f"M tokens a width: ends {cost(ends, 4):.1f}, curves {cost(two, 5):.1f}")
     answered = rows[rows["refused"] == ""].assign(size=lambda r: r["error"].abs())
     columns = {"error": "mean error", "size": "mean |error|", "half": "half-width", "covered": "covered"}
     table = (100 * answered.groupby("way")[[*columns, "winkler"]].mean()).round(2).rename(columns=columns)
