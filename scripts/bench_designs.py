@@ -26,21 +26,29 @@ from bench_bank import BANK, LEVEL, predict, read
 from proxytrain.errors import Refusal
 
 
+def parsed(design: str) -> tuple[dict[int, int], list[float]]:
+    """Seeds at each width, and lengths in M tokens."""
+    grid, _, lengths = design.partition("@")
+    seeds = {int(w): int(count) for w, _, count in (pair.partition(":") for pair in grid.split(","))}
+    return seeds, [float(x) for x in lengths.split(",")]
+
+
 def drawn(case: tuple[str, str, int], folder: Path) -> dict[str, object]:
     """One draw of a design: its prediction against the truths that it has not seen, in log loss."""
     design, target, draw = case
-    grid, _, lengths = design.partition("@")
-    seeds = {int(w): int(count) for w, _, count in (pair.partition(":") for pair in grid.split(","))}
+    seeds, lengths = parsed(design)
     width, _, tokens = target.partition("@")
     bank = read(folder)
     length, order = (bank["tokens"] / 1e6).round(1), np.random.default_rng(draw).permutation(8)
-    among = length.isin([float(x) for x in lengths.split(",")])
+    among = length.isin(lengths)
     rows = pd.concat(
         bank[(bank["width"] == w) & among & bank["init_seed"].isin(order[:count])] for w, count in seeds.items()
     )
     seen = bank["init_seed"].isin(order[: max(seeds.values())])
     goal = bank[(bank["width"] == int(width)) & (length == float(tokens)) & ~seen]
     truth, row = np.log(goal["loss"]), {"design": design}
+    if goal.empty:  # the draw has seen all that is known of the target
+        return row
     try:
         answer = predict(rows, "auto", float(goal["params"].iloc[0]), float(goal["tokens"].iloc[0]))
     except Refusal:
@@ -61,6 +69,11 @@ def main() -> None:
     cells = sorted({f"{width}@{tokens / 1e6:.2g}" for width, tokens in zip(bank["width"], bank["tokens"])})
     if options.target not in cells:
         parser.error(f"--target {options.target}: the bank has {', '.join(cells)}")
+    for design in options.designs:
+        try:
+            parsed(design)
+        except ValueError:
+            parser.error(f"{design}: a design reads 32:2,64:4@1,2.5")
     cases = [(d, options.target, i) for d, i in product(options.designs, range(options.draws))]
     with ProcessPoolExecutor() as pool:
         rows = pd.DataFrame(list(pool.map(partial(drawn, folder=options.bank), cases)))
