@@ -20,6 +20,9 @@ from proxytrain.runs import Run
 from proxytrain.schedule import learning_rates
 from proxytrain.store import Store
 
+MOST_CURVES = 48  # that tell of a target
+FREE = ("model.width", "tokens", "init_seed", "data_seed", "warmup")  # may differ from the target's
+
 
 def table(store: Store, records: list[dict[str, Any]]) -> dict[str, list[Any]]:
     """Finished runs as columns for a fit. `params` is non-embedding; `params_total` has all of them.
@@ -84,6 +87,44 @@ def curves(store: Store, records: list[dict[str, Any]]) -> list[Curve]:
     if not out:
         raise Refusal("no finished run to fit: train the sweep first (`proxytrain sweep`), or see `proxytrain status`")
     return out
+
+
+def telling(asked: Request) -> list[dict[str, Any]]:
+    """The runs whose curves tell most of the target, in its setting: of each size and seed the shortest and the longest
+    under its schedule, whose rates part; where it has one length, the longest under every schedule.
+
+    Raises
+    ------
+    Refusal
+        If no finished run is in the target's setting.
+    """
+    goal = asked.target_record
+    assert goal
+    found: dict[tuple[str, int, int, int], list[dict[str, Any]]] = {}
+    for r in sorted(asked.records, key=lambda r: r["tokens"]):
+        done = (asked.store.result(r["id"]) or {}).get("status") == "done" and r["schedule"] != "average"
+        if done and _setting(r) == _setting(goal):
+            c = r["config"]
+            found.setdefault((r["schedule"], c["model"]["width"], c["init_seed"], c["data_seed"]), []).append(r)
+    if not found:
+        raise Refusal("no finished run has the target's settings (all but width, tokens and seeds)")
+    own = {key: runs for key, runs in found.items() if key[0] == goal["schedule"]}
+    parting = any(len(runs) > 1 for runs in own.values())
+    rounds: dict[int, list[dict[str, Any]]] = {}  # a seed of every size, then the next
+    seen: Counter[tuple[str, int]] = Counter()
+    for key, runs in sorted((own if parting else found).items()):
+        rounds.setdefault(seen[key[:2]], []).extend(runs[:: len(runs) - 1] if parting and len(runs) > 1 else runs[-1:])
+        seen[key[:2]] += 1
+    out = rounds.pop(0)
+    for _, more in sorted(rounds.items()):
+        out += more if len(out) + len(more) <= MOST_CURVES else []
+    return out
+
+
+def _setting(record: dict[str, Any]) -> list[tuple[str, Any]]:
+    """What must be the target's."""
+    settings = leaves(record["config"])
+    return [(k, v) for k, v in settings if k not in FREE and not k.startswith("schedule.")]
 
 
 def target_params(record: dict[str, Any], columns: Any) -> int:

@@ -2,7 +2,7 @@
 
     segments/LINEAGE/END/   segment.json  curve.npz  state.npy (3, P): weights and moments, where training can go on
     runs/RUN_ID/            config.yaml  result.json  weights.safetensors
-    sweeps/NAME/            plan.json  fit.json  predictions.csv  report.html  packs/...
+    sweeps/NAME/            plan.json  fit.json  curves.json  predictions.csv  report.html  packs/...
     corpora/                see `proxytrain.corpus`
     store.json              the format of all this
 

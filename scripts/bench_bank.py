@@ -5,6 +5,8 @@
 A sub-grid is three or more widths, three or more lengths and one to three seeds; its target is a cell of the bank at
 about 3, 8 or 16 times the compute of its largest run, or at about 30 or 100 times, for which `bank_gpt` has targets of
 its own (`experiment=bank_far`); the truth is every run of that cell whose seed the sub-grid has not seen.
+
+`answer` is what `sweep` says: final losses (`auto`) and the curves of the shortest and longest runs, together.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -27,15 +29,20 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from proxytrain import fit_losses
+from proxytrain import Curve, Prediction, fit_curves, fit_losses
+from proxytrain.compose import compose
+from proxytrain.config import Config, build
 from proxytrain.errors import Refusal
+from proxytrain.fit.together import together
+from proxytrain.schedule import learning_rates, phases
+from proxytrain.sweep import CURVE_LAW
 
 BANK = Path(__file__).parent.parent / "tests" / "data" / "bank"
 GAPS = {3: (2.2, 4.2), 8: (6.5, 10.5), 16: (12.5, 20.5)}  # in 6ND, by what they are called
 FAR = {30: (24.0, 42.0), 100: (56.0, 130.0)}  # the same of the targets beyond the bank
 Gaps = dict[int, tuple[float, float]]
 LEVEL = 0.9
-LAWS = ("auto", "chinchilla", "params_at_tokens", "two_points")
+LAWS = ("auto", "answer", "chinchilla", "params_at_tokens", "two_points")
 
 
 @dataclass(frozen=True)
@@ -131,30 +138,63 @@ def two_points(rows: pd.DataFrame, params: float, tokens: float) -> tuple[float,
     return tuple(float(np.exp(centre + side * half)) for side in (0, -1, 1))  # type: ignore[return-value]
 
 
-def predict(rows: pd.DataFrame, law: str, params: float, tokens: float) -> tuple[float, float, float]:
-    """Loss, low, high of one new run.
-
-    Raises
-    ------
-    Refusal
-        If the runs cannot answer.
-    """
-    if law == "two_points":
-        return two_points(rows, params, tokens)
-    answer = fit_losses(rows, law=law, level=LEVEL).predict(params=params, tokens=tokens)
-    return float(answer.loss), float(answer.low), float(answer.high)
+@cache
+def rates(tokens: int) -> np.ndarray:
+    """Learning rates of a run of the bank of that length."""
+    config: Config = build(Config, {**compose(["experiment=bank"]), "tokens": tokens})
+    batch = config.batch_tokens
+    plan = phases(config.schedule, lr=config.lr, warmup=config.warmup, tokens=tokens, batch_tokens=batch)
+    return learning_rates(plan, np.arange(batch, tokens + 1, batch))
 
 
-def score(case: Case, bank: pd.DataFrame, laws: Sequence[str] = LAWS) -> list[dict[str, Any]]:
+@cache
+def thinned(folder: Path) -> dict[str, pd.DataFrame]:
+    """The bank's curves by run."""
+    return dict(tuple(pd.read_parquet(folder / "curves.parquet").groupby("run", observed=True)))
+
+
+def curves(rows: pd.DataFrame, folder: Path) -> list[Curve]:
+    """Curves of runs of the bank, as a fit takes them."""
+    out = []
+    for run in rows.itertuples():
+        lr, of = rates(int(run.tokens)), thinned(folder)[run.run]
+        end = {"val_step": np.array([len(lr)]), "val_loss": np.array([run.loss])}
+        out.append(
+            Curve(lr, of["step"].to_numpy(), of["loss"].to_numpy(), float(run.params), 1024.0, name=run.run, **end)
+        )
+    return out
+
+
+def with_curves(ends: Prediction, rows: pd.DataFrame, folder: Path, params: float, tokens: int) -> Prediction:
+    """What `sweep` answers: final losses together with the curves of the shortest and longest runs."""
+    outer = rows[rows["tokens"].isin([rows["tokens"].min(), rows["tokens"].max()])]
+    try:
+        fitted = fit_curves(curves(outer, folder), CURVE_LAW, level=LEVEL)
+        return together(ends, fitted.predict(rates(tokens), params=params))
+    except Refusal:
+        return ends
+
+
+def score(case: Case, bank: pd.DataFrame, laws: Sequence[str] = LAWS, folder: Path = BANK) -> list[dict[str, Any]]:
     """Each law's prediction against every truth: a row a law, in log loss."""
     rows, truth = case.rows(bank), case.truth(bank)
     params, tokens = float(truth["params"].iloc[0]), float(case.target[1])
+
+    @cache
+    def of(law: str) -> Prediction:
+        if law == "answer":
+            return with_curves(of("auto"), rows, folder, params, int(tokens))
+        return fit_losses(rows, law=law, level=LEVEL).predict(params=params, tokens=tokens)
+
     out = []
     for law in laws:
         row: dict[str, Any] = {"law": law, "gap": case.gap, "target": f"{case.target[0]} at {tokens / 1e6:.1f}M"}
         row |= {"seeds": len(case.seeds), "widths": len(case.widths), "runs": len(rows), "refused": ""}
         try:
-            centre, low, high = np.log(predict(rows, law, params, tokens))
+            if law == "two_points":
+                centre, low, high = np.log(two_points(rows, params, tokens))
+            else:
+                centre, low, high = np.log([of(law).loss, of(law).low, of(law).high])
         except Refusal as refusal:
             out.append(row | {"refused": str(refusal)})
             continue
@@ -214,7 +254,8 @@ def main() -> None:
     options = parser.parse_args()
     near, bank = read(options.bank), read(options.bank, far=True)
     chosen = [*cases(near, options.grids), *cases(bank, options.grids, FAR)]
-    scores = pd.DataFrame([row for rows in each(partial(score, bank=bank), chosen) for row in rows])
+    every = each(partial(score, bank=bank, folder=options.bank), chosen)
+    scores = pd.DataFrame([row for rows in every for row in rows])
     pd.set_option("display.width", 160)
     for by in (["law"], ["law", "gap"], ["law", "seeds"], ["law", "widths"], ["law", "gap", "target"]):
         print(summary(scores, by).round(2).to_string(), "\n")

@@ -3,8 +3,8 @@
     python scripts/curves_or_ends.py [--bank tests/data/bank] [--cases 50] [--out curves_or_ends.json]
 
 Of each width: (ends) the final losses of the five largest lengths with their endings, four seeds; (curves) the whole
-curves of one trunk and two endings, five seeds, about the same tokens; (both) four seeds, the mean of the two
-predictions by their precision. Truth: the target's runs of other seeds.
+curves of one trunk and two endings, five seeds, about the same tokens; (both) what `sweep` answers from four seeds'
+losses and curves. Truth: the target's runs of other seeds.
 """
 
 from __future__ import annotations
@@ -22,23 +22,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from bench_bank import BANK, LEVEL, each, read
+from bench_bank import BANK, LEVEL, curves, each, rates, read, with_curves
 
-from proxytrain import Curve, fit_curves, fit_losses
-from proxytrain.compose import compose
-from proxytrain.config import Config, build
+from proxytrain import fit_curves, fit_losses
 from proxytrain.errors import Refusal
-from proxytrain.schedule import learning_rates, phases
 
 DECAY = 0.2  # of a run's length
-
-
-def rates(tokens: int) -> np.ndarray:
-    """Learning rates of a bank run of that length."""
-    config: Config = build(Config, {**compose(["experiment=bank"]), "tokens": int(tokens)})
-    batch = config.batch_tokens
-    plan = phases(config.schedule, lr=config.lr, warmup=config.warmup, tokens=int(tokens), batch_tokens=batch)
-    return learning_rates(plan, np.arange(batch, tokens + 1, batch))
 
 
 def lengths_of(bank: pd.DataFrame) -> tuple[list[float], list[float]]:
@@ -57,58 +46,35 @@ def chosen(bank: pd.DataFrame, widths: Sequence[int], lengths: Sequence[float], 
     return bank[bank["width"].isin(widths) & length.isin(lengths) & bank["init_seed"].isin(seeds)]
 
 
-def from_ends(rows: pd.DataFrame, params: float, tokens: float) -> tuple[float, float]:
-    """Log loss and half-width."""
-    answer = fit_losses(rows, level=LEVEL).predict(params=params, tokens=tokens)
-    return float(np.log(answer.loss)), float(np.log(answer.high / answer.low)) / 2
-
-
-def from_curves(rows: pd.DataFrame, curves: pd.DataFrame, params: float, tokens: float) -> tuple[float, float]:
-    given = []
-    for run in rows.itertuples():
-        of = curves[curves["run"] == run.run]
-        lr = rates(run.tokens)
-        end = {"val_step": np.array([len(lr)]), "val_loss": np.array([run.loss])}
-        one = Curve(lr, of["step"].to_numpy(), of["loss"].to_numpy(), float(run.params), 1024.0, name=run.run, **end)
-        given.append(one)
-    answer = fit_curves(given, level=LEVEL, allow_extrapolation=True).predict(rates(int(tokens)), params=params)
-    loss, low, high = answer.final
-    return float(np.log(loss)), float(np.log(high / low)) / 2
-
-
 def compared(case: tuple[tuple[int, ...], int, tuple[int, ...]], folder: Path) -> list[dict[str, Any]]:
-    """The three ways on one set of widths, seeds and target width at its full length."""
+    """The three ways on one set of widths, seeds and target width at its full length, in log loss."""
     widths, target, seeds = case
-    bank, curves = read(folder), pd.read_parquet(folder / "curves.parquet")
+    bank = read(folder)
     ends, two = lengths_of(bank)
     goal = bank[bank["width"] == target]
     goal = goal[goal["tokens"] == goal["tokens"].max()]
     truth = np.log(goal["loss"][~goal["init_seed"].isin(seeds)])
-    params, tokens = float(goal["params"].iloc[0]), float(goal["tokens"].iloc[0])
+    params, tokens = float(goal["params"].iloc[0]), int(goal["tokens"].iloc[0])
     few = seeds[: max(1, round(len(seeds) * cost(two, 1) / cost(ends, 1)))]
-    answers: dict[str, tuple[float, float] | str] = {}
-    for way, given in (("ends", few), ("curves", seeds), ("curves of fewer", few)):
-        try:
-            if way == "ends":
-                answers[way] = from_ends(chosen(bank, widths, ends, given), params, tokens)
-            else:
-                answers[way] = from_curves(chosen(bank, widths, two, given), curves, params, tokens)
-        except Refusal as refusal:
-            answers[way] = str(refusal)
-    a, b = answers["ends"], answers.pop("curves of fewer")
-    if isinstance(a, tuple) and isinstance(b, tuple):
-        weight = a[1] ** -2 / (a[1] ** -2 + b[1] ** -2)
-        answers["both"] = tuple(weight * x + (1 - weight) * y for x, y in zip(a, b))  # type: ignore[assignment]
     out = []
-    for way, answer in answers.items():
-        row = {"way": way, "widths": "-".join(map(str, widths)), "target": target, "seeds": len(seeds)}
-        if isinstance(answer, str):
-            out.append({**row, "refused": answer})
+    for way in ("ends", "curves", "both"):
+        rows = chosen(bank, widths, two, seeds) if way == "curves" else chosen(bank, widths, ends, few)
+        row = {"way": way, "widths": "-".join(map(str, widths)), "target": target, "seeds": len(seeds), "refused": ""}
+        try:
+            if way == "curves":
+                fitted = fit_curves(curves(rows, folder), level=LEVEL, allow_extrapolation=True)
+                loss, low, high = fitted.predict(rates(tokens), params=params).final
+            else:
+                answer = fit_losses(rows, level=LEVEL).predict(params=params, tokens=tokens)
+                answer = with_curves(answer, rows, folder, params, tokens) if way == "both" else answer
+                loss, low, high = answer.loss, answer.low, answer.high
+        except Refusal as refusal:
+            out.append({**row, "refused": str(refusal)})
             continue
-        centre, half = answer
-        outside = np.maximum(np.abs(centre - truth) - half, 0)
-        row |= {"error": centre - float(truth.mean()), "half": half, "covered": float((outside == 0).mean())}
-        out.append({**row, "refused": "", "winkler": float((2 * half + 2 / (1 - LEVEL) * outside).mean())})
+        outside = np.maximum(np.log(low) - truth, 0) + np.maximum(truth - np.log(high), 0)
+        row |= {"error": float(np.log(loss) - truth.mean()), "half": float(np.log(high / low)) / 2}
+        width = np.log(high / low) + 2 / (1 - LEVEL) * outside
+        out.append({**row, "covered": float((outside == 0).mean()), "winkler": float(width.mean())})
     return out
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ class Prediction:
     """Loss of one new run, nats a token, with its interval: floats, or arrays where arrays were asked.
 
     `gap` is compute (6 N D) over that of the largest run fitted; `note` is empty, or a label that must be shown.
+    `parts` of a sweep's answer: "final losses" and "loss curves", what each says alone (loss, low, high, weight) or
+    why it says nothing (refused); see :func:`proxytrain.fit.together.together`.
     """
 
     loss: Any
@@ -36,6 +38,7 @@ class Prediction:
     level: float
     gap: Any
     note: str = ""
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.collapse import LEAST_SIZES, Collapse, collapse
 from proxytrain.store import Store
 
-FREE = ("model.width", "tokens", "warmup", "init_seed", "data_seed")  # may differ between runs that are held together
 SAME = 1.02  # tokens a parameter: lengths are whole updates
 
 
@@ -20,7 +19,7 @@ def collapsed(records: list[dict[str, Any]], store: Store) -> Collapse | None:
     """
     sets: dict[tuple, list[tuple[float, dict[str, Any]]]] = {}
     for r in records:
-        setting = tuple((k, str(v)) for k, v in outcomes.leaves(r["config"]) if k not in FREE)
+        setting = tuple((k, str(v)) for k, v in outcomes.leaves(r["config"]) if k not in outcomes.FREE)
         sets.setdefault(setting, []).append((r["tokens"] / accounting.non_embedding(r["params"]), r))
     best: list[dict[str, Any]] = []
     for runs in sets.values():

@@ -114,7 +114,7 @@ def outlook(view: View) -> Picture | None:
         if p:
             ax.plot([t.tokens] * 2, [p.low, p.high], color=ACCENT, lw=2, zorder=4, solid_capstyle="butt")
             (diamond,) = ax.plot(t.tokens, p.loss, "D", ms=6.5, color=ACCENT, mec="none", zorder=5)
-            ink.hover(diamond, f"the answer, from final losses: {p.loss:.4f}, between {p.low:.4f} and {p.high:.4f}")
+            ink.hover(diamond, f"the answer: {p.loss:.4f}, between {p.low:.4f} and {p.high:.4f}")
             seen += [p.low, p.high]
         for loss in facts.came:
             (ring,) = ax.plot(t.tokens, loss, "o", ms=9, color="none", mec=INK, mew=1.6, zorder=6)
@@ -139,7 +139,7 @@ def outlook(view: View) -> Picture | None:
         "The target's curve",
         f"A target under way should keep within the band {c.level:.0%} of the time; one that leaves it tells early.",
         f"Red line and band: the law {c.law} of whole curves, fitted to {c.curves} of the runs, for the target's own "
-        f"schedule; at the end {end}. Diamond with bar: the answer above, from final losses, which rests on more. "
+        f"schedule; at the end {end}. Diamond with bar: the answer above, from final losses too. "
         + (f"Black: the target as it was trained, its training loss times {np.exp(c.shift):.3f} (validation loss over "
            "training loss of the runs); ring: its final loss." if facts.truths else "")
         + (f" {c.note}." if c.note else ""),

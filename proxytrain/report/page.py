@@ -285,7 +285,10 @@ def _reproduce(facts: Facts) -> str:
             ("Table fitted", f"sha256 {fit.data_hash}: {fit.data['fitted']} of {fit.data['rows']} finished runs")
         )
     items.append(
-        ("Beside", f"in {asked.folder}: plan.json, losses.csv, fit.json, predictions.csv, figures/*.svg, *.png")
+        (
+            "Beside",
+            f"in {asked.folder}: plan.json, losses.csv, fit.json, curves.json, predictions.csv, figures/*.svg, *.png",
+        )
     )
     rows = "".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in items)
     summary = f"<h3>The fit</h3><pre>{escape(chr(10).join(fit.summary()))}</pre>" if fit else ""

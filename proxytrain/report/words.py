@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 
-from proxytrain.fit import Fit
+from proxytrain.fit import Fit, Prediction
 from proxytrain.fit.stability import DANGER
 from proxytrain.report import ink, stability
 from proxytrain.report.about import about, best_of
 from proxytrain.report.facts import Facts
 from proxytrain.report.standing import BUDGETS, sentence
-from proxytrain.track.text import duration
+from proxytrain.track.text import duration, part_text
 
 BREAKS = f"training breaks about {DANGER:,.0f} (2309.14322)"
 GRAVE = ("EXTRAPOLATION", "UNSAFE")  # such warnings come before the answer
@@ -44,9 +44,9 @@ def answer(facts: Facts) -> str:
         law = f"the law {fit.main.bound.law.name}" if laws == 1 else f"an average of {laws} laws"
         return (
             f"{target(facts)}, is predicted to end at a loss of {loss(facts, p.loss)}, with {p.level:.0%} probability "
-            f"between {p.low:.4f} and {p.high:.4f} ({signed(down)}, {signed(up)}), by {law} fitted to "
-            f"{len(facts.used)} runs of at most 1/{p.gap:.3g} of its compute, {_held(fit)}; the sweep cost "
-            f"{facts.costs['flops_shared'] / facts.target.flops:.2g} times the target's FLOPs."
+            f"between {p.low:.4f} and {p.high:.4f} ({signed(down)}, {signed(up)}), by {law} fitted to the final losses "
+            f"of {len(facts.used)} runs of at most 1/{p.gap:.3g} of its compute, {_held(fit)}{_curved(p)}; the sweep "
+            f"cost {facts.costs['flops_shared'] / facts.target.flops:.2g} times the target's FLOPs."
         )
     if facts.target:
         why = {"fit": "The runs could not be fitted", "prediction": "The fit does not reach the target"}
@@ -70,6 +70,12 @@ def _held(fit: Fit) -> str:
         f"which in a backtest foretold {len(errors)} held-out runs with a median error of {np.median(errors):.2%} "
         f"({inside} of {len(errors)} inside their intervals)"
     )
+
+
+def _curved(p: Prediction) -> str:
+    """What loss curves add, in half a sentence."""
+    part = p.parts.get("loss curves", {})
+    return f", and by a law of whole curves fitted to {part['curves']} of the runs" if "loss" in part else ""
 
 
 def after(facts: Facts) -> str | None:
@@ -101,6 +107,8 @@ def grounds(facts: Facts) -> list[tuple[str, str]]:
     fit, p = facts.fit, facts.prediction
     if fit:
         out += [("Law", law_words(fit)), ("Backtest", tested(fit))]
+    for name, part in p.parts.items() if p else ():
+        out.append((f"{name.capitalize()} alone", part_text(part)))
     if p:
         most = max((r["gap"] for r in fit.backtest), default=0.0) if fit else 0.0
         reach = f"; the backtest reached {most:.3g}×" if most else "; nothing was tested by a backtest"

@@ -175,9 +175,22 @@ def answer_lines(
 ) -> list[str]:
     """Prediction of the target, the fit behind it, what to beware of, and the truth where it is known."""
     assert asked.target_record
-    lines = [sentence(answer, describe(asked.target_record), str(asked.folder / "fit.json"))]
+    lines = [sentence(answer, describe(asked.target_record), str(asked.folder / "fit.json")), *part_lines(answer)]
     lines += [f"  {line}" for line in [*fitted.summary(), *(f"warning: {w}" for w in caveats)]]
     return lines + truth_lines(truths, answer.loss, answer.low, answer.high, answer.level)
+
+
+def part_lines(answer: Prediction) -> list[str]:
+    """What each part of an answer says alone, or why it says nothing."""
+    return [f"  {name} alone: {part_text(part)}" for name, part in answer.parts.items()]
+
+
+def part_text(part: dict[str, Any]) -> str:
+    """One part of an answer, in words."""
+    if "refused" in part:
+        return f"no answer, so they have no part in it: {part['refused']}"
+    by = f", by {part['curves']} curves and the law {part['law']}" if "law" in part else ""
+    return f"{part['loss']:.4f} [{part['low']:.4f}, {part['high']:.4f}], weight {part['weight']:.2f}{by}"
 
 
 def truth_lines(truths: list[dict[str, Any]], loss: float, low: float, high: float, level: float) -> list[str]:

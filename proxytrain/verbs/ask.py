@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 FITTING = "fitting laws, holding out the largest runs"
+FITTING_CURVES = "fitting curve laws, holding out schedules, lengths and sizes"
 
 
 def config(options: argparse.Namespace) -> Any:
@@ -56,7 +57,9 @@ def answer(asked: Any, console: Any) -> tuple[list[str], dict[str, Any]]:
 
     with console.at_work(FITTING) as tell:
         fitted = job.fit(asked, tell)
-    prediction, beware, truths = job.predict(asked, fitted), outcomes.caveats(asked), outcomes.truths(asked)
+    with console.at_work(FITTING_CURVES) as tell:
+        prediction = job.predict(asked, fitted, tell)
+    beware, truths = outcomes.caveats(asked), outcomes.truths(asked)
     content = {
         "target": {k: asked.target_record[k] for k in ("id", "params", "tokens", "flops", "schedule", "lr")},
         "prediction": vars(prediction),

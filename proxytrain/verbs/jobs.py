@@ -249,7 +249,8 @@ def _compared(asked: Any) -> tuple[list[Any], Any]:
 
 def _up_to_date(page: Path, asked: Any) -> bool:
     """Whether the page was written after all that it shows."""
-    shown = [asked.folder / "fit.json", *(asked.store.run(r["id"]) / "result.json" for r in asked.records)]
+    shown = [asked.folder / "fit.json", asked.folder / "curves.json"]
+    shown += [asked.store.run(r["id"]) / "result.json" for r in asked.records]
     shown += [asked.store.run(run.id) / "result.json" for run in asked.targets]
     times = [p.stat().st_mtime_ns for p in shown if p.exists()]
     return page.exists() and page.stat().st_mtime_ns > max(times, default=0)

@@ -13,7 +13,6 @@ from proxytrain.errors import Refusal, RequestError
 from proxytrain.verbs import ask
 from proxytrain.verbs.verb import JSON, verb
 
-FITTING_CURVES = "fitting curve laws, holding out schedules, lengths and sizes"
 BULK = {"laws", "runs", "draws", "correlations", "checksum"}
 
 
@@ -142,11 +141,11 @@ def _fit_curves(options: argparse.Namespace, config: Any, path: Path) -> int:
     asked = None
     if config.curves == "sweep":
         asked, console = ask.request(options)
-        with console.at_work(FITTING_CURVES) as tell:
+        with console.at_work(ask.FITTING_CURVES) as tell:
             result = fit_curves(outcomes.curves(asked.store, asked.records), **wanted, progress=tell)
         path = path if config.file else asked.folder / "curve_fit.json"
     else:
-        with ask.console(options).at_work(FITTING_CURVES) as tell:
+        with ask.console(options).at_work(ask.FITTING_CURVES) as tell:
             result = fit_curves(config.curves, **wanted, progress=tell)
     result.save(path)
     picture = draw_curves(result, path.with_name(f"{path.stem}_curves"))

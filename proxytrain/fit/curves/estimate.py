@@ -26,7 +26,10 @@ POLISHED = 2  # starts
 
 @dataclass(frozen=True)
 class Data:
-    """What an estimate reads: of each curve its observations, its history, and its size as log(params / reference)."""
+    """What an estimate reads: of each curve its observations, its history, and its size as log(params / reference).
+
+    Curves of one schedule that are observed at the same moments, such as those of seeds and sizes, share one history.
+    """
 
     histories: tuple[History, ...]
     loss: tuple[np.ndarray, ...]
@@ -39,11 +42,16 @@ class Data:
     @classmethod
     def of(cls, curves: Sequence[Curve], r: float, peak: float, observed: Sequence[Observed]) -> Data:
         """Of curves whose rates count as (rate / own peak) x (own peak / `peak`)^r."""
-        histories = tuple(o.history(c, scale_of(c, r, peak)) for c, o in zip(curves, observed))
+        known: dict[tuple[bytes, bytes, float], History] = {}
+        histories = []
+        for c, o in zip(curves, observed):
+            scale = scale_of(c, r, peak)
+            key = (c.lr / c.lr.max()).tobytes(), o.step.tobytes(), scale
+            histories.append(known[key] if key in known else known.setdefault(key, o.history(c, scale)))
         params = np.array([c.params or 1.0 for c in curves])
         reference = float(np.exp(np.log(params).mean()))
         return cls(
-            histories,
+            tuple(histories),
             tuple(o.loss for o in observed),
             tuple(o.error for o in observed),
             tuple(np.log(params / reference).tolist()),
@@ -81,7 +89,7 @@ class Estimate:
 
     def log_loss(self, history: History, size: float) -> tuple[np.ndarray, np.ndarray]:
         """Log loss (M,) of a curve of log(params / reference) `size`, and its gradient (M, p)."""
-        value, gradient = evaluate(self.law, self.names, self.theta, history, size, self.progress)
+        ((value, gradient),) = evaluate(self.law, self.names, self.theta, [history], [size], self.progress)
         return np.log(value), gradient / value[:, None]
 
 
@@ -92,27 +100,50 @@ def shapes_of(law: CurveLaw, sizes: int) -> dict[str, Shape]:
 
 
 def evaluate(
-    law: CurveLaw, names: Sequence[str], theta: np.ndarray, history: History, size: float, progress: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Loss (M,) and its gradient (M, p) by theta: shapes, then amplitudes (L0 or E and a; A; B)."""
-    t = dict(zip(names, theta))
-    basis, slopes = features(law, t, history, size, progress)
-    amplitudes = theta[-basis.shape[1] :]
-    value = np.maximum(basis @ amplitudes, 1e-3)
-    columns = [slopes[n] @ amplitudes if n in slopes else np.zeros(len(value)) for n in names[: -len(amplitudes)]]
-    return value, np.column_stack([*columns, basis])
+    law: CurveLaw,
+    names: Sequence[str],
+    theta: np.ndarray,
+    histories: Sequence[History],
+    sizes: Sequence[float],
+    progress: float,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of each curve its loss (M,) and its gradient (M, p) by theta: shapes, then amplitudes (L0 or E and a; A; B)."""
+    out = []
+    for basis, slopes in features(law, dict(zip(names, theta)), histories, sizes, progress):
+        amplitudes = theta[-basis.shape[1] :]
+        value = np.maximum(basis @ amplitudes, 1e-3)
+        columns = [slopes[n] @ amplitudes if n in slopes else np.zeros(len(value)) for n in names[: -len(amplitudes)]]
+        out.append((value, np.column_stack([*columns, basis])))
+    return out
+
+
+Features = tuple[np.ndarray, dict[str, np.ndarray]]
 
 
 def features(
-    law: CurveLaw, t: dict[str, float], history: History, size: float, progress: float
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """What the amplitudes multiply, (M, k), and its derivative by each shape parameter, (M, k) each."""
+    law: CurveLaw, t: dict[str, float], histories: Sequence[History], sizes: Sequence[float], progress: float
+) -> list[Features]:
+    """Of each curve what the amplitudes multiply, (M, k), and its derivative by each shape parameter, (M, k) each.
+
+    The sums over a schedule are made once for all curves that share its history.
+    """
+    own, q = np.array([t[n] for n in law.shapes]), t.get("q", 1.0)
+    sums = {id(h): (h.progress(q), law.feature(h, own)) for h in {id(h): h for h in histories}.values()}
+    return [_features(law, t, *sums[id(h)], size, progress) for h, size in zip(histories, sizes)]
+
+
+def _features(
+    law: CurveLaw,
+    t: dict[str, float],
+    done_and_slope: tuple[np.ndarray, np.ndarray],
+    v_and_slopes: tuple[np.ndarray, np.ndarray],
+    size: float,
+    progress: float,
+) -> Features:
     joint = "a1" in t
-    done, done_q = history.progress(t.get("q", 1.0))
+    (done, done_q), (v, v_own) = done_and_slope, v_and_slopes
     ratio = done / progress ** t.get("q", 1.0)
     power = ratio ** -t["alpha"]
-    own = list(law.shapes)
-    v, v_own = law.feature(history, np.array([t[n] for n in own]))
     sign = -1.0 if law.gain else 1.0
     by_a, by_b = (np.exp(-t["a2"] * size), np.exp(-t["a3"] * size)) if joint else (1.0, 1.0)
     one = np.ones(len(v))
@@ -128,7 +159,7 @@ def features(
     slopes = {"alpha": column(k - 2, -by_a * power * np.log(ratio))}
     if law.q:
         slopes["q"] = column(k - 2, -by_a * power * t["alpha"] * (done_q / done - np.log(progress)))
-    slopes.update({n: column(k - 1, sign * by_b * v_own[:, i]) for i, n in enumerate(own)})
+    slopes.update({n: column(k - 1, sign * by_b * v_own[:, i]) for i, n in enumerate(law.shapes)})
     if joint:
         slopes["a1"] = column(1, -size * basis[:, 1])
         slopes["a2"] = column(2, -size * basis[:, 2])
@@ -195,7 +226,7 @@ def _starts(law: CurveLaw, shapes: dict[str, Shape], data: Data) -> list[np.ndar
     found = []
     for values in product(*(s.starts for s in shapes.values())):
         t = dict(zip(shapes, values))
-        basis = np.concatenate([features(law, t, h, s, data.progress)[0] for h, s in zip(data.histories, data.size)])
+        basis = np.concatenate([b for b, _ in features(law, t, data.histories, data.size, data.progress)])
         scaled = basis / y[:, None]
         length = np.linalg.norm(scaled, axis=0) + 1e-300
         amplitudes, miss = nnls(scaled / length, np.ones(len(y)))
@@ -223,7 +254,7 @@ def _polish(law, names, shapes, data, y, start, sigma, delta, most, held=None): 
         key = x.tobytes()
         if key not in kept:
             kept.clear()
-            parts = [evaluate(law, names, x, h, s, data.progress) for h, s in zip(data.histories, data.size)]
+            parts = evaluate(law, names, x, data.histories, data.size, data.progress)
             value = np.concatenate([v for v, _ in parts])
             gradient = np.concatenate([g for _, g in parts]) / value[:, None]
             rows = np.r_[(np.log(value) - y) / sigma, (x[:k] - centre) / width]
@@ -248,8 +279,8 @@ def _polish(law, names, shapes, data, y, start, sigma, delta, most, held=None): 
 
 
 def _residuals(law: CurveLaw, names: Sequence[str], x: np.ndarray, data: Data, y: np.ndarray) -> np.ndarray:
-    fitted = [evaluate(law, names, x, h, s, data.progress)[0] for h, s in zip(data.histories, data.size)]
-    return y - np.log(np.concatenate(fitted))
+    fitted = evaluate(law, names, x, data.histories, data.size, data.progress)
+    return y - np.log(np.concatenate([value for value, _ in fitted]))
 
 
 def _split(rows: np.ndarray, data: Data) -> list[np.ndarray]:

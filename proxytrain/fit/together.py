@@ -1,0 +1,32 @@
+"""One answer from two witnesses of the same runs: their final losses and their loss curves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from proxytrain.fit.curves.result import CurvePrediction
+from proxytrain.fit.result import Prediction
+
+
+def together(ends: Prediction, curves: CurvePrediction) -> Prediction:
+    """The mean of what both say of one new run, in log loss, weighed by the precision of each.
+
+    Both see the same runs, so their errors are taken to go together: the interval is the mean of the two intervals,
+    never narrower than the narrower one, and wider by the spread between what they say. On the bank this covers as an
+    interval should (FINDINGS.md, "Curves or ends").
+    """
+    logs = np.log([[ends.loss, ends.low, ends.high], curves.final])  # (2, 3): loss, low, high
+    half = np.ptp(logs[:, 1:], axis=1) / 2
+    weight = half**-2.0 / (half**-2.0).sum()
+    centre = float(weight @ logs[:, 0])
+    between = float(weight @ (logs[:, 0] - centre) ** 2)
+    down, up = (np.sqrt(float(weight @ np.abs(logs[:, side] - logs[:, 0])) ** 2 + between) for side in (1, 2))
+    parts = {
+        name: {"loss": loss, "low": low, "high": high, "weight": float(w)}
+        for name, (loss, low, high), w in zip(("final losses", "loss curves"), np.exp(logs).tolist(), weight)
+    }
+    note = "; ".join(n for n in (ends.note, curves.note) if n)
+    loss, low, high = (float(np.exp(v)) for v in (centre, centre - down, centre + up))
+    return replace(ends, loss=loss, low=low, high=high, note=note, parts=parts)

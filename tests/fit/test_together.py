@@ -1,0 +1,56 @@
+"""Final losses and loss curves as one answer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from proxytrain.fit.curves.result import CurvePrediction
+from proxytrain.fit.result import Prediction
+from proxytrain.fit.together import together
+
+
+def both(ends: tuple[float, float, float], curves: tuple[float, float, float], notes: tuple[str, str] = ("", "")):
+    """Loss, low and high of each."""
+    loss, low, high = (np.array([9.9, x]) for x in curves)  # after the first update and the last
+    answer = together(Prediction(*ends, 0.9, 6.0, notes[0]), CurvePrediction(loss, low, high, 0.9, notes[1]))
+    return answer, float(np.log(answer.high / answer.low)) / 2
+
+
+def around(loss: float, half: float) -> tuple[float, float, float]:
+    return loss, loss * float(np.exp(-half)), loss * float(np.exp(half))
+
+
+def test_two_that_agree_are_one():
+    answer, half = both(around(1.3, 0.03), around(1.3, 0.03))
+    assert answer.loss == pytest.approx(1.3)
+    assert half == pytest.approx(0.03)
+    assert (answer.level, answer.gap, answer.note) == (0.9, 6.0, "")
+
+
+@pytest.mark.parametrize("times", [1, 2, 5])
+def test_each_counts_by_its_precision(times):
+    answer, half = both(around(1.30, 0.02), around(1.32, 0.02 * times))
+    share = 1 / (1 + times**2)
+    assert np.log(answer.loss / 1.30) == pytest.approx(share * np.log(1.32 / 1.30))
+    parts = answer.parts
+    assert parts["loss curves"]["weight"] == pytest.approx(share)
+    assert sum(p["weight"] for p in parts.values()) == pytest.approx(1)
+    assert [parts["final losses"][k] for k in ("loss", "low", "high")] == pytest.approx(around(1.30, 0.02))
+    assert half >= 0.02  # the runs are the same: two witnesses of them are no more runs
+
+
+def test_the_interval_is_wider_the_less_they_agree():
+    widths = [both(around(1.3, 0.03), around(1.3 * float(np.exp(apart)), 0.03))[1] for apart in (0, 0.02, 0.1, 0.5)]
+    assert widths == pytest.approx([float(np.hypot(0.03, a / 2)) for a in (0, 0.02, 0.1, 0.5)])
+    answer, _ = both(around(1.3, 0.01), around(1.5, 0.01))
+    assert answer.low < 1.3 < 1.5 < answer.high  # neither is ruled out by the other
+
+
+def test_an_interval_that_is_lopsided_stays_so():
+    answer, _ = both((1.3, 1.29, 1.4), (1.3, 1.29, 1.4))
+    assert (answer.low, answer.high) == (pytest.approx(1.29), pytest.approx(1.4))
+
+
+def test_labels_of_both_are_kept():
+    assert both(around(1.3, 0.1), around(1.3, 0.1), ("EXTRAPOLATION", "peak"))[0].note == "EXTRAPOLATION; peak"
