@@ -20,7 +20,7 @@ from proxytrain.runs import Run
 from proxytrain.schedule import learning_rates
 from proxytrain.store import Store
 
-MOST_CURVES = 48  # that tell of a target
+MOST_CURVES = 96  # that tell of a target
 FREE = ("model.width", "tokens", "init_seed", "data_seed", "warmup")  # may differ from the target's
 
 
@@ -90,8 +90,8 @@ def curves(store: Store, records: list[dict[str, Any]]) -> list[Curve]:
 
 
 def telling(asked: Request) -> list[dict[str, Any]]:
-    """The runs whose curves tell most of the target, in its setting: of each size and seed the shortest and the longest
-    under its schedule, whose rates part; where it has one length, the longest under every schedule.
+    """The runs whose curves tell most of the target: those in its setting, under its schedule; where that has one
+    length, the longest under every schedule. Of many the first seeds.
 
     Raises
     ------
@@ -109,11 +109,11 @@ def telling(asked: Request) -> list[dict[str, Any]]:
     if not found:
         raise Refusal("no finished run has the target's settings (all but width, tokens and seeds)")
     own = {key: runs for key, runs in found.items() if key[0] == goal["schedule"]}
-    parting = any(len(runs) > 1 for runs in own.values())
+    parting = len({r["tokens"] for runs in own.values() for r in runs}) > 1
     rounds: dict[int, list[dict[str, Any]]] = {}  # a seed of every size, then the next
     seen: Counter[tuple[str, int]] = Counter()
     for key, runs in sorted((own if parting else found).items()):
-        rounds.setdefault(seen[key[:2]], []).extend(runs[:: len(runs) - 1] if parting and len(runs) > 1 else runs[-1:])
+        rounds.setdefault(seen[key[:2]], []).extend(runs if parting else runs[-1:])
         seen[key[:2]] += 1
     out = rounds.pop(0)
     for _, more in sorted(rounds.items()):

@@ -209,21 +209,15 @@ def curve_fit(asked: Request, progress: Progress | None = None) -> CurveFit:
     RequestError, OSError, ValueError, KeyError
         If one of them cannot be read.
     """
-    options, path, chosen = asked.config.fit, asked.folder / "curves.json", telling(asked)
-    wanted = ([r["id"] for r in chosen], options.level, options.allow_extrapolation, version("proxytrain"))
+    level, path, chosen = asked.config.fit.level, asked.folder / "curves.json", telling(asked)
+    made_of = ([r["id"] for r in chosen], level, version("proxytrain"))
     with suppress(RequestError):  # none, broken, or of another format: fitted again
         kept = load_fit(path)
-        if isinstance(kept, CurveFit):
-            has = (kept.data["names"], kept.level, kept.allow_extrapolation, kept.versions["proxytrain"])
-            if has == wanted:
-                return kept
-    result = fit_curves(
-        curves(asked.store, chosen),
-        CURVE_LAW,
-        level=options.level,
-        allow_extrapolation=options.allow_extrapolation,
-        progress=progress,
-    )
+        if isinstance(kept, CurveFit) and made_of == (kept.data["names"], kept.level, kept.versions["proxytrain"]):
+            return kept
+    # how far is too far, final losses decide; far out, curves have wide bands, and so little weight
+    every = curves(asked.store, chosen)
+    result = fit_curves(every, CURVE_LAW, level=level, allow_extrapolation=True, progress=progress)
     result.save(path)
     return result
 

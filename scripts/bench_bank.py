@@ -6,7 +6,7 @@ A sub-grid is three or more widths, three or more lengths and one to three seeds
 about 3, 8 or 16 times the compute of its largest run, or at about 30 or 100 times, for which `bank_gpt` has targets of
 its own (`experiment=bank_far`); the truth is every run of that cell whose seed the sub-grid has not seen.
 
-`answer` is what `sweep` says: final losses (`auto`) and the curves of the shortest and longest runs, together.
+`answer` is what `sweep` says: final losses (`auto`) and loss curves, together.
 """
 
 from __future__ import annotations
@@ -166,10 +166,9 @@ def curves(rows: pd.DataFrame, folder: Path) -> list[Curve]:
 
 
 def with_curves(ends: Prediction, rows: pd.DataFrame, folder: Path, params: float, tokens: int) -> Prediction:
-    """What `sweep` answers: final losses together with the curves of the shortest and longest runs."""
-    outer = rows[rows["tokens"].isin([rows["tokens"].min(), rows["tokens"].max()])]
+    """What `sweep` answers: final losses together with loss curves."""
     try:
-        fitted = fit_curves(curves(outer, folder), CURVE_LAW, level=LEVEL)
+        fitted = fit_curves(curves(rows, folder), CURVE_LAW, level=LEVEL, allow_extrapolation=True)
         return together(ends, fitted.predict(rates(tokens), params=params))
     except Refusal:
         return ends

@@ -13,9 +13,9 @@ from proxytrain.fit.result import Prediction
 def together(ends: Prediction, curves: CurvePrediction) -> Prediction:
     """The mean of what both say of one new run, in log loss, weighed by the precision of each.
 
-    Both see the same runs, so their errors are taken to go together: the interval is the mean of the two intervals,
-    never narrower than the narrower one, and wider by the spread between what they say. On the bank this covers as an
-    interval should (FINDINGS.md, "Curves or ends").
+    Whether the run lies too far out, `ends` has decided, and its note is kept. Both see the same runs, so their errors
+    are taken to go together: the interval is the mean of the two intervals, and wider by how far apart they are. On the
+    bank it covers as an interval should (FINDINGS.md, "Curves or ends").
     """
     logs = np.log([[ends.loss, ends.low, ends.high], curves.final])  # (2, 3): loss, low, high
     half = np.ptp(logs[:, 1:], axis=1) / 2
@@ -27,6 +27,5 @@ def together(ends: Prediction, curves: CurvePrediction) -> Prediction:
         name: {"loss": loss, "low": low, "high": high, "weight": float(w)}
         for name, (loss, low, high), w in zip(("final losses", "loss curves"), np.exp(logs).tolist(), weight)
     }
-    note = "; ".join(n for n in (ends.note, curves.note) if n)
     loss, low, high = (float(np.exp(v)) for v in (centre, centre - down, centre + up))
-    return replace(ends, loss=loss, low=low, high=high, note=note, parts=parts)
+    return replace(ends, loss=loss, low=low, high=high, parts=parts)

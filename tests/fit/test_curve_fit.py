@@ -65,6 +65,36 @@ def test_a_larger_size_under_another_schedule(joint: CurveFit) -> None:
     assert nearer[2] - nearer[1] < answer.final[2] - answer.final[1]
 
 
+def test_lengths_of_one_schedule_part_and_the_longest_are_held_out() -> None:
+    fit = fit_curves([curve("wsd", updates=n) for n in (2000, 4000, 6000)], law="progress")
+    assert {(h.cut, round(h.longer, 3), h.larger) for h in fit.backtest} == {("updates < 6000", 0.405, 0.0)}
+    lr = rates("wsd", 12000)
+    assert fit.predict(lr).final[0] == pytest.approx(losses(lr)[-1], rel=0.01)
+    with pytest.raises(Refusal, match="under one schedule"):
+        fit_curves([curve("constant", updates=n) for n in (2000, 4000, 6000)])
+
+
+def test_what_longer_runs_showed_widens_the_interval_of_still_longer_ones() -> None:
+    """The longest run ends 4% above what the shorter ones say: so may a longer one, and by more."""
+    true = [curve("wsd", updates=n) for n in (2000, 4000, 6000)]
+    late = np.maximum(np.log(true[-1].step / 4000) / np.log(1.5), 0)
+    bent = [*true[:2], dataclasses.replace(true[-1], loss=true[-1].loss * np.exp(0.04 * late))]
+    fits = [fit_curves(c, law="progress", allow_extrapolation=True) for c in (true, bent)]
+    (held,) = fits[1].backtest
+    assert held.end == pytest.approx(-0.04, abs=0.015)
+    for longer in (9000, 24000):
+        wide, narrow = (np.log(f.predict(rates("wsd", longer)).final) for f in reversed(fits))
+        assert (wide[2] - wide[1]) / 2 >= abs(held.end) * np.log(longer / 6000) / np.log(1.5)
+        assert wide[2] - wide[1] > 2 * (narrow[2] - narrow[1])
+
+
+def test_a_length_that_nothing_was_held_out_for_is_uncertain() -> None:
+    fit = fit_curves([curve(k) for k in ("constant", "wsd", "cosine")], law="progress", allow_extrapolation=True)
+    untested = dataclasses.replace(fit, backtest=tuple(h for h in fit.backtest if not h.longer))
+    low, high = np.log(untested.predict(rates("wsd", 12000)).final[1:])
+    assert (high - low) / 2 >= 0.05 * np.log(2)
+
+
 def test_units_of_the_rate_do_not_matter(one_size: CurveFit) -> None:
     other = fit_curves([dataclasses.replace(c, lr=c.lr * 1000) for c in one_size.curves])
     a, b = other.predict(rates("wsd") * 1000).loss, one_size.predict(rates("wsd")).loss

@@ -52,5 +52,5 @@ def test_an_interval_that_is_lopsided_stays_so():
     assert (answer.low, answer.high) == (pytest.approx(1.29), pytest.approx(1.4))
 
 
-def test_labels_of_both_are_kept():
-    assert both(around(1.3, 0.1), around(1.3, 0.1), ("EXTRAPOLATION", "peak"))[0].note == "EXTRAPOLATION; peak"
+def test_the_label_of_final_losses_is_kept():
+    assert both(around(1.3, 0.1), around(1.3, 0.1), ("EXTRAPOLATION", "far"))[0].note == "EXTRAPOLATION"

@@ -1,4 +1,4 @@
-"""Hold out a schedule, the later part of training, or the largest size, predict it from the rest, keep the errors."""
+"""Hold out a schedule, the longest runs, or the largest size, predict it from the rest, keep the errors."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 
 from proxytrain.fit.curves.curve import Curve
 
-ALIKE = 0.1  # schedules whose relative rates differ by no more anywhere are one
+ALIKE = 0.1  # schedules whose relative rates differ by no more anywhere after warm-up are one
 CUTS = 4  # schedules held out, at most
 BLOCKS = 6
+LEAST_ROWS = 20  # of a curve's half, for it to tell of the other
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,14 @@ class Cut:
 
 
 def schedules(curves: Sequence[Curve]) -> list[list[int]]:
-    """Groups of curves (by index) whose schedules are alike, the first of each group being its pattern."""
+    """Groups of curves (by index) whose schedules are alike at equal shares, the first of each being its pattern."""
     groups: list[list[int]] = []
     shapes = [c.shape() for c in curves]
+    risen = [int(np.ceil(len(shape) * c.warmup / c.updates)) for shape, c in zip(shapes, curves)]
     for i, shape in enumerate(shapes):
         for group in groups:
-            if np.abs(shape - shapes[group[0]]).max() <= ALIKE:
+            both = max(risen[i], risen[group[0]])
+            if np.abs(shape - shapes[group[0]])[both:].max(initial=0.0) <= ALIKE:
                 group.append(i)
                 break
         else:
@@ -38,8 +41,23 @@ def schedules(curves: Sequence[Curve]) -> list[list[int]]:
     return groups
 
 
+def part(curves: Sequence[Curve]) -> bool:
+    """Whether rates part at an equal update after warm-up, so that annealing can be told from progress."""
+    if not curves:
+        return False
+    longest = max(curves, key=lambda c: c.updates)
+    for c in curves:
+        first, n = max(c.warmup, longest.warmup), c.updates
+        apart = np.abs(c.lr[first:n] / c.lr.max() - longest.lr[first:n] / longest.lr.max())
+        if apart.max(initial=0.0) > ALIKE:
+            return True
+    return False
+
+
 def cuts(curves: Sequence[Curve]) -> list[Cut]:
-    """By schedule, by length and by size; each leaves two schedules at least."""
+    """By schedule, by length (the longest of three, else the later half of training) and by size; the rates of what is
+    left part.
+    """
     out = []
     groups = schedules(curves)
     if len(groups) >= 3:
@@ -47,22 +65,29 @@ def cuts(curves: Sequence[Curve]) -> list[Cut]:
         for g in chosen:
             held = [curves[i] for i in groups[g]]
             rest = [c for i, c in enumerate(curves) if i not in groups[g]]
-            out.append(
-                Cut(f"schedule of {held[0].name}", tuple(rest), tuple(held), tuple(parting(c, rest) for c in held))
-            )
-    longest = max(c.updates for c in curves)
-    half = longest // 2
-    begun = [shortened(c, half) if c.updates > half else c for c in curves if (c.step <= half).sum() >= 20]
+            if part(rest):
+                out.append(_cut(f"schedule of {held[0].name}", rest, held))
+    lengths = sorted({c.updates for c in curves})
+    longest, half = lengths[-1], lengths[-1] // 2
+    shorter = [c for c in curves if c.updates < longest]
+    begun = [shortened(c, half) if c.updates > half else c for c in curves if (c.step <= half).sum() >= LEAST_ROWS]
     later = [c for c in curves if c.updates > half]
-    if len(begun) >= 2 and len(schedules(begun)) >= 2:
+    if len(lengths) >= 3 and part(shorter):
+        out.append(_cut(f"updates < {longest}", shorter, [c for c in curves if c.updates == longest]))
+    elif part(begun):
         out.append(Cut(f"first {half} updates", tuple(begun), tuple(later), (half,) * len(later)))
     sizes = sorted({c.params for c in curves if c.params})
     if len(sizes) >= 3:
         rest = [c for c in curves if c.params != sizes[-1]]
         held = [c for c in curves if c.params == sizes[-1]]
-        if len(schedules(rest)) >= 2:
+        if part(rest):
             out.append(Cut(f"params < {sizes[-1]:.3g}", tuple(rest), tuple(held), tuple(c.warmup for c in held)))
     return out
+
+
+def _cut(name: str, rest: Sequence[Curve], held: Sequence[Curve]) -> Cut:
+    """Whole curves held out, of which what comes after the parting from others is predicted."""
+    return Cut(name, tuple(rest), tuple(held), tuple(parting(c, rest) for c in held))
 
 
 def shortened(curve: Curve, updates: int) -> Curve:

@@ -11,7 +11,7 @@ import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.combine import combine
-from proxytrain.fit.curves.backtest import Cut, block_errors, cuts, later_rows, schedules
+from proxytrain.fit.curves.backtest import Cut, block_errors, cuts, later_rows, part, schedules
 from proxytrain.fit.curves.curve import Curve, Observed, own_from, quieted
 from proxytrain.fit.curves.estimate import Data, Estimate, estimate
 from proxytrain.fit.curves.jumps import jump
@@ -164,7 +164,7 @@ def refuse_unfit(curves: Sequence[Curve]) -> None:
             "at the same learning rate (a capability that appears); larger or longer runs may have more of them. Use a "
             "model or text without it (token shift, shuffled lines), or fit only the runs and the stretch after it"
         )
-    if len(schedules(curves)) < 2:
+    if not part(curves):
         raise Refusal(
             f"{len(curves)} curve{'s' * (len(curves) > 1)} under one schedule: what annealing does cannot be told from "
             "progress; add a run whose learning rate parts from it after warm-up, such as a constant rate beside a "
@@ -247,7 +247,8 @@ def _held(
         error=float(error.mean()),
         rms=float(np.sqrt((error**2).mean())),
         spread=float(np.sqrt(variance.mean())),
-        reach=float(view.reach(at[-1:], curve.params)[0]),
+        longer=float(view.longer(at[-1:])[0]),
+        larger=view.larger(curve.params),
     )
 
 

@@ -17,6 +17,7 @@ from proxytrain.fit.curves.ratio import Ratio
 LIMIT = 3.0  # a prediction reaches at most so many times the largest backtested log-gap
 LEAST_REACH = float(np.log(4.0))  # and this log-gap at any rate
 PRIOR_ERROR = 0.004  # error of log loss for each e-fold beyond what was fitted, until the backtest speaks
+UNTESTED = 0.05  # half-width at 90% for each e-fold of length where no length was held out; see FINDINGS.md
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,17 @@ class Held:
     error: float
     rms: float
     spread: float
-    reach: float
+    longer: float  # log of how far it lay beyond what was fitted, in length and in size
+    larger: float
+
+    @property
+    def reach(self) -> float:
+        return self.longer + self.larger
+
+    @property
+    def end(self) -> float:
+        """log(prediction / truth) at its end."""
+        return float(np.log(self.prediction / self.loss))
 
 
 @dataclass(frozen=True)
@@ -181,6 +192,7 @@ class CurveFit:
         known = len({h.cut for h in self.backtest})
         beyond = (PRIOR_ERROR * self.reach(step, params)) ** 2 / (1.0 + known)
         spread = ((weight * own).sum(0) + between + luck + beyond) * self.calibration**2
+        spread = np.maximum(spread, (self.floor(step, params) / 1.645) ** 2)
         if self.ratio:
             shift, scatter = self.ratio.at(params)
             centre, spread = centre + shift, spread + scatter
@@ -188,9 +200,29 @@ class CurveFit:
 
     def reach(self, step: np.ndarray, params: float | None) -> np.ndarray:
         """Log of how far runs lie outside what was fitted, in length and in size together: (M,)."""
-        longer = np.maximum(np.log(np.asarray(step) / self.covered.updates), 0.0)
-        larger = max(np.log(params / max(self.covered.params)), 0.0) if params and self.covered.params else 0.0
-        return longer + larger
+        return self.longer(step) + self.larger(params)
+
+    def longer(self, step: np.ndarray) -> np.ndarray:
+        """Log of updates over those of the longest curve, 0 within it: (M,)."""
+        return np.maximum(np.log(np.asarray(step) / self.covered.updates), 0.0)
+
+    def larger(self, params: float | None) -> float:
+        """Log of a size over that of the largest model, 0 below it."""
+        if not params or not self.covered.params:
+            return 0.0
+        return max(float(np.log(params / max(self.covered.params))), 0.0)
+
+    def floor(self, step: np.ndarray, params: float | None) -> np.ndarray:
+        """Half-width (M,) in log loss at 90% below which what was held out forbids to go: errors at the ends of longer
+        runs and of larger models, grown (or shrunk) with the log of how much longer and larger.
+        """
+        longer, larger = (
+            [(h.end / getattr(h, way)) ** 2 for h in self.backtest if getattr(h, way) > 0]
+            for way in ("longer", "larger")
+        )
+        by_length = float(np.sqrt(np.mean(longer))) if longer else UNTESTED
+        by_size = float(np.sqrt(np.mean(larger))) if larger else 0.0
+        return np.hypot(by_length * self.longer(step), by_size * self.larger(params))
 
     @property
     def calibration(self) -> float:
