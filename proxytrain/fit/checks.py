@@ -61,13 +61,14 @@ def left_out(laws: Sequence[Law], runs: Runs, used: np.ndarray) -> list[str]:
         out.append(f"left out {int(other.sum())} runs of other groups, which law=shared_exponents would use")
         gone = gone & ~other
     if "schedule" in runs.asked:
-        for name in lonely_schedules(runs, used | gone):
-            if (other := gone & (runs.labels["schedule"] == name)).any():
-                out.append(
-                    f"left out {int(other.sum())} runs of schedule {name}: they are too few, or so far from the others "
-                    "in size or length, that their offset cannot be told from the trend"
-                )
-                gone = gone & ~other
+        lonely = gone & np.isin(runs.labels["schedule"], lonely_schedules(runs, used | gone))
+        if lonely.any():
+            names = np.unique(runs.labels["schedule"][lonely])
+            out.append(
+                f"left out {int(lonely.sum())} runs of schedule{'s' * (len(names) > 1)} {', '.join(names)}: they are "
+                "too few, or so far from the others in size or length, that their offset cannot be told from the trend"
+            )
+            gone = gone & ~lonely
     if gone.any():
         out.append(
             f"left out {int(gone.sum())} runs that {', '.join(item.name for item in laws)} cannot use (repeated "
