@@ -17,6 +17,7 @@ from proxytrain.fit.curves.ratio import Ratio
 LIMIT = 3.0  # a prediction reaches at most so many times the largest backtested log-gap
 LEAST_REACH = float(np.log(4.0))  # and this log-gap at any rate
 PRIOR_ERROR = 0.004  # error of log loss for each e-fold beyond what was fitted, until the backtest speaks
+TESTED = 0.1  # log of how much longer or larger a held-out run must be, for its error to tell of still longer ones
 UNTESTED = 0.05  # half-width at 90% for each e-fold of length where no length was held out; see FINDINGS.md
 
 
@@ -217,7 +218,7 @@ class CurveFit:
         runs and of larger models, grown (or shrunk) with the log of how much longer and larger.
         """
         longer, larger = (
-            [(h.end / getattr(h, way)) ** 2 for h in self.backtest if getattr(h, way) > 0]
+            [(h.end / far) ** 2 for h in self.backtest if (far := getattr(h, way)) > TESTED]
             for way in ("longer", "larger")
         )
         by_length = float(np.sqrt(np.mean(longer))) if longer else UNTESTED
