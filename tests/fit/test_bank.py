@@ -52,7 +52,9 @@ def seeds(bank: pd.DataFrame) -> dict[int, list[int]]:
 
 
 def test_the_bank_has_what_it_promises(bank):
-    assert seeds(bank) == {**{w: [8] * 4 for w in (32, 48, 64, 80, 96)}, 128: [4] * 4, 176: [4, 4], 336: [3]}
+    assert seeds(bank) == {**{w: [8] * 5 for w in (32, 48, 64, 80, 96, 128)}, 176: [8, 8], 336: [3]}
+    for schedule in ("cosine", "power"):
+        assert seeds(bench_bank.read(bench_bank.BANK, schedule)) == {w: [3] * 4 for w in (32, 48, 64)}
 
 
 def test_the_bank_of_models_that_do_not_copy_has_what_it_promises():

@@ -29,7 +29,7 @@ def test_plain_models_on_whole_files_of_code_learn_to_copy_the_sooner_the_wider(
     assert late.start * 1024 > 1e6
 
 
-@pytest.mark.parametrize(("bank", "count"), [("bank", 44), ("bank_gpt", 48)])
+@pytest.mark.parametrize(("bank", "count"), [("bank", 48), ("bank_gpt", 48)])
 def test_the_regimes_of_the_banks_have_none(bank, count):
     runs = pd.read_csv(DATA / bank / "losses.csv")
     curves = dict(list(pd.read_parquet(DATA / bank / "curves.parquet").groupby("run", observed=True)))
