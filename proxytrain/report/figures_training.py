@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from proxytrain.fit.curves.curve import BURN
 from proxytrain.report import ink
 from proxytrain.report.facts import Facts, Line, Row
 from proxytrain.report.figures import SCALES, Picture, View
@@ -100,13 +101,13 @@ def outlook(view: View) -> Picture | None:
     def paint(axes: list[Any], size: str, scale: str) -> None:
         (ax,) = axes
         ax.figure.subplots_adjust(left=0.1, right=0.97, top=0.9, bottom=0.155)
-        keep = c.tokens >= t.tokens * STEEP
+        keep = c.tokens >= t.tokens * BURN
         ax.fill_between(c.tokens[keep], c.low[keep], c.high[keep], color=ACCENT, alpha=0.15, lw=0, zorder=1)
         (middle,) = ax.plot(c.tokens[keep], c.loss[keep], color=ACCENT, lw=1.6, zorder=3)
         ink.hover(middle, "predicted curve of the target")
         seen = [*c.low[keep], *c.high[keep]]
         for trained in facts.truth_lines:
-            late = trained.tokens >= t.tokens * STEEP
+            late = trained.tokens >= t.tokens * BURN
             loss = trained.loss[late] * np.exp(c.shift)
             (line,) = ax.plot(trained.tokens[late], loss, color=INK, lw=1.0, alpha=0.75, zorder=2)
             ink.hover(line, f"the target as it was trained, seed {trained.row.seeds}")
@@ -121,7 +122,7 @@ def outlook(view: View) -> Picture | None:
             ink.hover(ring, f"the target as it was trained: final loss {loss:.4f}")
         seen = ink.sane(seen)
         if scale == "log":
-            ink.log_axis(ax.xaxis, t.tokens * STEEP, t.tokens * 1.06, ink.count, 5)
+            ink.log_axis(ax.xaxis, t.tokens * BURN, t.tokens * 1.06, ink.count, 5)
             ink.log_axis(ax.yaxis, min(seen) * 0.985, max(seen) * 1.01, ink.plain)
         else:
             _token_axis(ax, 0, t.tokens * 1.01)
@@ -139,7 +140,8 @@ def outlook(view: View) -> Picture | None:
         "The target's curve",
         f"A target under way should keep within the band {c.level:.0%} of the time; one that leaves it tells early.",
         f"Red line and band: the law {c.law} of whole curves, fitted to {c.curves} of the runs, for the target's own "
-        f"schedule; at the end {end}. Diamond with bar: the answer above, from final losses too. "
+        f"schedule, from {BURN:.0%} of it on, as they were fitted; at the end {end}. Diamond with bar: the answer, "
+        "from final losses too. "
         + (f"Black: the target as it was trained, its training loss times {np.exp(c.shift):.3f} (validation loss over "
            "training loss of the runs); ring: its final loss." if facts.truths else "")
         + (f" {c.note}." if c.note else ""),
