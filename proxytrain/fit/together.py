@@ -9,20 +9,23 @@ import numpy as np
 from proxytrain.fit.curves.result import CurvePrediction
 from proxytrain.fit.result import Prediction
 
+ALIKE = 0.6  # correlation of the errors of both, in units of their intervals; measured on both banks
+
 
 def together(ends: Prediction, curves: CurvePrediction) -> Prediction:
     """The mean of what both say of one new run, in log loss, weighed by the precision of each.
 
     Whether the run lies too far out, `ends` has decided, and its note is kept. Both see the same runs, so their errors
-    are taken to go together: the interval is the mean of the two intervals, and wider by how far apart they are. On the
-    bank it covers as an interval should (FINDINGS.md, "Curves or ends").
+    are correlated (`ALIKE`): the interval is somewhat narrower than either where they agree, and wider by how far they
+    lie apart. On the bank it covers as an interval should (FINDINGS.md, "Curves or ends").
     """
     logs = np.log([[ends.loss, ends.low, ends.high], curves.final])  # (2, 3): loss, low, high
     half = np.ptp(logs[:, 1:], axis=1) / 2
     weight = half**-2.0 / (half**-2.0).sum()
     centre = float(weight @ logs[:, 0])
     between = float(weight @ (logs[:, 0] - centre) ** 2)
-    down, up = (np.sqrt(float(weight @ np.abs(logs[:, side] - logs[:, 0])) ** 2 + between) for side in (1, 2))
+    shares = weight * np.abs(logs[:, 1:] - logs[:, :1]).T  # (2, 2): below and above, of each
+    down, up = np.sqrt((shares**2).sum(1) + 2 * ALIKE * shares.prod(1) + between).tolist()
     parts = {
         name: {"loss": loss, "low": low, "high": high, "weight": float(w)}
         for name, (loss, low, high), w in zip(("final losses", "loss curves"), np.exp(logs).tolist(), weight)

@@ -7,7 +7,7 @@ import pytest
 
 from proxytrain.fit.curves.result import CurvePrediction
 from proxytrain.fit.result import Prediction
-from proxytrain.fit.together import together
+from proxytrain.fit.together import ALIKE, together
 
 
 def both(ends: tuple[float, float, float], curves: tuple[float, float, float], notes: tuple[str, str] = ("", "")):
@@ -24,7 +24,7 @@ def around(loss: float, half: float) -> tuple[float, float, float]:
 def test_two_that_agree_are_one():
     answer, half = both(around(1.3, 0.03), around(1.3, 0.03))
     assert answer.loss == pytest.approx(1.3)
-    assert half == pytest.approx(0.03)
+    assert half == pytest.approx(0.03 * np.sqrt((1 + ALIKE) / 2))
     assert (answer.level, answer.gap, answer.note) == (0.9, 6.0, "")
 
 
@@ -37,19 +37,21 @@ def test_each_counts_by_its_precision(times):
     assert parts["loss curves"]["weight"] == pytest.approx(share)
     assert sum(p["weight"] for p in parts.values()) == pytest.approx(1)
     assert [parts["final losses"][k] for k in ("loss", "low", "high")] == pytest.approx(around(1.30, 0.02))
-    assert half >= 0.02  # the runs are the same: two witnesses of them are no more runs
+    alone = 0.02 * (1 - share), 0.02 * times * share
+    between = share * (1 - share) * np.log(1.32 / 1.30) ** 2
+    assert half == pytest.approx(np.sqrt(alone[0] ** 2 + alone[1] ** 2 + 2 * ALIKE * alone[0] * alone[1] + between))
 
 
 def test_the_interval_is_wider_the_less_they_agree():
     widths = [both(around(1.3, 0.03), around(1.3 * float(np.exp(apart)), 0.03))[1] for apart in (0, 0.02, 0.1, 0.5)]
-    assert widths == pytest.approx([float(np.hypot(0.03, a / 2)) for a in (0, 0.02, 0.1, 0.5)])
+    assert widths == pytest.approx([float(np.hypot(widths[0], a / 2)) for a in (0, 0.02, 0.1, 0.5)])
     answer, _ = both(around(1.3, 0.01), around(1.5, 0.01))
-    assert answer.low < 1.3 < 1.5 < answer.high  # neither is ruled out by the other
+    assert answer.low < 1.3 < 1.5 < answer.high  # neither rules the other out
 
 
 def test_an_interval_that_is_lopsided_stays_so():
     answer, _ = both((1.3, 1.29, 1.4), (1.3, 1.29, 1.4))
-    assert (answer.low, answer.high) == (pytest.approx(1.29), pytest.approx(1.4))
+    assert np.log(answer.high / 1.3) / np.log(1.3 / answer.low) == pytest.approx(np.log(1.4 / 1.3) / np.log(1.3 / 1.29))
 
 
 def test_the_label_of_final_losses_is_kept():

@@ -15,7 +15,7 @@ import numpy as np
 
 from proxytrain.fit.curves.curve import Curve, Observed
 from proxytrain.fit.curves.history import History
-from proxytrain.fit.curves.laws import ALPHA, SIZES, CurveLaw, Q, Shape
+from proxytrain.fit.curves.laws import ALPHA, FADE, SIZES, CurveLaw, Q, Shape
 
 NOISE = 0.006  # of log loss, of a piece of curve that errs together: before the residuals tell
 LEAST = 5e-4
@@ -95,7 +95,7 @@ class Estimate:
 
 def shapes_of(law: CurveLaw, sizes: int) -> dict[str, Shape]:
     """The shape parameters of a law, those that tie several sizes last."""
-    own = {"alpha": ALPHA, **({"q": Q} if law.q else {}), **law.shapes}
+    own = {"alpha": ALPHA, **({"q": Q, "fade": FADE} if law.q else {}), **law.shapes}
     return {**own, **SIZES} if sizes > 1 else own
 
 
@@ -146,6 +146,7 @@ def _features(
     power = ratio ** -t["alpha"]
     sign = -1.0 if law.gain else 1.0
     by_a, by_b = (np.exp(-t["a2"] * size), np.exp(-t["a3"] * size)) if joint else (1.0, 1.0)
+    by_b = by_b * ratio ** -t.get("fade", 0.0)
     one = np.ones(len(v))
     left = [one, np.exp(-t["a1"] * size) * one] if joint else [one]
     basis = np.column_stack([*left, by_a * power, sign * by_b * v])
@@ -158,7 +159,10 @@ def _features(
 
     slopes = {"alpha": column(k - 2, -by_a * power * np.log(ratio))}
     if law.q:
-        slopes["q"] = column(k - 2, -by_a * power * t["alpha"] * (done_q / done - np.log(progress)))
+        by_q = done_q / done - np.log(progress)
+        slopes["q"] = column(k - 2, -by_a * power * t["alpha"] * by_q)
+        slopes["q"][:, k - 1] = -basis[:, k - 1] * t["fade"] * by_q
+        slopes["fade"] = column(k - 1, -basis[:, k - 1] * np.log(ratio))
     slopes.update({n: column(k - 1, sign * by_b * v_own[:, i]) for i, n in enumerate(law.shapes)})
     if joint:
         slopes["a1"] = column(1, -size * basis[:, 1])

@@ -5,7 +5,8 @@ All have one shape, linear in its amplitudes,
     L = L0 + A T^-alpha + B V,
 
 with progress T (a sum of learning rates) and V, what the schedule's changes do to the loss: a cost of a high rate
-(noise), or a gain from its decay. Several sizes share the shape: L0 = E + a N^-a1, A and B times N^-a2 and N^-a3.
+(noise), which in one law falls with progress, or a gain from its decay. Several sizes share the shape:
+L0 = E + a N^-a1, A and B times N^-a2 and N^-a3.
 Rates are in units of each curve's own peak; see `CurveFit.params` for the units that papers use.
 """
 
@@ -37,7 +38,9 @@ Feature = Callable[[History, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class CurveLaw:
-    """A law: its V, the shape parameters of V, and whether progress counts rates to a power of its own (`q`)."""
+    """A law: its V, the shape parameters of V, and whether progress counts rates to a power of its own and V falls with
+    it (`q`).
+    """
 
     name: str
     formula: str
@@ -50,6 +53,7 @@ class CurveLaw:
 
 ALPHA = Shape(0.05, 2.0, (0.3, 0.5, 0.8), (0.5, 0.25), "exponent of progress")
 Q = Shape(0.05, 1.3, (0.65,), (0.65, 0.15), "exponent of the rate in progress; 1: the plain sum of rates")
+FADE = Shape(-0.5, 1.0, (0.1,), (0.1, 0.2), "exponent of progress in the cost of a rate")
 SIZES = {
     "a1": Shape(0.02, 1.5, (0.35,), (0.35, 0.3), "exponent of params in the loss that is left at the end"),
     "a2": Shape(-1.0, 1.0, (0.0,), (0.0, 0.2), "exponent of params in A"),
@@ -138,8 +142,8 @@ CURVE_LAWS: dict[str, CurveLaw] = {
     for law in (
         CurveLaw(
             "progress",
-            "L = L0 + A (sum rate^q)^-alpha + B C sum_k rate_k^(1+p) (1 + C (S - S_k))^-beta",
-            "the kernel form, with progress that counts rates to a power q",
+            "L = L0 + A T^-alpha + B T^-fade C sum_k rate_k^(1+p) (1 + C (S - S_k))^-beta, T = sum rate^q",
+            "the kernel form, with progress T that counts rates to a power q, and noise that falls with it",
             kernel,
             {"log_rate": _RATE, "s": _S, "p": _P},
             q=True,

@@ -377,7 +377,8 @@ def natural(member: Estimate, theta: np.ndarray, unit: float) -> np.ndarray:
     out = dict(t)
     q, alpha = t.get("q", 1.0), t["alpha"]
     joint = "a1" in t
-    out["A"] = t["A"] * member.progress ** (q * alpha) * unit ** (q * alpha)
+    done = (member.progress * unit) ** q
+    out["A"] = t["A"] * done**alpha
     if "log_forget" in t:
         out["log_forget"] = 1.0 - np.exp(t["log_forget"])
         out["B"] = t["B"] * np.exp(t["log_forget"]) / unit
@@ -388,6 +389,7 @@ def natural(member: Estimate, theta: np.ndarray, unit: float) -> np.ndarray:
         out["log_rate"] = np.exp(t["log_rate"]) * t["s"] / unit
         out["s"] = 1.0 / t["s"]
         out["B"] = t["B"] / t["s"]
+    out["B"] *= done ** t.get("fade", 0.0)
     if joint:
         out["a"] = t["a"] * member.reference ** t["a1"]
         out["A"] *= member.reference ** t["a2"]
