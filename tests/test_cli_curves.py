@@ -40,7 +40,7 @@ def test_a_folder_is_fitted_and_drawn(fitted):
     assert "written to mine.json; pictures: mine_curves.png, mine_curves.svg" in said
     assert (fitted / "mine_curves.png").read_bytes().startswith(b"\x89PNG")
     fit = json.loads((fitted / "mine.json").read_text())
-    assert fit["format"] == "proxytrain curve fit 1"
+    assert fit["format"] == "proxytrain curve fit 2"
     assert fit["params"]["L0"] == pytest.approx(2.5, rel=0.08)
 
 

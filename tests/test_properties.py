@@ -169,7 +169,7 @@ json_values = st.recursive(
 
 
 @some
-@given(st.sampled_from(["proxytrain fit 2", "proxytrain curve fit 1", "proxytrain optimum 1"]), json_values)
+@given(st.sampled_from(["proxytrain fit 2", "proxytrain curve fit 2", "proxytrain optimum 1"]), json_values)
 def test_any_json_that_calls_itself_a_fit_is_refused_in_one_line(tmp_path_factory, name, value):
     path = tmp_path_factory.mktemp("any") / "fit.json"
     path.write_text(json.dumps({"format": name, "laws": value, "data": value, "members": value}))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from proxytrain.fit.optimum.result import OptimumFit
 
 FORMAT = "proxytrain fit 2"
-CURVE_FORMAT = "proxytrain curve fit 1"
+CURVE_FORMAT = "proxytrain curve fit 2"
 OPTIMUM_FORMAT = "proxytrain optimum 1"
 
 

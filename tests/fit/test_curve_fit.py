@@ -115,7 +115,7 @@ def test_saved_and_loaded(one_size: CurveFit, joint: CurveFit, tmp_path: Path) -
             a, b = (getattr(f.predict(rates("wsd"), params=params), side) for f in (fit, loaded))
             assert (a == b).all()
         assert loaded.summary() == fit.summary()
-    (tmp_path / "fit.json").write_text('{"format": "proxytrain curve fit 1", "laws": []}')
+    (tmp_path / "fit.json").write_text('{"format": "proxytrain curve fit 2", "laws": []}')
     with pytest.raises(RequestError, match="not a whole fit"):
         load_fit(tmp_path / "fit.json")
 
