@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import bench_bank
 
 NO_COPYING = bench_bank.BANK.with_name("bank_gpt")
-GRIDS, FAR_GRIDS = 48, 16  # at each gap
+GRIDS, FAR_GRIDS, WITH_CURVES = 48, 16, 12  # at each gap
 LAWS = ("auto", "chinchilla", "two_points")
 
 
@@ -27,11 +27,11 @@ def bank() -> pd.DataFrame:
     return bench_bank.read(bench_bank.BANK)
 
 
-def scored(bank: pd.DataFrame, count: int, gaps: bench_bank.Gaps) -> pd.DataFrame:
+def scored(bank: pd.DataFrame, count: int, gaps: bench_bank.Gaps, laws: tuple[str, ...] = LAWS) -> pd.DataFrame:
     """Scores of `count` sub-grids at each gap, a row a law and sub-grid."""
     cases = bench_bank.cases(bank, count, gaps)
     assert len(cases) == count * len(gaps)
-    rows = bench_bank.each(partial(bench_bank.score, bank=bank, laws=LAWS), cases)
+    rows = bench_bank.each(partial(bench_bank.score, bank=bank, laws=laws), cases)
     return pd.DataFrame([row for of_case in rows for row in of_case])
 
 
@@ -74,6 +74,12 @@ def test_a_90_percent_interval_covers_the_truth_about_that_often(scores, by_gap)
 @pytest.mark.parametrize("other", ["chinchilla", "two_points"])
 def test_intervals_are_worth_more_than_those_of_one_law_or_of_two_points(by_gap, gap, other):
     assert by_gap.loc["auto", gap]["winkler"] < by_gap.loc[other, gap]["winkler"]
+
+
+def test_loss_curves_make_the_answer_more_accurate_and_its_interval_worth_more(bank):
+    by = bench_bank.summary(scored(bank, WITH_CURVES, bench_bank.GAPS, ("auto", "answer")), ["law"])
+    assert by.loc["answer"]["covered"] >= 80
+    assert (by.loc["answer"][["error", "winkler"]] < by.loc["auto"][["error", "winkler"]]).all()
 
 
 def test_thirty_times_the_runs_intervals_hold_where_all_sizes_have_learnt_to_copy(bank):
