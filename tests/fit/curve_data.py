@@ -26,10 +26,10 @@ def rates(kind: str, updates: int = UPDATES, peak: float = 1e-3) -> np.ndarray:
     return peak * rise * shapes[kind]
 
 
-def losses(lr: np.ndarray, size: float = 1.0) -> np.ndarray:
+def losses(lr: np.ndarray, size: float = 1.0, fade: float = 0.0) -> np.ndarray:
     """(S,) loss after each update by the plain double sum's recurrence: exponential forgetting, q = .6, p = .8.
 
-    `size` is params over 1e7: L0 = 2 + .8 size^-.3, A and B do not depend on it.
+    `size` is params over 1e7: L0 = 2 + .8 size^-.3, A and B do not depend on it. The noise falls with progress^-`fade`.
     """
     u = lr / lr.max()
     progress = np.cumsum(np.maximum(u, 1e-12) ** 0.6)
@@ -37,7 +37,7 @@ def losses(lr: np.ndarray, size: float = 1.0) -> np.ndarray:
     for i, x in enumerate(u):
         last = last * np.exp(-rate * x) + rate * x**1.8
         noise[i] = last
-    return 2.0 + 0.8 * size**-0.3 + 1.2 * (progress / 3000) ** -0.5 + 0.15 * noise
+    return 2.0 + 0.8 * size**-0.3 + 1.2 * (progress / 3000) ** -0.5 + 0.15 * noise * (progress / 3000) ** -fade
 
 
 def curve(

@@ -88,6 +88,20 @@ def test_what_longer_runs_showed_widens_the_interval_of_still_longer_ones() -> N
         assert wide[2] - wide[1] > 2 * (narrow[2] - narrow[1])
 
 
+def test_noise_that_falls_with_progress_is_found() -> None:
+    """A law that holds the noise constant expects too much of a later decay: a run four times longer is 3% off."""
+    runs = [curve("wsd", updates=n, sd=0.002) for n in (1500, 3000, 6000)]
+    faded = [dataclasses.replace(c, loss=c.loss * (losses(c.lr, 1.0, 0.5) / losses(c.lr))[c.step - 1]) for c in runs]
+    lr = rates("wsd", 24000)
+    truth = losses(lr, 1.0, 0.5)[-1]
+    fits = [fit_curves(faded, law=law, allow_extrapolation=True) for law in ("progress", "kernel")]
+    error, constant = (np.log(f.predict(lr).final[0] / truth) for f in fits)
+    assert fits[0].params["fade"] == pytest.approx(0.5, abs=2 * fits[0].stderr["fade"])
+    assert fits[0].params["fade"] > 0.25
+    assert abs(error) < 0.005
+    assert constant < -0.02
+
+
 def test_a_length_that_nothing_was_held_out_for_is_uncertain() -> None:
     fit = fit_curves([curve(k) for k in ("constant", "wsd", "cosine")], law="progress", allow_extrapolation=True)
     untested = dataclasses.replace(fit, backtest=tuple(h for h in fit.backtest if not h.longer))
