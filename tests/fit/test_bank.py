@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import bench_bank
 
 NO_COPYING = bench_bank.BANK.with_name("bank_gpt")
-GRIDS, FAR_GRIDS = 48, 16  # at each gap
-LAWS = ("auto", "chinchilla", "two_points")
+GRIDS, FAR_GRIDS = 40, 16  # at each gap
+LAWS = ("auto", "answer", "chinchilla", "two_points")
 
 
 @pytest.fixture(scope="module")
@@ -65,32 +65,34 @@ def test_the_bank_of_models_that_do_not_copy_has_what_it_promises():
 
 
 def test_a_90_percent_interval_covers_the_truth_about_that_often(scores, by_gap):
-    assert (by_gap.loc["auto"]["answered"] >= 0.7).all()  # small grids leave nothing to hold out
-    assert (by_gap.loc["auto"]["covered"] >= 80).all()
-    assert bench_bank.summary(scores, ["law"]).loc["auto"]["covered"] <= 97
+    """Of 100 grids at each gap, 95% of the twelve targets; fewer grids scatter by one or two."""
+    for by in ("answer", "auto"):
+        assert (by_gap.loc[by]["answered"] >= 0.7).all()  # small grids leave nothing to hold out
+        assert (by_gap.loc[by]["covered"] >= 80).all()
+    assert bench_bank.summary(scores, ["law"]).loc["answer"]["covered"] <= 98.5
 
 
 @pytest.mark.parametrize("gap", bench_bank.GAPS)
 @pytest.mark.parametrize("other", ["chinchilla", "two_points"])
 def test_intervals_are_worth_more_than_those_of_one_law_or_of_two_points(by_gap, gap, other):
+    assert by_gap.loc["answer", gap]["winkler"] < by_gap.loc[other, gap]["winkler"]
     assert by_gap.loc["auto", gap]["winkler"] < by_gap.loc[other, gap]["winkler"]
 
 
-def test_loss_curves_take_the_bias_out_of_the_answer_and_its_interval_is_worth_as_much(bank):
-    by = bench_bank.summary(scored(bank, FAR_GRIDS, bench_bank.GAPS, ("auto", "answer")), ["law"])
-    assert by.loc["answer"]["covered"] >= 80
+def test_loss_curves_take_the_bias_out_of_the_answer_and_its_interval_is_worth_as_much(scores):
+    by = bench_bank.summary(scores, ["law"])
     assert abs(by.loc["answer"]["bias"]) < 0.7 * abs(by.loc["auto"]["bias"])
     assert by.loc["answer"]["winkler"] < 1.05 * by.loc["auto"]["winkler"]
 
 
 def test_thirty_times_the_runs_intervals_hold_where_all_sizes_have_learnt_to_copy(bank):
-    far = bench_bank.summary(scored(bank, FAR_GRIDS, {30: bench_bank.FAR[30]}), ["law"])
-    assert far.loc["auto"]["covered"] >= 80
+    far = bench_bank.summary(scored(bank, FAR_GRIDS, {30: bench_bank.FAR[30]}, ("answer",)), ["law"])
+    assert far.loc["answer"]["covered"] >= 80
 
 
 def test_where_larger_models_learn_what_no_run_has_begun_to_they_are_too_narrow_and_worth_more_than_two_points():
     """Of 100 grids each at gaps of 30 and 100, 70% and 77% are covered."""
-    rows = scored(bench_bank.read(NO_COPYING, far=True), FAR_GRIDS, bench_bank.FAR)
+    rows = scored(bench_bank.read(NO_COPYING, far=True), FAR_GRIDS, bench_bank.FAR, ("auto", "two_points"))
     far = bench_bank.summary(rows, ["law", "gap"])
     assert (far.loc["auto"]["covered"] >= 30).all()
     assert (far.loc["auto"]["winkler"] < 0.25 * far.loc["two_points"]["winkler"]).all()
@@ -110,5 +112,5 @@ def test_the_command_of_the_readme_scores_every_law(tmp_path):
     rows = pd.DataFrame(json.loads((tmp_path / "scores.json").read_text()))
     assert set(rows["law"]) == set(bench_bank.LAWS)
     assert (rows.groupby(["law", "gap"]).size() == 2).all()
-    assert set(rows["gap"]) == {*bench_bank.GAPS, 30}
+    assert set(rows["gap"]) == {*bench_bank.GAPS, *bench_bank.FAR}
     assert "seed noise" in done.stdout
