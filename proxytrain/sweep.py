@@ -238,13 +238,8 @@ def predict(asked: Request, fitted: Fit, progress: Progress | None = None) -> Pr
     if fitted.config.law == "auto":
         answer = _with_curves(asked, answer, progress)
     head = "run,params,tokens,schedule,loss,low,high,level,gap,final_losses,loss_curves,note"
-    row = [
-        t["id"],
-        n,
-        t["tokens"],
-        t["schedule"],
-        *(getattr(answer, c) for c in ("loss", "low", "high", "level", "gap")),
-    ]
+    row = [t["id"], n, t["tokens"], t["schedule"]]
+    row += [getattr(answer, c) for c in ("loss", "low", "high", "level", "gap")]
     row += [answer.parts.get(name, {}).get("loss", "") for name in ("final losses", "loss curves")]
     write_text(asked.folder / "predictions.csv", f'{head}\n{",".join(map(str, row))},"{answer.note}"\n')
     return answer
