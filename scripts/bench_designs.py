@@ -2,8 +2,8 @@
 
     python scripts/bench_designs.py [--draws 24] [--target 176@5] 32:2,64:4,96:4@1,1.6,2.5 32:4,64:4,96:2@1,1.6,2.5
 
-A design is seeds at each width, then lengths in M tokens; it predicts a cell of the bank, width@length. A draw takes
-its seeds from one order of the bank's eight, the same at each width, and its truth from those that are left.
+A design is seeds at each width, then lengths in M tokens; its final losses predict a cell of the bank, width@length. A
+draw takes its seeds from one order of the bank's eight, the same at each width, and its truth from those that are left.
 Columns in %: root mean square error, mean error, half-width of the 90% interval, share of truths inside.
 """
 
@@ -21,8 +21,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from bench_bank import BANK, LEVEL, predict, read
+from bench_bank import BANK, LEVEL, read
 
+from proxytrain import fit_losses
 from proxytrain.errors import Refusal
 
 
@@ -50,10 +51,11 @@ def drawn(case: tuple[str, str, int], folder: Path) -> dict[str, object]:
     if goal.empty:  # the draw has seen all that is known of the target
         return row
     try:
-        answer = predict(rows, "auto", float(goal["params"].iloc[0]), float(goal["tokens"].iloc[0]))
+        fitted = fit_losses(rows, level=LEVEL)
+        answer = fitted.predict(params=float(goal["params"].iloc[0]), tokens=float(goal["tokens"].iloc[0]))
     except Refusal:
         return row
-    centre, low, high = np.log(answer)
+    centre, low, high = np.log([answer.loss, answer.low, answer.high])
     inside = float(((low <= truth) & (truth <= high)).mean())
     return {**row, "error": centre - truth.mean(), "half": (high - low) / 2, "inside": inside}
 

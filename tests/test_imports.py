@@ -36,6 +36,20 @@ RANK = {room: i for i, rooms in enumerate(ORDER) for room in rooms}
 TORCH = {"model", "optimizer", "ops", "kernels", "train"}
 
 
+SCRIPTS = sorted(PACKAGE.parent.glob("scripts/*.py"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.stem)
+def test_names_that_scripts_take_from_each_other_are_there(script: Path) -> None:
+    trees = {p.stem: ast.parse(p.read_text(encoding="utf-8")) for p in SCRIPTS}
+    for node in ast.walk(trees[script.stem]):
+        if isinstance(node, ast.ImportFrom) and node.module in trees:
+            top = trees[node.module].body
+            known = {n.name for n in top if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+            known |= {t.id for n in top if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)}
+            assert {a.name for a in node.names} <= known, node.module
+
+
 def imported(path: Path) -> set[tuple[str, bool]]:
     """(module, whether it is imported when the file is) of every import outside TYPE_CHECKING."""
     tree = ast.parse(path.read_text())

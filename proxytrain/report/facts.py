@@ -194,7 +194,7 @@ def _used(asked: Request, rows: list[Row], fitted: Fit | None) -> list[Row]:
 def _course(asked: Request, missing: list[tuple[str, str]]) -> Course | None:
     try:
         return course(asked)
-    except (Refusal, RequestError) as error:
+    except (Refusal, RequestError, OSError, ValueError, KeyError) as error:
         missing.append(("curve of the target", str(error)))
         return None
 

@@ -88,9 +88,11 @@ def test_where_curves_cannot_tell_final_losses_do_and_the_reason_is_said(broken:
         if broken == "curve":
             folder.write_bytes(whole[:100])
         answer = predict(asked, fitted := fit(asked))
+        page = write(asked, asked.folder / "report.html").read_text(encoding="utf-8")
     finally:
         folder.write_bytes(whole)
     n = target_params(asked.target_record, None)
     assert answer.loss == fitted.predict(params=n, tokens=asked.target.tokens).loss
     why = answer.parts["loss curves"]["refused"]
+    assert "<dt>Loss curves alone</dt><dd>no answer" in page
     assert ("no finished run has the target's settings" in why) if broken == "setting" else why
