@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from proxytrain.launch.settle import settle
 from proxytrain.plan.pack import Member, Pack
 from proxytrain.plan.share import forest
 from proxytrain.request import request
@@ -33,8 +34,7 @@ def main() -> None:
     parser.add_argument("--members", default="1,4")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+    settle(1)
     rows = []
     print(f"{'width':>5} {'K':>3} {'update':>9} {'a look':>9} {'of an update':>13} {'at the default':>15}")
     with tempfile.TemporaryDirectory() as folder:

@@ -232,8 +232,6 @@ def worker(spec: dict[str, Any]) -> None:
     from proxytrain.track.console import Console
 
     sys.path.insert(0, str(Path(__file__).parent))
-    torch.set_num_threads(spec["threads"])
-    torch.set_flush_denormal(True)
     device = torch.device(spec["device"])
     members, stdlib = spec.get("members", 1), sysconfig.get_path("stdlib")
     overrides = [
@@ -249,10 +247,14 @@ def worker(spec: dict[str, Any]) -> None:
     if spec["kind"] == "plain":
         from plain_gpt import Training
 
+        torch.set_num_threads(spec["threads"])
+        torch.set_flush_denormal(True)
         update = Training(asked.runs[0], asked.corpus.train, spec["device"], spec["how"]).updates
     else:
+        from proxytrain.launch.settle import settle
         from proxytrain.train.update import fresh
 
+        settle(spec["threads"])
         pack = Pack(tuple(Member((n,)) for n in forest(asked.runs).values()))
         step = fresh(pack, asked.corpus, 1, device, spec["how"] != "eager")
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from proxytrain.launch.machine import Machine, no_compiler
+from proxytrain.launch.settle import settle
 from proxytrain.plan import cost, speed
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.pack import Pack, work
@@ -26,8 +27,7 @@ def probe(plan: Plan, store: Store, here: Machine) -> Iterator[str]:
 
     from proxytrain.corpus import load
 
-    torch.set_num_threads(here.threads)
-    torch.set_flush_denormal(True)
+    settle(here.threads)
     device = torch.device(here.device)
     corpus = load(store.corpora(), plan.corpus)
     precisions = {p.members[0].recipe.precision for p in plan.packs} or {"float32"}

@@ -21,6 +21,7 @@ from proxytrain.launch.machine import check, no_compiler
 from proxytrain.launch.machine import name as machine_name
 from proxytrain.launch.memory import micro_batches, out_of_memory, relieve
 from proxytrain.launch.parts import Part, failures, finished, folders, ready, record_failure, unfinished
+from proxytrain.launch.settle import settle
 from proxytrain.plan import cost
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.pack import Pack
@@ -62,8 +63,7 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
     precision = next((p.members[0].recipe.precision for p in plan.packs), "float32")
     speeds = load_speeds(store, machine_name(device, launch.threads), device, precision, launch.threads)
     compiler = no_compiler(device) is None
-    torch.set_num_threads(launch.threads)
-    torch.set_flush_denormal(True)
+    settle(launch.threads)
     corpus = load(store.corpora(), plan.corpus)
     packs = folders(plan, store)
     done: set[str] = set()

@@ -50,6 +50,7 @@ def test_a_probe_replaces_estimated_times(here):
 CAPTURED: dict[str, Any] = {"check": True, "capture_output": True, "text": True}
 PEAK = """
 import gc, sys, torch
+from proxytrain.launch.settle import settle
 from proxytrain.request import request
 from proxytrain.plan.pack import Member, Pack
 from proxytrain.plan.share import forest
@@ -59,7 +60,7 @@ from proxytrain.train.update import fresh
 def memory(what):
     return int(next(line for line in open("/proc/self/status") if line.startswith(what)).split()[1]) * 1024
 
-torch.set_num_threads(1)
+settle(1)
 count, *words = sys.argv[1:]
 asked = request(words, None, Console(quiet=True))
 pack = Pack(tuple(Member((n,)) for n in forest(asked.runs).values()))
@@ -112,7 +113,7 @@ def test_the_memory_model_is_an_upper_bound_of_what_is_used_and_follows_what_is_
     asked, estimate = four(*shape)
     assert peak(3, asked, here) <= estimate
     alive = peak(3, asked, here, MALLOC_MMAP_THRESHOLD_="131072")  # every block by itself: given back when it is freed
-    assert 1.69 <= estimate / alive <= 1.98
+    assert 1.88 <= estimate / alive <= 2.21
 
 
 def test_a_long_run_needs_no_more_memory_than_the_model_says(here):

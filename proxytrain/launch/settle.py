@@ -1,0 +1,30 @@
+"""What a process that trains settles before its first update: threads, tiny numbers, and what its heap keeps."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+
+
+def settle(threads: int) -> None:
+    """So many threads; denormals are zero; memory that an update frees is there for the next."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    keep_heap()
+
+
+def keep_heap() -> None:
+    """Freed memory stays in the heap. The kernel would take back every large block, and clear it page by page for the
+    next update: up to a fourth of the time (FINDINGS.md). A setting of the user's own wins (MALLOC_MMAP_MAX_ and its
+    like); without glibc there is nothing to set.
+    """
+    if any(name.startswith("MALLOC_") and name != "MALLOC_ARENA_MAX" for name in os.environ):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, -1)
