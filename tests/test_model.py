@@ -14,7 +14,7 @@ from proxytrain import accounting
 from proxytrain.config import Model, Parametrization
 from proxytrain.layout import layout
 from proxytrain.model import cross_entropy, initial, logits, objective, views
-from proxytrain.ops import CausalConv, RMSNorm, SquaredReLU
+from proxytrain.ops import CausalConv, RMSNorm, SquaredReLU, causal_attention
 from proxytrain.parametrization import KINDS, Scales, rule, scales
 
 V = 64
@@ -208,3 +208,18 @@ def test_operations_have_the_gradients_of_autograd():
 def test_rms_norm_is_torch_s():
     x, gain = torch.randn(2, 6, 8), torch.rand(2, 8)
     assert torch.allclose(RMSNorm.apply(x, gain), torch.nn.functional.rms_norm(x, (8,), eps=1e-6) * gain[:, None])
+
+
+def test_attention_in_bfloat16_on_a_cpu_is_worked_out_in_float32():
+    """torch's own backward in bfloat16 is slow there; results are those of float32, rounded once."""
+    q, k, v, slope = (torch.randn(3, 16, 2, 8).bfloat16() for _ in range(4))
+    found, exact = [], []
+    for into, kind in ((found, torch.bfloat16), (exact, torch.float32)):
+        inputs = [x.to(kind).requires_grad_() for x in (q, k, v)]
+        with torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.bfloat16):
+            out = causal_attention(*inputs)
+        assert out.dtype == kind
+        out.backward(slope.to(kind))
+        into += [out.detach(), *(x.grad for x in inputs)]
+    for ours, theirs in zip(found, exact):
+        assert torch.equal(ours, theirs.bfloat16())
