@@ -215,7 +215,7 @@ def test_attention_in_bfloat16_on_a_cpu_is_worked_out_in_float32():
     q, k, v, slope = (torch.randn(3, 16, 2, 8).bfloat16() for _ in range(4))
     found, exact = [], []
     for into, kind in ((found, torch.bfloat16), (exact, torch.float32)):
-        inputs = [x.to(kind).requires_grad_() for x in (q, k, v)]
+        inputs = [x.detach().to(kind).requires_grad_() for x in (q, k, v)]
         with torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.bfloat16):
             out = causal_attention(*inputs)
         assert out.dtype == kind
