@@ -21,7 +21,7 @@ from proxytrain.launch.machine import check, no_compiler
 from proxytrain.launch.machine import name as machine_name
 from proxytrain.launch.memory import micro_batches, out_of_memory, relieve
 from proxytrain.launch.parts import Part, failures, finished, folders, ready, record_failure, unfinished
-from proxytrain.launch.settle import settle
+from proxytrain.launch.settle import give_back, settle
 from proxytrain.plan import cost
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.pack import Pack
@@ -116,6 +116,7 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
                     _failed(packs / part.pack.id, claim)
                 finally:
                     report.end()
+                    give_back()
         except OSError as error:
             raise RequestError(
                 f"store={store.root}: {error.strerror}{f' ({error.filename})' if error.filename else ''}; "

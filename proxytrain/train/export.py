@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.numpy import save
 from torch import Tensor, nn
 
 from proxytrain.config import Model, Parametrization, build
@@ -43,8 +44,6 @@ class GPT(nn.Module):
 
 def write_weights(path: Path, flat: np.ndarray, weights: tuple[Weight, ...], about: dict[str, object]) -> None:
     """Write one model's flat vector (P,), float32, as named tensors; `about` goes into the file's metadata."""
-    from safetensors.numpy import save
-
     tensors = {_name(w): np.ascontiguousarray(flat[w.offset : w.offset + w.size].reshape(w.shape)) for w in weights}
     content = save(tensors, metadata={k: v if isinstance(v, str) else json.dumps(v) for k, v in about.items()})
     with open(path, "xb") as file:  # not save_file, whose errors do not say that a disk is full
