@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from proxytrain.config import Launch
 from proxytrain.errors import RequestError
-from proxytrain.launch.claims import Claim, take
+from proxytrain.launch.claims import Claim, holder, take
 from proxytrain.launch.machine import check, no_compiler
 from proxytrain.launch.machine import name as machine_name
 from proxytrain.launch.memory import micro_batches, out_of_memory, relieve
@@ -129,6 +129,9 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
     for folder in {store.segment(n.key).parent for p in plan.packs for m in p.members for n in m.nodes}:
         clear(folder)
     clear(store.root / "runs")
+    for pack in plan.packs:
+        if finished(pack, store) and not holder(packs / pack.id):  # another sweep may have trained it, and left these
+            _tidy(Part(pack), plan, store)
     return int(any(True for _ in failures(plan, store)))
 
 
@@ -223,8 +226,11 @@ class _Reporter:
             say(f"{clock(time.time())} {self.claim.path.parent.name}: {report_line(content)}")
         fresh = temporary(self.claim.attempt / "progress.json")
         with contextlib.suppress(OSError):  # for show only
-            fresh.write_text(json.dumps(content))
-            fresh.replace(self.claim.attempt / "progress.json")
+            try:
+                fresh.write_text(json.dumps(content))
+                fresh.replace(self.claim.attempt / "progress.json")
+            finally:
+                fresh.unlink(missing_ok=True)
 
     def end(self) -> None:
         name = f"{self.claim.path.parent.name}/{self.claim.attempt.name}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -91,6 +92,30 @@ def test_a_time_limit_is_met_by_saving(here):
         if state := list(here.glob("runs/sweeps/s/packs/*/attempt-*/state-*.npz")):
             break
     assert len(state) == 1
+
+
+def test_a_disk_that_fills_in_training_leaves_nothing_half_written(here):
+    proxytrain("plan", *LONG, cwd=here)
+    worker = start("work", "sweep.name=s", "train.device=cpu", cwd=here, **BOTH)
+    wait_for(here, "runs/sweeps/s/packs/*/attempt-*/progress.json", worker)
+    resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (20, 20))
+    time.sleep(3)  # it reports once a second, and goes on without
+    assert worker.poll() is None
+    worker.send_signal(signal.SIGTERM)
+    assert "checkpoint not written" in worker.communicate(timeout=60)[0]
+    assert worker.returncode == 130
+    assert not list(here.glob("runs/**/*.tmp"))
+
+
+def test_what_another_sweep_trained_leaves_no_attempts(here):
+    proxytrain("plan", *SWEEP, cwd=here)
+    attempt = here / "runs/sweeps/s/packs" / plan_of(here)["packs"][0]["id"] / "attempt-001-0123abcd"
+    attempt.mkdir(parents=True)
+    (attempt / "state-1.npz").write_text("of a worker that was killed")
+    proxytrain("sweep", *SWEEP, "sweep.name=other", cwd=here)
+    assert attempt.exists()
+    proxytrain("work", "sweep.name=s", "train.device=cpu", cwd=here)
+    assert not attempt.exists()
 
 
 def test_a_second_interrupt_ends_at_once_and_leaves_all_whole(here):
