@@ -62,11 +62,22 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
     check(plan.train, device)
     precision = next((p.members[0].recipe.precision for p in plan.packs), "float32")
     speeds = load_speeds(store, machine_name(device, launch.threads), device, precision, launch.threads)
-    compiler = no_compiler(device) is None
+    can_compile = no_compiler(device) is None
     settle(launch.threads)
     corpus = load(store.corpora(), plan.corpus)
     packs = folders(plan, store)
     done: set[str] = set()
+    programs: set[str] = set()  # shapes of which this worker has one
+
+    def compiled(pack: Pack) -> bool:
+        return can_compile and cost.compiled(pack, plan.train, device, launch.threads, speeds)
+
+    def waits(part: Part) -> bool:
+        """Whether packs of a known program go first: compiling another would take longer than this pack itself."""
+        if not compiled(part.pack) or part.pack.members[0].recipe.shape in programs:
+            return False
+        return cost.seconds(part.pack, device, speeds, compiled=True) < cost.COMPILE_SECONDS[device]
+
     while not stop():
         left = unfinished(plan, store, done)
         if not left:
@@ -75,12 +86,14 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
         if not left:
             break
         try:
-            taken = _next(left, packs, store, launch.stale_seconds)
+            taken = _next(sorted(left, key=waits) if programs else left, packs, store, launch.stale_seconds)
             if taken is None:
                 time.sleep(POLL_SECONDS)
                 continue
             claim, part = taken
             report = _Reporter(claim, part.pack, speeds.flops)
+            if as_program := compiled(part.pack):
+                programs.add(part.pack.members[0].recipe.shape)
             base, parts = plan.micro_batches[part.names[-1]], micro_batches(packs / part.pack.id)
             with claim.held(launch.stale_seconds):
                 try:
@@ -92,7 +105,7 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
                         runs=plan.runs if plan.target is None else {**plan.runs, plan.target["id"]: plan.target},
                         train=plan.train,
                         micro_batches=parts or base,
-                        compiled=compiler and cost.compiled(part.pack, plan.train, device, launch.threads, speeds),
+                        compiled=as_program,
                         device=torch.device(device),
                         folders=[packs / name for name in part.names],
                         attempt=claim.attempt,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -116,6 +118,19 @@ def test_what_another_sweep_trained_leaves_no_attempts(here):
     assert attempt.exists()
     proxytrain("work", "sweep.name=s", "train.device=cpu", cwd=here)
     assert not attempt.exists()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+def test_a_worker_stays_with_the_programs_that_it_has(here):
+    asked = [*TINY_TEXT, *TINY, "model.depth=1", "sweep.name=s", "launch.workers=1", "train.compile=on"]
+    asked.append("sweep.grids=[{model.width:[16,32],tokens:[4096,8192],init_seed:[0,1]}]")
+    proxytrain("sweep", *asked, cwd=here)
+    plan, log = plan_of(here), (here / "runs/sweeps/s/worker-0.log").read_text()
+    width = {p["id"]: plan["recipes"][p["members"][0][0]["recipe"]]["model"]["width"] for p in plan["packs"]}
+    planned, trained = list(width.values()), [width[name] for name in re.findall(r"^(\w+)/attempt-", log, re.M)]
+    assert len(planned) == len(trained) == 4
+    assert planned != trained  # else this shows nothing
+    assert trained in ([16, 16, 32, 32], [32, 32, 16, 16])
 
 
 def test_a_second_interrupt_ends_at_once_and_leaves_all_whole(here):
