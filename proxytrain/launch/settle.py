@@ -6,6 +6,7 @@ import ctypes
 import os
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+USERS = ("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
 
 
 def settle(threads: int) -> None:
@@ -19,10 +20,10 @@ def settle(threads: int) -> None:
 
 def keep_heap() -> None:
     """Freed memory stays in the heap. The kernel would take back every large block, and clear it page by page for the
-    next update: up to a fourth of the time (FINDINGS.md). A setting of the user's own wins (MALLOC_MMAP_MAX_ and its
-    like); without glibc there is nothing to set.
+    next update: up to a fifth of the time (FINDINGS.md). Where the user has set such a limit, it stands; without glibc
+    there is nothing to set.
     """
-    if any(name.startswith("MALLOC_") and name != "MALLOC_ARENA_MAX" for name in os.environ):
+    if any(name in os.environ for name in USERS):
         return
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
