@@ -1,9 +1,9 @@
 """The optimizers over a pack: passes over the flat buffers (K, P), with a rate, a decay and a clip a member.
 
 Independent weight decay (2309.14322): w <- w - lr_t * u - (lr_t / lr_peak) * decay * w. Coupled, as torch.optim.AdamW
-has it: lr_t * decay * w. (torch's fused AdamW has one rate for all rows.) AdamW, Muon and SGD-SaI share the two moments
-of `State`; what each keeps there is told where it is.
-Whatever is done a tensor is done for all members, and for all blocks, at once.
+has it: lr_t * decay * w. AdamW, Muon and SGD-SaI share the two moments of `State`; what each keeps there is told where
+it is. Whatever is done a tensor is done for all members, and for all blocks, at once; AdamW on a CPU is torch's fused
+one, which has one rate for all that it is given.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ import torch
 from torch import Tensor
 
 from proxytrain.config import Model, Muon, Optimizer, Parametrization, SGDSaI
-from proxytrain.layout import ALIGN, Weight, aligned, flat_size
+from proxytrain.layout import Weight, aligned, flat_size
 from proxytrain.parametrization import rule
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # of Newton-Schulz: singular values end between .7 and 1.2 (Jordan 2024, "Muon")
 ADAM_RMS = 0.2  # of AdamW's steps, which Muon's are scaled to (2502.16982)
 LEAST_NORM = 1e-7  # of a matrix that is orthogonalised
-PIECE = 2**17  # weights of all members that AdamW's passes take at once on a CPU
 
 
 @dataclass
@@ -37,11 +36,15 @@ class State:
 
 
 class Multipliers(NamedTuple):
-    """Of the learning rate, of the weight decay and of eps, (P,) each; of eps (1,) where it is the same for all."""
+    """Of the learning rate, of the weight decay and of eps, (P,) each; of eps (1,) where it is the same for all.
+
+    `stretches` says the same of a row from its start: how many weights in succession have which three.
+    """
 
     lr: Tensor
     decay: Tensor
     eps: Tensor
+    stretches: tuple[tuple[int, float, float, float], ...] = ()
 
 
 def multipliers(
@@ -67,7 +70,17 @@ def multipliers(
         if isinstance(optimizer, Muon):
             lr[at] *= ADAM_RMS * max(w.shape[0], w.shape[1] // w.parts) ** 0.5 if w.matrix else optimizer.adamw_lr
     eps = eps[:1] if bool((eps == eps[0]).all()) else eps
-    return Multipliers(lr.to(device), decay.to(device), eps.to(device))
+    return Multipliers(lr.to(device), decay.to(device), eps.to(device), stretches(lr, decay, eps))
+
+
+def stretches(lr: Tensor, decay: Tensor, eps: Tensor) -> tuple[tuple[int, float, float, float], ...]:
+    """See `Multipliers`."""
+    rows = [x.expand(lr.shape) for x in (lr, decay, eps)]
+    changes = torch.zeros(len(lr) - 1, dtype=torch.bool)
+    for x in rows:
+        changes |= x[1:] != x[:-1]
+    ends = [*(1 + changes.nonzero().flatten()).tolist(), len(lr)]
+    return tuple((end - start, *(float(x[start]) for x in rows)) for start, end in zip([0, *ends], ends))
 
 
 @torch.no_grad()
@@ -92,6 +105,8 @@ def update(
     by : the parametrization's multipliers
     """
     state.updates += 1
+    if grad.device.type == "cpu" and isinstance(optimizer, Optimizer) and not isinstance(optimizer, Muon):
+        return _fused_adamw(state, grad, optimizer, lr, decay, clip, by)
     scales = corrections(state.updates, optimizer, lr)
     return move(state, grad, optimizer, weights, scales, lr=lr, decay=decay, clip=clip, by=by)
 
@@ -125,8 +140,7 @@ def move(
     elif isinstance(optimizer, Muon):
         _take(state, _muon(state, grad.mul_(shrink), optimizer, weights, scales, lr, by), decay, by)
     else:
-        for piece, g, its in _pieces(state, grad, by):
-            _take(piece, _adamw(piece, g.mul_(shrink), optimizer, scales, its), decay, its)
+        _take(state, _adamw(state, grad.mul_(shrink), optimizer, scales, by), decay, by)
     return norm
 
 
@@ -134,19 +148,39 @@ def _take(state: State, step: Tensor, decay: Tensor, by: Multipliers) -> None:
     state.weights.mul_(1 - decay * by.decay).sub_(step.mul_(by.lr))
 
 
-def _pieces(state: State, grad: Tensor, by: Multipliers) -> Iterator[tuple[State, Tensor, Multipliers]]:
-    """The same columns of all buffers, as many as stay in a core's caches from pass to pass; on a GPU, and where a
-    compiler makes one pass of them, all at once.
-    """
-    K, P = grad.shape
-    size = max(ALIGN, PIECE // K // ALIGN * ALIGN)
-    if size >= P or grad.device.type != "cpu" or torch.compiler.is_compiling():
-        yield state, grad, by
-        return
-    buffers = (x.split(size, 1) for x in (state.weights, state.first, state.second, grad))
-    rows = (x.expand(P).split(size) for x in by)
-    for weights, first, second, g, *its in zip(*buffers, *rows):
-        yield State(weights, first, second, state.updates), g, Multipliers(*its)
+def _fused_adamw(
+    state: State, grad: Tensor, optimizer: Optimizer, lr: Tensor, decay: Tensor, clip: Tensor, by: Multipliers
+) -> Tensor:
+    """`update` by AdamW in one pass over memory: torch's, a call for each member and each kind of stretch."""
+    norm = torch.linalg.vector_norm(grad, dim=1, keepdim=True)
+    kinds: dict[tuple[float, ...], list[int]] = {}
+    for i, (_, *kind) in enumerate(by.stretches):
+        kinds.setdefault(tuple(kind), []).append(i)
+    sizes = [size for size, *_ in by.stretches]
+    buffers = [[row.split(sizes) for row in x.unbind()] for x in (state.weights, grad, state.first, state.second)]
+    too_long = torch.clamp(norm / clip, min=1.0)
+    steps = state.updates.float()
+    for k, (rate, decay_k, by_norm) in enumerate(zip(lr.tolist(), decay.tolist(), too_long.tolist())):
+        for (of_lr, of_decay, of_eps), its in kinds.items():
+            own = rate[0] * of_lr
+            weights, grads, first, second = ([rows[k][i] for i in its] for rows in buffers)
+            torch._fused_adamw_(
+                weights,
+                grads,
+                first,
+                second,
+                [],
+                [steps[k]] * len(its),
+                lr=own,
+                beta1=optimizer.beta1,
+                beta2=optimizer.beta2,
+                weight_decay=decay_k[0] * of_decay / own if own else 0.0,
+                eps=optimizer.eps * of_eps,
+                amsgrad=False,
+                maximize=False,
+                grad_scale=too_long[k] if by_norm[0] != 1.0 else None,
+            )
+    return norm
 
 
 def _adamw(state: State, grad: Tensor, optimizer: Optimizer, scales: tuple[Tensor, ...], by: Multipliers) -> Tensor:

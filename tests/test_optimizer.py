@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from proxytrain.config import Model, Muon, Optimizer, Parametrization, SGDSaI
 from proxytrain.layout import Weight, flat_size, layout
-from proxytrain.optimizer import Multipliers, State, multipliers, orthogonal, update
+from proxytrain.optimizer import Multipliers, State, corrections, move, multipliers, orthogonal, stretches, update
 from proxytrain.parametrization import rule
 
 ADAMW = Optimizer("adamw", 0.9, 0.95, 1e-8, 0.1, 1.0, 0.0)
@@ -23,6 +23,7 @@ def run(decay: list[float], clip: list[float], lr: list[float], updates: int = 2
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(P, generator=generator)
     state = State(start.repeat(K, 1), torch.zeros(K, P), torch.zeros(K, P), torch.zeros(K, 1, dtype=torch.float64))
+    rows = one if by is None else by, one if by is None else by, one[:1] if eps is None else eps
     for _ in range(updates):
         grad = torch.randn(P, generator=generator).repeat(K, 1)
         update(
@@ -33,7 +34,7 @@ def run(decay: list[float], clip: list[float], lr: list[float], updates: int = 2
             lr=torch.tensor(lr, dtype=torch.float64)[:, None],
             decay=torch.tensor(decay)[:, None],
             clip=torch.tensor(clip)[:, None],
-            by=Multipliers(one if by is None else by, one if by is None else by, one[:1] if eps is None else eps),
+            by=Multipliers(*rows, stretches(*rows)),
         )
     return state.weights
 
@@ -72,15 +73,35 @@ def test_eps_of_one_weight_is_its_own():
     assert torch.equal(other[0, 2:], plain[0, 2:])
 
 
-def test_pieces_of_the_buffers_change_no_bit(monkeypatch):
-    monkeypatch.setitem(globals(), "P", 1600)
-    eps = torch.linspace(1, 2, 1600)
-    asked = {"decay": [0.0, 1e-3, 1e-2], "clip": [1.0, float("inf"), 0.1], "lr": [1e-2, 1e-3, 3e-2]}
-    whole = [run(**asked, by=eps, eps=eps), run(**asked)]
-    for piece in (3 * 64, 3 * 1024):
-        monkeypatch.setattr("proxytrain.optimizer.PIECE", piece)
-        for want, got in zip(whole, (run(**asked, by=eps, eps=eps), run(**asked))):
-            assert torch.equal(got, want)
+@pytest.mark.parametrize("eps", [1e-8, 1e-3])
+def test_on_a_cpu_a_fused_pass_does_what_passes_one_by_one_do(eps):
+    optimizer, by = dataclasses.replace(ADAMW, eps=eps), multipliers(LAYOUT, SHAPE, MUP, ADAMW)
+    found = []
+    for one_by_one in (False, True):
+        state = State(start().repeat(3, 1), torch.zeros(3, SIZE), torch.zeros(3, SIZE), torch.zeros(3, 1).double())
+        rates = {n: torch.tensor(values)[:, None] for n, values in RATES.items()}
+        rates["lr"] = rates["lr"].double()
+        for grad in gradients(5):
+            if one_by_one:
+                state.updates += 1
+                scales = corrections(state.updates, optimizer, rates["lr"])
+                move(state, grad.repeat(3, 1), optimizer, LAYOUT, scales, **rates, by=by)
+            else:
+                update(state, grad.repeat(3, 1), optimizer, LAYOUT, **rates, by=by)
+        found.append(state)
+    fused, plain = found
+    assert fused.weights.allclose(plain.weights, rtol=1e-5, atol=1e-6)
+    assert fused.first.allclose(plain.first, rtol=1e-5, atol=1e-7)
+    assert fused.second.allclose(plain.second, rtol=1e-5, atol=1e-8)
+
+
+def test_stretches_are_the_multipliers_of_a_row():
+    by = multipliers(LAYOUT, SHAPE, MUP, ADAMW)
+    sizes, *values = zip(*by.stretches)
+    assert sum(sizes) == SIZE
+    assert len(sizes) < 3 * len(LAYOUT)
+    for rows, of_stretches in zip(by[:3], values):
+        assert torch.equal(torch.tensor(of_stretches).repeat_interleave(torch.tensor(sizes)), rows.expand(SIZE))
 
 
 def test_a_diverged_member_leaves_the_others_alone():

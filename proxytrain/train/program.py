@@ -70,7 +70,8 @@ class Program:
         device, K, T = grad.device, len(grad), recipe.model.context
         shape = (K, recipe.batch_tokens // T, T)
         self.state, self.grad = state, grad
-        self.multipliers, self.rule = multipliers, dataclasses.replace(recipe.optimizer, weight_decay=0.0, clip=None)
+        self.multipliers = multipliers._replace(stretches=())  # not read here, and each would be a condition
+        self.rule = dataclasses.replace(recipe.optimizer, weight_decay=0.0, clip=None)
         self.ids, self.targets = (torch.zeros(shape, dtype=torch.long, device=device) for _ in range(2))
         self.parts = list(zip(*(x.tensor_split(micro_batches, 1) for x in (self.ids, self.targets))))
         self.lr, self.decay = (torch.zeros((K, 1), dtype=torch.float64, device=device) for _ in range(2))
@@ -80,7 +81,7 @@ class Program:
         self.gradients, self.move = _compiled(
             recipe.model, recipe.vocab, scales, self.rule, recipe.precision, device.type
         )
-        _of_any_size(state.weights, state.first, state.second, grad, self.lr, self.decay, self.clip)
+        _of_any_size(state.weights, state.first, state.second, state.updates, grad, self.lr, self.decay, self.clip)
         _of_any_size(*(x for part in self.parts for x in part))
         self.calls = 0
         self.graph: torch.cuda.CUDAGraph | None = None
