@@ -44,7 +44,7 @@ class Multipliers(NamedTuple):
     lr: Tensor
     decay: Tensor
     eps: Tensor
-    stretches: tuple[tuple[int, float, float, float], ...] = ()
+    stretches: tuple[tuple[int, float, float, float], ...]
 
 
 def multipliers(
