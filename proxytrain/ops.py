@@ -55,7 +55,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if torch.compiler.is_compiling() and v.is_cuda and h <= NARROW and SHORT.get(v.itemsize, 0) >= T:
         return ShortAttention.apply(q.to(v.dtype), k.to(v.dtype), v)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    if not v.is_cuda and v.dtype == torch.bfloat16:  # torch's backward for it on a CPU takes four times as long
+    if not v.is_cuda and v.dtype == torch.bfloat16:  # torch's backward for it on a CPU takes seven times as long
         with torch.autocast("cpu", enabled=False):
             y = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), is_causal=True)
         return y.to(v.dtype).transpose(1, 2)
