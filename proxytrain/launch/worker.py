@@ -142,9 +142,11 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
     for folder in {store.segment(n.key).parent for p in plan.packs for m in p.members for n in m.nodes}:
         clear(folder)
     clear(store.root / "runs")
-    for pack in plan.packs:
-        if finished(pack, store) and not holder(packs / pack.id):  # another sweep may have trained it, and left these
-            _tidy(Part(pack), plan, store)
+    wholes = {p.id: p for p in plan.packs}
+    for attempt in packs.glob("*/attempt-*"):  # at what another sweep has trained meanwhile
+        pack = wholes.get(attempt.parent.name)
+        if pack and finished(pack, store) and not holder(attempt.parent, launch.stale_seconds):
+            shutil.rmtree(attempt, ignore_errors=True)
     return int(any(True for _ in failures(plan, store)))
 
 
