@@ -8,7 +8,7 @@ one, which has one rate for all that it is given.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from proxytrain.config import Model, Muon, Optimizer, Parametrization, SGDSaI
 from proxytrain.layout import Weight, aligned, flat_size
+from proxytrain.model import flattened
 from proxytrain.parametrization import rule
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # of Newton-Schulz: singular values end between .7 and 1.2 (Jordan 2024, "Muon")
@@ -38,13 +39,13 @@ class State:
 class Multipliers(NamedTuple):
     """Of the learning rate, of the weight decay and of eps, (P,) each; of eps (1,) where it is the same for all.
 
-    `stretches` says the same of a row from its start: how many weights in succession have which three.
+    `each` are the same three as numbers, a triple for each weight of the layout.
     """
 
     lr: Tensor
     decay: Tensor
     eps: Tensor
-    stretches: tuple[tuple[int, float, float, float], ...]
+    each: tuple[tuple[float, float, float], ...]
 
 
 def multipliers(
@@ -69,24 +70,16 @@ def multipliers(
             decay[at] *= row.lr
         if isinstance(optimizer, Muon):
             lr[at] *= ADAM_RMS * max(w.shape[0], w.shape[1] // w.parts) ** 0.5 if w.matrix else optimizer.adamw_lr
+    starts = torch.tensor([w.offset for w in weights])
+    each = tuple(zip(*(x[starts].tolist() for x in (lr, decay, eps))))
     eps = eps[:1] if bool((eps == eps[0]).all()) else eps
-    return Multipliers(lr.to(device), decay.to(device), eps.to(device), stretches(lr, decay, eps))
-
-
-def stretches(lr: Tensor, decay: Tensor, eps: Tensor) -> tuple[tuple[int, float, float, float], ...]:
-    """See `Multipliers`."""
-    rows = [x.expand(lr.shape) for x in (lr, decay, eps)]
-    changes = torch.zeros(len(lr) - 1, dtype=torch.bool)
-    for x in rows:
-        changes |= x[1:] != x[:-1]
-    ends = [*(1 + changes.nonzero().flatten()).tolist(), len(lr)]
-    return tuple((end - start, *(float(x[start]) for x in rows)) for start, end in zip([0, *ends], ends))
+    return Multipliers(lr.to(device), decay.to(device), eps.to(device), each)
 
 
 @torch.no_grad()
 def update(
     state: State,
-    grad: Tensor,
+    grads: Sequence[Tensor],
     optimizer: Optimizer | SGDSaI,
     weights: tuple[Weight, ...],
     *,
@@ -95,20 +88,20 @@ def update(
     clip: Tensor,
     by: Multipliers,
 ) -> Tensor:
-    """One update of all members, in place; returns the gradient norms (K, 1) before clipping. `grad` serves as scratch.
+    """One update of all members, in place; returns the gradient norms (K, 1) before clipping.
 
     Parameters
     ----------
-    grad : (K, P)
+    grads : (K, *shape) for each weight; serve as scratch
     weights : what lies where in a row
     lr, decay, clip : (K, 1); decay is already times lr / peak, coupled times lr; clip is inf for none
     by : the parametrization's multipliers
     """
     state.updates += 1
-    if grad.device.type == "cpu" and isinstance(optimizer, Optimizer) and not isinstance(optimizer, Muon):
-        return _fused_adamw(state, grad, optimizer, lr, decay, clip, by)
+    if lr.device.type == "cpu" and isinstance(optimizer, Optimizer) and not isinstance(optimizer, Muon):
+        return _fused_adamw(state, grads, optimizer, weights, lr, decay, clip, by)
     scales = corrections(state.updates, optimizer, lr)
-    return move(state, grad, optimizer, weights, scales, lr=lr, decay=decay, clip=clip, by=by)
+    return move(state, flattened(grads, weights), optimizer, weights, scales, lr=lr, decay=decay, clip=clip, by=by)
 
 
 def corrections(updates: Tensor, optimizer: Optimizer | SGDSaI, lr: Tensor) -> tuple[Tensor, ...]:
@@ -132,7 +125,9 @@ def move(
     clip: Tensor,
     by: Multipliers,
 ) -> Tensor:
-    """`update` of members whose update is counted, with its `corrections`: a compiler would work them out a weight."""
+    """`update` by flat gradients (K, P) of members whose update is counted, with its `corrections`: a compiler would
+    work them out a weight.
+    """
     norm = torch.linalg.vector_norm(grad, dim=1, keepdim=True)
     shrink, decay = torch.clamp(clip / norm, max=1.0), decay.float()
     if isinstance(optimizer, SGDSaI):
@@ -149,24 +144,34 @@ def _take(state: State, step: Tensor, decay: Tensor, by: Multipliers) -> None:
 
 
 def _fused_adamw(
-    state: State, grad: Tensor, optimizer: Optimizer, lr: Tensor, decay: Tensor, clip: Tensor, by: Multipliers
+    state: State,
+    grads: Sequence[Tensor],
+    optimizer: Optimizer,
+    weights: tuple[Weight, ...],
+    lr: Tensor,
+    decay: Tensor,
+    clip: Tensor,
+    by: Multipliers,
 ) -> Tensor:
-    """`update` by AdamW in one pass over memory: torch's, a call for each member and each kind of stretch."""
-    norm = torch.linalg.vector_norm(grad, dim=1, keepdim=True)
-    kinds: dict[tuple[float, ...], list[int]] = {}
-    for i, (_, *kind) in enumerate(by.stretches):
-        kinds.setdefault(tuple(kind), []).append(i)
-    sizes = [size for size, *_ in by.stretches]
-    buffers = [[row.split(sizes) for row in x.unbind()] for x in (state.weights, grad, state.first, state.second)]
+    """`update` by AdamW in one pass over memory: torch's, a call for each member and each kind of weight."""
+    flat = [g.flatten(1) for g in grads]
+    norm = torch.stack([torch.linalg.vector_norm(g, dim=1) for g in flat], 1)
+    norm = torch.linalg.vector_norm(norm, dim=1, keepdim=True)
+    kinds: dict[tuple[float, float, float], list[int]] = {}
+    for i, kind in enumerate(by.each):
+        kinds.setdefault(kind, []).append(i)
+    sizes = [size for w in weights for size in (w.size, aligned(w.size) - w.size)]
+    buffers = [[row.split(sizes)[::2] for row in x.unbind()] for x in (state.weights, state.first, state.second)]
+    own_grads = list(zip(*(g.unbind() for g in flat)))
     too_long = torch.clamp(norm / clip, min=1.0)
     steps = state.updates.float()
     for k, (rate, decay_k, by_norm) in enumerate(zip(lr.tolist(), decay.tolist(), too_long.tolist())):
         for (of_lr, of_decay, of_eps), its in kinds.items():
             own = rate[0] * of_lr
-            weights, grads, first, second = ([rows[k][i] for i in its] for rows in buffers)
+            rows, first, second = ([pieces[k][i] for i in its] for pieces in buffers)
             torch._fused_adamw_(
-                weights,
-                grads,
+                rows,
+                [own_grads[k][i] for i in its],
                 first,
                 second,
                 [],

@@ -10,33 +10,35 @@ from support import train
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from proxytrain.config import Model, Muon, Optimizer, Parametrization, SGDSaI
-from proxytrain.layout import Weight, flat_size, layout
-from proxytrain.optimizer import Multipliers, State, corrections, move, multipliers, orthogonal, stretches, update
+from proxytrain.layout import ALIGN, Weight, flat_size, layout
+from proxytrain.model import views
+from proxytrain.optimizer import Multipliers, State, corrections, move, multipliers, orthogonal, update
 from proxytrain.parametrization import rule
 
 ADAMW = Optimizer("adamw", 0.9, 0.95, 1e-8, 0.1, 1.0, 0.0)
-P = 7
+P = 7  # weights of one number each
+NUMBERS = tuple(Weight(str(i), (1,), "gain", "norm", offset=ALIGN * i) for i in range(P))
 
 
 def run(decay: list[float], clip: list[float], lr: list[float], updates: int = 20, by=None, eps=None) -> torch.Tensor:
     K, one = len(lr), torch.ones(P)
     generator = torch.Generator().manual_seed(0)
-    start = torch.randn(P, generator=generator)
-    state = State(start.repeat(K, 1), torch.zeros(K, P), torch.zeros(K, P), torch.zeros(K, 1, dtype=torch.float64))
-    rows = one if by is None else by, one if by is None else by, one[:1] if eps is None else eps
+    state = State(*torch.zeros(3, K, ALIGN * P), torch.zeros(K, 1, dtype=torch.float64))
+    state.weights[:, ::ALIGN] = torch.randn(P, generator=generator)
+    rows = one if by is None else by, one if by is None else by, one if eps is None else eps
     for _ in range(updates):
         grad = torch.randn(P, generator=generator).repeat(K, 1)
         update(
             state,
-            grad,
+            grad.split(1, dim=1),
             ADAMW,
-            (),
+            NUMBERS,
             lr=torch.tensor(lr, dtype=torch.float64)[:, None],
             decay=torch.tensor(decay)[:, None],
             clip=torch.tensor(clip)[:, None],
-            by=Multipliers(*rows, stretches(*rows)),
+            by=Multipliers(*rows, tuple(zip(*(x.tolist() for x in rows)))),
         )
-    return state.weights
+    return state.weights[:, ::ALIGN]
 
 
 def torch_adamw(lr: float, decay: float, clip: float, updates: int = 20) -> torch.Tensor:
@@ -87,7 +89,7 @@ def test_on_a_cpu_a_fused_pass_does_what_passes_one_by_one_do(eps):
                 scales = corrections(state.updates, optimizer, rates["lr"])
                 move(state, grad.repeat(3, 1), optimizer, LAYOUT, scales, **rates, by=by)
             else:
-                update(state, grad.repeat(3, 1), optimizer, LAYOUT, **rates, by=by)
+                update(state, tensors(grad, 3), optimizer, LAYOUT, **rates, by=by)
         found.append(state)
     fused, plain = found
     assert fused.weights.allclose(plain.weights, rtol=1e-5, atol=1e-6)
@@ -95,13 +97,12 @@ def test_on_a_cpu_a_fused_pass_does_what_passes_one_by_one_do(eps):
     assert fused.second.allclose(plain.second, rtol=1e-5, atol=1e-8)
 
 
-def test_stretches_are_the_multipliers_of_a_row():
+def test_each_weight_has_the_multipliers_of_its_part_of_a_row():
     by = multipliers(LAYOUT, SHAPE, MUP, ADAMW)
-    sizes, *values = zip(*by.stretches)
-    assert sum(sizes) == SIZE
-    assert len(sizes) < 3 * len(LAYOUT)
-    for rows, of_stretches in zip(by[:3], values):
-        assert torch.equal(torch.tensor(of_stretches).repeat_interleave(torch.tensor(sizes)), rows.expand(SIZE))
+    assert len(set(by.each)) > 1
+    for w, values in zip(LAYOUT, by.each, strict=True):
+        for row, value in zip(by[:3], values):
+            assert (row.expand(SIZE)[w.offset : w.offset + w.size] == value).all()
 
 
 def test_a_diverged_member_leaves_the_others_alone():
@@ -122,6 +123,11 @@ RATES = {"lr": [1e-2, 1e-3, 3e-2], "decay": [0.0, 1e-3, 1e-2], "clip": [1.0, flo
 
 def pieces(row: torch.Tensor) -> dict[str, torch.Tensor]:
     return {w.name: row[w.offset : w.offset + w.size].view(w.shape) for w in LAYOUT}
+
+
+def tensors(grad: torch.Tensor, members: int) -> list[torch.Tensor]:
+    """Of a row of gradients, copies for so many members, one tensor a weight."""
+    return list(views(grad.repeat(members, 1), LAYOUT).values())
 
 
 def gradients(updates: int, seed: int = 1) -> list[torch.Tensor]:
@@ -145,7 +151,7 @@ def trained(optimizer, updates: int = 4, members=(0, 1, 2)) -> torch.Tensor:
     lr, decay, clip = (torch.tensor([RATES[n][k] for k in members])[:, None] for n in ("lr", "decay", "clip"))
     by = multipliers(LAYOUT, SHAPE, MUP, optimizer)
     for grad in gradients(updates):
-        update(state, grad.repeat(K, 1), optimizer, LAYOUT, lr=lr.double(), decay=decay, clip=clip, by=by)
+        update(state, tensors(grad, K), optimizer, LAYOUT, lr=lr.double(), decay=decay, clip=clip, by=by)
     return state.weights
 
 
@@ -269,7 +275,7 @@ def test_a_scale_of_sgd_sai_follows_from_size_mean_and_deviation():
     state = State(*torch.zeros(3, 1, SIZE), torch.zeros(1, 1).double())
     _, grad = gradients(2)
     by, one = multipliers(LAYOUT, SHAPE, MUP, SAI), torch.ones(1, 1)
-    update(state, grad[None].clone(), SAI, LAYOUT, lr=one.double(), decay=0 * one, clip=one * float("inf"), by=by)
+    update(state, tensors(grad, 1), SAI, LAYOUT, lr=one.double(), decay=0 * one, clip=one * float("inf"), by=by)
     for w in LAYOUT:
         g, found = (x[w.offset : w.offset + w.size] for x in (grad, state.second[0]))
         assert found.unique().numel() == 1
@@ -294,7 +300,7 @@ def test_after_the_first_updates_nothing_is_asked_of_the_device(optimizer):
     by, one = multipliers(LAYOUT, SHAPE, MUP, optimizer), torch.ones(1, 1)
     for grad in gradients(5):
         with Questions() as questions:
-            update(state, grad[None], optimizer, LAYOUT, lr=one.double(), decay=0 * one, clip=one, by=by)
+            update(state, tensors(grad, 1), optimizer, LAYOUT, lr=one.double(), decay=0 * one, clip=one, by=by)
         asked.append(questions.count)
     assert asked[3:] == [0, 0]
     assert (asked[0] > 0) == (optimizer is SAI)

@@ -107,9 +107,9 @@ def _activations(config: Config, corpus: Corpus) -> dict[str, np.ndarray]:
             logits(views(flat, weights), ids[-1], model, factors, watch=watch)
         if u == c.updates:
             break
-        leaf = flat.clone().requires_grad_()
-        loss = cross_entropy(logits(views(leaf, weights), ids[u], model, factors), targets[u].flatten(1)).mean(1).sum()
-        (grad,) = torch.autograd.grad(loss, leaf)
+        leaves = {name: view.detach().requires_grad_() for name, view in views(flat, weights).items()}
+        loss = cross_entropy(logits(leaves, ids[u], model, factors), targets[u].flatten(1)).mean(1).sum()
+        grads = torch.autograd.grad(loss, list(leaves.values()))
         clip = torch.full((c.seeds, 1), float(config.optimizer.clip or "inf"))
-        update(state, grad, config.optimizer, weights, lr=lr, decay=torch.zeros_like(lr), clip=clip, by=by)
+        update(state, grads, config.optimizer, weights, lr=lr, decay=torch.zeros_like(lr), clip=clip, by=by)
     return {name: np.array(values) for name, values in out.items()}

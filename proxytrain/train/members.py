@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 import mmap
-import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from proxytrain.layout import flat_size, layout
 from proxytrain.model import Weights, views
@@ -19,9 +17,6 @@ from proxytrain.plan.share import Node
 from proxytrain.train.trace import ROWS, SAMPLED
 
 EXPLODED = 3.0  # a loss of so many times ln V is that of a member that has diverged
-
-# A gradient that is a view of the flat buffer has another stride than autograd would choose; it is meant.
-warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
 
 
 @dataclass(eq=False)
@@ -73,7 +68,7 @@ def sound(loss: np.ndarray, grad_norm: np.ndarray, vocab: int) -> np.ndarray:
 
 
 class Rows:
-    """Buffers (K, P) of the active members: weights with their views, gradients with theirs, the optimizer's state."""
+    """Buffers (K, P) of the active members: weights with their views, and the optimizer's state."""
 
     def __init__(self, active: list[Active], state: State):
         recipe = active[0].member.recipe
@@ -118,10 +113,5 @@ class Rows:
         self.state.updates[row] = updates
 
     def _bind(self) -> None:
-        self.grad = torch.zeros_like(self.state.weights)
-        self.weights: Weights = {}
-        grads = views(self.grad, self.layout)
-        for name, view in views(self.state.weights, self.layout).items():
-            leaf: Tensor = view.detach().requires_grad_()
-            leaf.grad = grads[name]
-            self.weights[name] = leaf
+        found = views(self.state.weights, self.layout)
+        self.weights: Weights = {name: view.detach().requires_grad_() for name, view in found.items()}

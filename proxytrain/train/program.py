@@ -51,7 +51,6 @@ class Program:
     Parameters
     ----------
     state : what it changes, in place
-    grad : (K, P), scratch
     scales : multipliers of the forward pass
     multipliers : of rates, decays and eps
     clip : (K, 1)
@@ -60,17 +59,17 @@ class Program:
     def __init__(
         self,
         state: State,
-        grad: Tensor,
         recipe: Recipe,
         micro_batches: int,
         scales: Scales,
         multipliers: Multipliers,
         clip: Tensor,
     ):
+        grad = torch.empty_like(state.weights)
         device, K, T = grad.device, len(grad), recipe.model.context
         shape = (K, recipe.batch_tokens // T, T)
         self.state, self.grad = state, grad
-        self.multipliers = multipliers._replace(stretches=())  # not read here, and each would be a condition
+        self.multipliers = multipliers._replace(each=())  # not read here, and each would be a condition
         self.rule = dataclasses.replace(recipe.optimizer, weight_decay=0.0, clip=None)
         self.ids, self.targets = (torch.zeros(shape, dtype=torch.long, device=device) for _ in range(2))
         self.parts = list(zip(*(x.tensor_split(micro_batches, 1) for x in (self.ids, self.targets))))

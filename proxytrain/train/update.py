@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from proxytrain.corpus import Corpus, Stream
-from proxytrain.model import initial, objective
+from proxytrain.model import flattened, initial, objective
 from proxytrain.optimizer import multipliers, update
 from proxytrain.parametrization import scales
 from proxytrain.plan.pack import Pack
@@ -118,9 +118,8 @@ class Update:
         if self.program is None or self.program.state is not self.rows.state:
             sequences = self.recipe.batch_tokens // self.recipe.model.context
             self.rows.fill_up(program.rows(len(self.rows.active), self.largest, sequences))
-            s, grad = self.rows.state, self.rows.grad
             self.program = program.Program(
-                s, grad, self.recipe, self.micro_batches, self.scales, self.multipliers, clip
+                self.rows.state, self.recipe, self.micro_batches, self.scales, self.multipliers, clip
             )
         return self.program
 
@@ -138,13 +137,12 @@ class Update:
         `see` is shown the gradients (K, P) before they are clipped.
         """
         rows, K = self.rows, len(self.rows.active)
-        rows.grad.zero_()
-        loss = self._gradients(ids.expand(K, -1, -1), targets.expand(K, -1, -1))
+        grads, loss = self._gradients(ids.expand(K, -1, -1), targets.expand(K, -1, -1))
         if see:
-            see(rows.grad)
+            see(flattened(grads, rows.layout))
         norm = update(
             rows.state,
-            rows.grad,
+            grads,
             self.recipe.optimizer,
             rows.layout,
             lr=lr,
@@ -154,18 +152,20 @@ class Update:
         )
         return loss, norm
 
-    def _gradients(self, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Adds the gradients of the members' mean losses to the rows; returns the losses (K,)."""
+    def _gradients(self, ids: torch.Tensor, targets: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Gradients of the members' mean losses, (K, *shape) a weight, and the losses (K,)."""
         K, B, _ = ids.shape
         r, total = self.recipe, torch.zeros(K, device=self.device)
+        weights, grads = list(self.rows.weights.values()), list[torch.Tensor]()
         parts = (x.tensor_split(self.micro_batches, 1) for x in (ids, targets))
         for part, goal in zip(*parts):
             share = part.shape[1] / B
             with program.autocast(r.precision, self.device.type):
                 minimised, loss = objective(self.rows.weights, part, goal, r.model, self.scales, r.optimizer.z_loss)
-            (minimised * share).sum().backward()
+            found = torch.autograd.grad((minimised * share).sum(), weights)
+            grads = [g.add_(more) for g, more in zip(grads, found)] if grads else list(found)
             total += loss * share
-        return total
+        return grads, total
 
     def _text(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and targets (K or 1, count, B, T) of the next updates; one copy where all members read the same."""
