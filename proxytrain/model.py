@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -52,14 +52,6 @@ def views(flat: Tensor, weights: tuple[Weight, ...]) -> Weights:
     """The weights as views (K, *shape) of a flat buffer (K, P)."""
     pieces = flat.split([aligned(w.size) for w in weights], dim=1)  # its gradient is one concatenation
     return {w.name: piece[:, : w.size].unflatten(1, w.shape) for w, piece in zip(weights, pieces)}
-
-
-def flattened(pieces: Sequence[Tensor], weights: tuple[Weight, ...]) -> Tensor:
-    """A flat buffer (K, P) of what each weight has (K, *shape); the gaps are zero."""
-    flat = pieces[0].new_zeros((len(pieces[0]), flat_size(weights)))
-    for view, piece in zip(views(flat, weights).values(), pieces):
-        view.copy_(piece)
-    return flat
 
 
 def logits(

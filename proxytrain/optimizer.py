@@ -17,7 +17,6 @@ from torch import Tensor
 
 from proxytrain.config import Model, Muon, Optimizer, Parametrization, SGDSaI
 from proxytrain.layout import Weight, aligned, flat_size
-from proxytrain.model import flattened
 from proxytrain.parametrization import rule
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # of Newton-Schulz: singular values end between .7 and 1.2 (Jordan 2024, "Muon")
@@ -102,6 +101,14 @@ def update(
         return _fused_adamw(state, grads, optimizer, weights, lr, decay, clip, by)
     scales = corrections(state.updates, optimizer, lr)
     return move(state, flattened(grads, weights), optimizer, weights, scales, lr=lr, decay=decay, clip=clip, by=by)
+
+
+def flattened(grads: Sequence[Tensor], weights: tuple[Weight, ...]) -> Tensor:
+    """One buffer (K, P) of the gradients (K, *shape) of each weight; the gaps are zero."""
+    flat = grads[0].new_zeros((len(grads[0]), flat_size(weights)))
+    for w, grad in zip(weights, grads):
+        flat[:, w.offset : w.offset + w.size] = grad.flatten(1)
+    return flat
 
 
 def corrections(updates: Tensor, optimizer: Optimizer | SGDSaI, lr: Tensor) -> tuple[Tensor, ...]:

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from proxytrain.corpus import Corpus, Stream
-from proxytrain.model import flattened, initial, objective
-from proxytrain.optimizer import multipliers, update
+from proxytrain.model import initial, objective
+from proxytrain.optimizer import flattened, multipliers, update
 from proxytrain.parametrization import scales
 from proxytrain.plan.pack import Pack
 from proxytrain.runs import Recipe
