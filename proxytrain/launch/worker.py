@@ -58,11 +58,12 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
 
     from proxytrain.corpus import load
     from proxytrain.train.loop import Broken, Interrupted, train_pack
+    from proxytrain.train.program import ready
 
     check(plan.train, device)
     precision = next((p.members[0].recipe.precision for p in plan.packs), "float32")
     speeds = load_speeds(store, machine_name(device, launch.threads), device, precision, launch.threads)
-    can_compile = no_compiler(device) is None
+    compiles = plan.train.compile != "off" and no_compiler(device) is None
     settle(launch.threads)
     corpus = load(store.corpora(), plan.corpus)
     packs = folders(plan, store)
@@ -70,13 +71,28 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
     programs: set[str] = set()  # shapes of which this worker has one
 
     def compiled(pack: Pack) -> bool:
-        return can_compile and cost.compiled(pack, plan.train, device, launch.threads, speeds)
+        return compiles and cost.compiled(pack, plan.train, device, launch.threads, speeds)
 
-    def waits(part: Part) -> bool:
-        """Whether packs of a known program go first: compiling another would take longer than this pack itself."""
-        if not compiled(part.pack) or part.pack.members[0].recipe.shape in programs:
-            return False
-        return cost.seconds(part.pack, device, speeds, compiled=True) < cost.COMPILE_SECONDS[device]
+    def micro(part: Part) -> int:
+        return micro_batches(packs / part.pack.id) or plan.micro_batches[part.names[-1]]
+
+    def to_compile(part: Part) -> bool:
+        recipe, members = part.pack.members[0].recipe, len(part.pack.members)
+        known = not compiled(part.pack) or recipe.shape in programs
+        return not (known or ready(recipe, members, micro(part), device))
+
+    def in_turn(left: list[Part]) -> list[Part]:
+        """Packs that are compiled in less time than they train, or not at all; then short ones; last those of a shape
+        that another worker trains, and compiles now, it seems.
+        """
+        late = {part.pack.id: 1 for part in left if to_compile(part)}
+        if not late:
+            return left
+        held = {p.pack.members[0].recipe.shape for p in left if holder(packs / p.pack.id, launch.stale_seconds)}
+        for part in (p for p in left if p.pack.id in late):
+            short = cost.seconds(part.pack, device, speeds, compiled=True) < cost.COMPILE_SECONDS[device]
+            late[part.pack.id] = 2 if part.pack.members[0].recipe.shape in held else int(short)
+        return sorted(left, key=lambda part: late.get(part.pack.id, 0))
 
     while not stop():
         left = unfinished(plan, store, done)
@@ -86,7 +102,7 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
         if not left:
             break
         try:
-            taken = _next(sorted(left, key=waits) if programs else left, packs, store, launch.stale_seconds)
+            taken = _next(in_turn(left), packs, store, launch.stale_seconds)
             if taken is None:
                 time.sleep(POLL_SECONDS)
                 continue
@@ -94,7 +110,7 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
             report = _Reporter(claim, part.pack, speeds.flops)
             if as_program := compiled(part.pack):
                 programs.add(part.pack.members[0].recipe.shape)
-            base, parts = plan.micro_batches[part.names[-1]], micro_batches(packs / part.pack.id)
+            parts = micro(part)
             with claim.held(launch.stale_seconds):
                 try:
                     train_pack(
@@ -104,7 +120,7 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
                         corpus=corpus,
                         runs=plan.runs if plan.target is None else {**plan.runs, plan.target["id"]: plan.target},
                         train=plan.train,
-                        micro_batches=parts or base,
+                        micro_batches=parts,
                         compiled=as_program,
                         device=torch.device(device),
                         folders=[packs / name for name in part.names],
@@ -124,7 +140,7 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
                     claim.beat()
                     if claim.lost.is_set():  # another worker has the pack, and counts
                         continue
-                    if out_of_memory(error) and _relieved(part, packs, parts or base, device, launch.threads):
+                    if out_of_memory(error) and _relieved(part, packs, parts, device, launch.threads):
                         continue
                     _failed(packs / part.pack.id, claim)
                 finally:

@@ -1,20 +1,15 @@
 """The update of a pack as compiled programs of fixed shapes: gradients of all members, the optimizer over flat buffers.
 
-What is compiled serves the whole life of a worker, and lies on disk in this user's cache (TORCHINDUCTOR_CACHE_DIR), so
-that a shape compiles once on a machine. On CUDA an update is then captured as one graph and replayed. Nothing falls
-back in silence: a graph must be whole, and once a program has run it may not be compiled again.
+On CUDA an update is then captured as one graph and replayed. Nothing falls back in silence: a graph must be whole, and
+once a program has run it may not be compiled again.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import os
-import platform
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -23,13 +18,13 @@ from proxytrain.config import Model, Optimizer, SGDSaI
 from proxytrain.layout import layout
 from proxytrain.model import objective, rope_table, rotated, views
 from proxytrain.optimizer import Multipliers, State, corrections, move
-from proxytrain.parametrization import Scales
+from proxytrain.parametrization import Scales, scales
 from proxytrain.plan.pack import MOST_SEQUENCES
 from proxytrain.runs import Recipe
+from proxytrain.train.compiled import Function, compiled, is_kept
 
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # of a pack that has shrunk; rows without a member fill it up
 WARM = 3  # updates of a program before it is captured
-VERSIONS = 512  # of one function that may be compiled: shapes times sizes
 
 
 def rows(members: int, largest: int, sequences: int) -> int:
@@ -45,43 +40,43 @@ def autocast(precision: str, device: str) -> AbstractContextManager:
     return torch.autocast(device, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
+def ready(recipe: Recipe, members: int, micro_batches: int, device: str) -> bool:
+    """Whether this machine has the program of a pack's gradients, so that nothing need be compiled."""
+    sequences = -(-recipe.batch_tokens // recipe.model.context // micro_batches)
+    return device == "cpu" and is_kept(_name(recipe, members, sequences, True))
+
+
 class Program:
     """The update of the rows of a state, as one program.
 
     Parameters
     ----------
     state : what it changes, in place
-    scales : multipliers of the forward pass
     multipliers : of rates, decays and eps
     clip : (K, 1)
     """
 
-    def __init__(
-        self,
-        state: State,
-        recipe: Recipe,
-        micro_batches: int,
-        scales: Scales,
-        multipliers: Multipliers,
-        clip: Tensor,
-    ):
+    def __init__(self, state: State, recipe: Recipe, micro_batches: int, multipliers: Multipliers, clip: Tensor):
         grad = torch.empty_like(state.weights)
         device, K, T = grad.device, len(grad), recipe.model.context
         shape = (K, recipe.batch_tokens // T, T)
         self.state, self.grad = state, grad
-        self.multipliers = multipliers._replace(each=())  # not read here, and each would be a condition
         self.rule = dataclasses.replace(recipe.optimizer, weight_decay=0.0, clip=None)
+        self.multipliers = multipliers._replace(each=())  # not read here, and each would be a condition
         self.ids, self.targets = (torch.zeros(shape, dtype=torch.long, device=device) for _ in range(2))
-        self.parts = list(zip(*(x.tensor_split(micro_batches, 1) for x in (self.ids, self.targets))))
         self.lr, self.decay = (torch.zeros((K, 1), dtype=torch.float64, device=device) for _ in range(2))
         self.clip = torch.full((K, 1), float("inf"), device=device)
         self.clip[: len(clip)] = clip
-        self.rope = rope_table(T, rotated(recipe.model), recipe.model.rope_base, device)
-        self.gradients, self.move = _compiled(
-            recipe.model, recipe.vocab, scales, self.rule, recipe.precision, device.type
-        )
-        _of_any_size(state.weights, state.first, state.second, state.updates, grad, self.lr, self.decay, self.clip)
-        _of_any_size(*(x for part in self.parts for x in part))
+        rope = rope_table(T, rotated(recipe.model), recipe.model.rope_base, device)
+        gradients = _gradients(*_about(recipe), device.type)
+        self.steps: list[tuple[Function, tuple]] = []  # a program a micro-batch, with its arguments
+        for ids, targets in zip(*(x.tensor_split(micro_batches, 1) for x in (self.ids, self.targets))):
+            first = not self.steps
+            args = (state.weights, grad, ids, targets), (rope, ids.shape[1] / shape[1], first)
+            self.steps.append((compiled(gradients, _name(recipe, K, ids.shape[1], first), *args), args))
+        about = recipe.model, recipe.vocab, self.rule
+        name = repr((about, K == 1, len(multipliers.eps)))
+        self.move = compiled(_move(*about), name, self._moved(), self.multipliers)
         self.calls = 0
         self.graph: torch.cuda.CUDAGraph | None = None
         self.out: tuple[Tensor, Tensor]
@@ -121,50 +116,41 @@ class Program:
         return self.out
 
     def _update(self, see: Callable[[Tensor], None] | None = None) -> tuple[Tensor, Tensor]:
-        losses = [
-            self.gradients(
-                self.state.weights, self.grad, ids, targets, self.rope, ids.shape[1] / self.ids.shape[1], i == 0
-            )
-            for i, (ids, targets) in enumerate(self.parts)
-        ]
+        losses = [gradients(*args) for gradients, args in self.steps]
         if see:
             see(self.grad)
+        self.state.updates += 1
+        return functools.reduce(torch.add, losses), self.move(self._moved(), self.multipliers)
+
+    def _moved(self) -> tuple[Tensor, ...]:
+        """What the optimizer takes for each member."""
         s = self.state
-        s.updates += 1
-        scales = corrections(s.updates, self.rule, self.lr)
-        _of_any_size(*scales)
-        rates = (self.lr, self.decay, self.clip)
-        norm = self.move(s.weights, s.first, s.second, s.updates, self.grad, scales, *rates, self.multipliers)
-        return functools.reduce(torch.add, losses), norm
+        rows = (s.weights, s.first, s.second, s.updates, self.grad, self.lr, self.decay, self.clip)
+        return *rows, *corrections(s.updates, self.rule, self.lr)
 
 
-def _of_any_size(*rows: Tensor) -> None:
-    """On a CPU programs take any number of members, so that a shape compiles once: at the same speed (FINDINGS.md). One
-    member has a program of its own, and so has every size on a GPU, where this was not tried.
-    """
-    for x in rows:
-        if x.device.type == "cpu" and len(x) > 1:
-            torch._dynamo.mark_dynamic(x, 0)
+def _about(recipe: Recipe) -> tuple[Model, int, Scales, str, float]:
+    """What gradients are made from, besides weights and text."""
+    factors = scales(recipe.model, recipe.parametrization)
+    return recipe.model, recipe.vocab, factors, recipe.precision, recipe.optimizer.z_loss
+
+
+def _name(recipe: Recipe, members: int, sequences: int, first: bool) -> str:
+    """Of the program of the gradients of so many sequences, the first of an update or later ones."""
+    return repr((_about(recipe), members == 1, sequences, recipe.batch_tokens, first))
 
 
 @functools.cache
-def _compiled(
-    model: Model, vocab: int, scales: Scales, optimizer: Optimizer | SGDSaI, precision: str, device: str
-) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
-    """Gradients and optimizer of packs of one shape; they compile when they are first met (see `_of_any_size`)."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_cache_dir()))
-    import torch._dynamo
-
-    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = VERSIONS
-    torch._dynamo.config.automatic_dynamic_shapes = False
+def _gradients(model: Model, vocab: int, factors: Scales, precision: str, z_loss: float, device: str) -> Function:
+    """Makes gradients (K, P) of weights (K, P), and returns losses (K,), at ids and targets (K, B, T)."""
     weights = layout(model, vocab)
 
-    def gradients(
-        flat: Tensor, grad: Tensor, ids: Tensor, targets: Tensor, rope: tuple[Tensor, Tensor], share: float, first: bool
-    ) -> Tensor:
+    def gradients(rows: tuple[Tensor, ...], fixed: tuple[tuple[Tensor, Tensor], float, bool]) -> Tensor:
+        (flat, grad, ids, targets), (rope, share, first) = rows, fixed
+
         def shared(flat: Tensor) -> tuple[Tensor, Tensor]:
             with autocast(precision, device):
-                minimised, loss = objective(views(flat, weights), ids, targets, model, scales, optimizer.z_loss, rope)
+                minimised, loss = objective(views(flat, weights), ids, targets, model, factors, z_loss, rope)
             return (minimised * share).sum(), loss * share
 
         found, loss = torch.func.grad(shared, has_aux=True)(flat)
@@ -174,17 +160,17 @@ def _compiled(
             grad.add_(found)
         return loss
 
-    def moved(flat, first, second, updates, grad, scales, lr, decay, clip, by):  # type: ignore[no-untyped-def]
+    return gradients
+
+
+@functools.cache
+def _move(model: Model, vocab: int, optimizer: Optimizer | SGDSaI) -> Function:
+    """The optimizer over flat buffers, gradient norms (K, 1) returned; see `Program._moved`."""
+    weights = layout(model, vocab)
+
+    def moved(rows: tuple[Tensor, ...], by: Multipliers) -> Tensor:
+        flat, first, second, updates, grad, lr, decay, clip, *scales = rows
         state = State(flat, first, second, updates)
-        return move(state, grad, optimizer, weights, scales, lr=lr, decay=decay, clip=clip, by=by)
+        return move(state, grad, optimizer, weights, tuple(scales), lr=lr, decay=decay, clip=clip, by=by)
 
-    return tuple(torch.compile(f, fullgraph=True) for f in (gradients, moved))  # type: ignore[return-value]
-
-
-def _cache_dir() -> Path:
-    """Compiled code is for this kind of processor, and is run: it lies with this user's files, never in a store."""
-    text = "\n".join(sorted(set(Path("/proc/cpuinfo").read_text().splitlines())))
-    flags = [line for line in text.splitlines() if line.startswith(("flags", "model name", "Features"))]
-    kind = hashlib.blake2b("\n".join([platform.machine(), *flags]).encode(), digest_size=6).hexdigest()
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "proxytrain" / f"compiled-{kind}"
+    return moved

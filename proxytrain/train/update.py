@@ -118,9 +118,7 @@ class Update:
         if self.program is None or self.program.state is not self.rows.state:
             sequences = self.recipe.batch_tokens // self.recipe.model.context
             self.rows.fill_up(program.rows(len(self.rows.active), self.largest, sequences))
-            self.program = program.Program(
-                self.rows.state, self.recipe, self.micro_batches, self.scales, self.multipliers, clip
-            )
+            self.program = program.Program(self.rows.state, self.recipe, self.micro_batches, self.multipliers, clip)
         return self.program
 
     def _eager(

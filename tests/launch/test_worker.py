@@ -121,16 +121,27 @@ def test_what_another_sweep_trained_leaves_no_attempts(here):
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
-def test_a_worker_stays_with_the_programs_that_it_has(here):
+def test_workers_compile_a_shape_once_and_stay_with_the_programs_that_they_have(here, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(here))
     asked = [*TINY_TEXT, *TINY, "model.depth=1", "sweep.name=s", "launch.workers=1", "train.compile=on"]
     asked.append("sweep.grids=[{model.width:[16,32],tokens:[4096,8192],init_seed:[0,1]}]")
-    proxytrain("sweep", *asked, cwd=here)
-    plan, log = plan_of(here), (here / "runs/sweeps/s/worker-0.log").read_text()
+    proxytrain("plan", *asked, cwd=here)
+    plan = plan_of(here)
     width = {p["id"]: plan["recipes"][p["members"][0][0]["recipe"]]["model"]["width"] for p in plan["packs"]}
-    planned, trained = list(width.values()), [width[name] for name in re.findall(r"^(\w+)/attempt-", log, re.M)]
-    assert len(planned) == len(trained) == 4
-    assert planned != trained  # else this shows nothing
-    assert trained in ([16, 16, 32, 32], [32, 32, 16, 16])
+    planned = list(width.values())
+    assert planned not in ([16, 16, 32, 32], [32, 32, 16, 16])  # else this shows nothing
+    logs = []
+    for pattern in ("runs/sweeps/s/packs/*/claim", "runs/sweeps/s/packs/*/attempt-*/progress.json"):
+        worker = start("work", "sweep.name=s", "train.device=cpu", cwd=here, **BOTH)
+        wait_for(here, pattern, worker)
+        logs.append(worker)
+    logs = [worker.communicate(timeout=300)[0] for worker in logs]
+    trained = [[width[name] for name in re.findall(r"^(\w+)/attempt-", log, re.M)] for log in logs]
+    compiled = [line for log in logs for line in re.findall(r"^compiling (\w+) of", log, re.M)]
+    assert sorted(trained[0] + trained[1]) == sorted(planned)
+    assert trained[0][0] == planned[0] != trained[1][0]
+    assert sorted(compiled) == ["gradients", "gradients", "moved", "moved"]
+    assert len(list(here.rglob("programs/*.bin"))) == 4
 
 
 def test_a_second_interrupt_ends_at_once_and_leaves_all_whole(here):

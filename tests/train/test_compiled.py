@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 
 import numpy as np
@@ -16,6 +17,7 @@ from proxytrain.errors import RequestError
 from proxytrain.launch.machine import machine
 from proxytrain.plan import cost
 from proxytrain.plan.pack import MOST_SEQUENCES
+from proxytrain.train import compiled
 from proxytrain.train.members import Active, Rows
 from proxytrain.train.program import rows
 from proxytrain.train.update import Update, fresh
@@ -60,7 +62,7 @@ def test_compiled_updates_of_other_optimizers_agree_with_eager_ones(ask, tmp_pat
 
 @pytest.mark.slow
 @needs_compiler
-def test_so_they_do_where_logits_are_read_out_in_pieces(ask, tmp_path, corpora, monkeypatch):
+def test_so_they_do_where_logits_are_read_out_in_pieces(ask, tmp_path, corpora, monkeypatch, cache):
     monkeypatch.setattr("proxytrain.model.LOGITS", 256 * 100)
     agree(*both(ask, tmp_path, corpora, "sweep.grids=[{init_seed:[0,1]}]", "tokens=25600", *SMALL, compiled=True))
 
@@ -92,22 +94,67 @@ def test_a_program_that_would_be_compiled_again_is_an_error(ask):
     step = Update(buffers, pack.members[0].recipe, asked.corpus, 1, torch.device("cpu"), compiled=True)
     step.updates(2, lambda: False)
     assert step.program is not None
-    step.program.parts = [(ids.int(), targets) for ids, targets in step.program.parts]
-    with pytest.raises(RuntimeError, match=r"[Rr]ecompil"):
+    (gradients, ((weights, grad, ids, targets), fixed)), *_ = step.program.steps
+    step.program.steps = [(gradients, ((weights, grad, ids.int(), targets), fixed))]
+    with pytest.raises(RuntimeError, match=r"[Rr]ecompil|[Gg]uard.* failed"):
         step.updates(1, lambda: False)
 
 
-@needs_compiler
-def test_on_a_cpu_a_shape_compiles_once_for_packs_of_any_size(ask):
-    def programs(seeds: list[int]) -> int:
-        asked = ask(*SMALL, f"sweep.grids=[{{init_seed:{seeds}}}]".replace(" ", ""))
-        (pack,) = planned(asked, largest=16).packs
-        fresh(pack, asked.corpus, 1, torch.device("cpu"), compiled=True).updates(2, lambda: False)
-        return counters["stats"]["unique_graphs"]
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache of programs, and a process that has none; what torch has compiled stays, for time."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(compiled._cache_dir())))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(compiled, "PROGRAMS", {})
+    return tmp_path / "proxytrain"
 
-    torch._dynamo.reset()  # what other tests have compiled
-    first = programs([0, 1, 2])
-    assert programs([0, 1]) == programs([0, 1, 2, 3, 4, 5]) == first
+
+def losses(ask, seeds: list[int], *more: str) -> np.ndarray:
+    """Of three compiled updates of a pack with these seeds, a row a seed."""
+    asked = ask(*SMALL, f"sweep.grids=[{{init_seed:{seeds}}}]".replace(" ", ""), *more)
+    (pack,) = planned(asked, largest=16).packs
+    update = fresh(pack, asked.corpus, 1, torch.device("cpu"), compiled=True)
+    update.updates(3, lambda: False)
+    found = {a.member.recipe.init_seed: np.concatenate(a.curve["loss"]) for a in update.rows.active}
+    return np.stack([found[seed] for seed in seeds])
+
+
+@needs_compiler
+def test_on_a_cpu_a_shape_compiles_once_for_packs_of_any_size(ask, cache):
+    three = losses(ask, [0, 1, 2])
+    files = set(cache.rglob("programs/*.bin"))
+    assert len(files) == 2  # gradients, and the optimizer
+    assert losses(ask, [0, 1, 2, 3, 4, 5])[:3] == pytest.approx(three, rel=1e-5)
+    assert losses(ask, [0, 1]) == pytest.approx(three[:2], rel=1e-5)
+    assert set(cache.rglob("programs/*.bin")) == files
+    assert losses(ask, [0]) == pytest.approx(three[:1], rel=1e-5)
+    assert len(set(cache.rglob("programs/*.bin"))) == 4  # one member has programs of its own
+    assert not np.array_equal(losses(ask, [0, 1], "optimizer.beta1=.5"), three[:2])
+    assert len(set(cache.rglob("programs/*.bin"))) == 5  # and another optimizer, but not other gradients
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize("change", ["optimizer.z_loss=.1", "parametrization.base_width=8", "batch_tokens=1024"])
+def test_what_a_program_holds_tells_it_from_others(ask, cache, change):
+    plain = losses(ask, [0, 1])
+    assert not np.array_equal(losses(ask, [0, 1], change), plain)
+    assert len(set(cache.rglob("programs/*.bin"))) > 2
+
+
+@needs_compiler
+def test_a_program_is_loaded_and_not_traced_again_unless_its_file_is_damaged(ask, cache, monkeypatch):
+    want = losses(ask, [0, 1])
+    traced = counters["stats"]["unique_graphs"]
+    monkeypatch.setattr(compiled, "PROGRAMS", {})
+    assert np.array_equal(losses(ask, [0, 1]), want)
+    assert counters["stats"]["unique_graphs"] == traced
+    monkeypatch.setattr(compiled, "PROGRAMS", {})
+    one, other = cache.rglob("programs/*.bin")
+    one.write_bytes(one.read_bytes()[: one.stat().st_size // 2])
+    other.write_bytes(b"nonsense" + other.read_bytes())
+    assert np.array_equal(losses(ask, [0, 1]), want)
+    assert counters["stats"]["unique_graphs"] > traced
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,133 @@
+"""Compiled functions of the rows of a pack, kept in this user's cache, so that a shape compiles once on a machine.
+
+On a CPU the file of a program is all that another process needs: it is loaded as it is, for any number of members, and
+nothing is traced again. On a GPU, where this was not tried, and before torch 2.13, each process traces a function for
+each number of members; what its compiler then makes is in the cache. Compiled code is for one kind of processor, and is
+run: it lies with this user's files, never in a store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import os
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from proxytrain.process import say
+
+VERSIONS = 512  # of one function that may be traced: shapes times sizes
+KEEPS = hasattr(torch.compiler, "keep_portable_guards_unsafe")
+PACKAGE = Path(__file__).parents[1]
+PROGRAMS: dict[Path, Callable] = {}  # of this process
+
+
+def _sources() -> str:
+    """Of what programs are made from: this package, torch and Python."""
+    digest = hashlib.blake2b(f"{torch.__version__} {sys.version}".encode(), digest_size=16)
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+SOURCES = _sources()  # now: files may be replaced under a process that has imported them
+Function = Callable[..., Tensor]  # of tensors (K, ...), and of what is the same for all members
+
+
+def compiled(function: Function, name: str, rows: tuple[Tensor, ...], fixed: tuple) -> Function:
+    """`function(rows, fixed)` as one program for arguments of these shapes and types; on a CPU for any number K of
+    members, unless it is one here.
+
+    Others raise RuntimeError.
+
+    Parameters
+    ----------
+    name : tells the function and the shapes of its arguments, K apart, from all others
+    rows : (K, ...) each
+    fixed : tensors, and numbers that become part of the program
+    """
+    _prepare()
+    if rows[0].device.type != "cpu" or not KEEPS:
+        return _traced(function)
+    return _kept(name) or _compile(function, name, rows, fixed)
+
+
+def is_kept(name: str) -> bool:
+    """Whether a program is there, and need not be compiled."""
+    return KEEPS and _path(name).exists()
+
+
+def _kept(name: str) -> Function | None:
+    """The program of a file; None where there is none, or none that can be read."""
+    path = _path(name)
+    if path not in PROGRAMS:
+        try:
+            PROGRAMS[path] = _load(path)
+        except Exception:  # of a damaged file, which is made anew
+            return None
+    return PROGRAMS[path]
+
+
+def _compile(function: Function, name: str, rows: tuple[Tensor, ...], fixed: tuple) -> Function:
+    path, rows = _path(name), tuple(x.detach() for x in rows)
+    for x in rows:
+        if len(x) > 1:
+            torch._dynamo.mark_dynamic(x, 0)
+    # Other guards are on what the function takes from outside, which `name` tells, and cannot be written.
+    options: dict[str, Any] = {"guard_filter_fn": torch.compiler.keep_portable_guards_unsafe}
+    traced = torch.compile(function, fullgraph=True, options=options)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        with contextlib.suppress(OSError):  # where there are no locks, several may compile the same
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if found := _kept(name):  # another process has compiled it meanwhile
+            return found
+        say(f"compiling {function.__name__} of {rows[0].shape[1]:,} floats a member, once a machine")
+        traced.aot_compile(((rows, fixed), {})).save_compiled_function(str(path))  # type: ignore[attr-defined]
+    PROGRAMS[path] = _load(path)
+    return PROGRAMS[path]
+
+
+def _path(name: str) -> Path:
+    key = hashlib.blake2b(f"{SOURCES} {torch.get_num_threads()} {name}".encode(), digest_size=16)
+    return _cache_dir() / "programs" / f"{key.hexdigest()}.bin"
+
+
+def _load(path: Path) -> Function:
+    with path.open("rb") as file:
+        return torch.compiler.load_compiled_function(file)
+
+
+@functools.cache
+def _traced(function: Function) -> Function:
+    return torch.compile(function, fullgraph=True)
+
+
+@functools.cache
+def _prepare() -> None:
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_cache_dir()))
+    import torch._dynamo
+
+    config = torch._dynamo.config
+    config.recompile_limit = config.accumulated_recompile_limit = VERSIONS
+    config.automatic_dynamic_shapes, config.specialize_float = False, True
+
+
+def _cache_dir() -> Path:
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return home / "proxytrain" / f"compiled-{_processor()}"
+
+
+@functools.cache
+def _processor() -> str:
+    text = "\n".join(sorted(set(Path("/proc/cpuinfo").read_text().splitlines())))
+    flags = [line for line in text.splitlines() if line.startswith(("flags", "model name", "Features"))]
+    return hashlib.blake2b("\n".join([platform.machine(), *flags]).encode(), digest_size=6).hexdigest()
