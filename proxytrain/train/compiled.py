@@ -22,8 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from proxytrain.process import say
-
 VERSIONS = 512  # of one function that may be traced: shapes times sizes
 KEEPS = hasattr(torch.compiler, "keep_portable_guards_unsafe")
 PACKAGE = Path(__file__).parents[1]
@@ -90,7 +88,9 @@ def _compile(function: Function, name: str, rows: tuple[Tensor, ...], fixed: tup
             fcntl.flock(lock, fcntl.LOCK_EX)
         if found := _kept(name):  # another process has compiled it meanwhile
             return found
-        say(f"compiling {function.__name__} of {rows[0].shape[1]:,} floats a member, once a machine")
+        with contextlib.suppress(OSError):  # a full disk
+            what = f"{function.__name__} of {rows[0].shape[1]:,} floats a member"
+            print(f"compiling {what}, once a machine", file=sys.stderr, flush=True)
         traced.aot_compile(((rows, fixed), {})).save_compiled_function(str(path))  # type: ignore[attr-defined]
     PROGRAMS[path] = _load(path)
     return PROGRAMS[path]
