@@ -69,6 +69,7 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
     packs = folders(plan, store)
     done: set[str] = set()
     programs: set[str] = set()  # shapes of which this worker has one
+    saved = True
 
     def compiled(pack: Pack) -> bool:
         return compiles and cost.compiled(pack, plan.train, device, launch.threads, speeds)
@@ -129,8 +130,8 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
                         report=report,
                     )
                     _tidy(part, plan, store)
-                except Interrupted:
-                    pass
+                except Interrupted as interrupted:
+                    saved = interrupted.saved
                 except Broken as error:
                     say(str(error))
                     done.clear()  # what made it has to make it again
@@ -153,7 +154,8 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
             ) from error
     left = unfinished(plan, store, done)
     if left:
-        say(f"stopped by {stop.why}, all saved; {len(left)} packs are left, and the same command goes on")
+        how = "all saved" if saved else "its last updates not saved"
+        say(f"stopped by {stop.why}, {how}; {len(left)} packs are left, and the same command goes on")
         return 130
     for folder in {store.segment(n.key).parent for p in plan.packs for m in p.members for n in m.nodes}:
         clear(folder)

@@ -52,7 +52,9 @@ class Saver:
         self._error: Exception | None = None
 
     def save(self, rows: Rows, *, wait: bool = False) -> bool:
-        """Begin a checkpoint; false where the one before it is still being written (`wait` waits for both)."""
+        """Begin a checkpoint; false where the one before it is still being written. `wait` waits for both, and it is
+        false where this one could not be written.
+        """
         if self._thread and self._thread.is_alive() and not wait:
             return False
         self.close()
@@ -60,22 +62,22 @@ class Saver:
         self._pending = _snapshot(rows, f"curve-{self.number:06d}.npz")
         self._thread = threading.Thread(target=self._write, args=(self._pending, self.number))
         self._thread.start()
-        if wait:
-            self.close()
-        return True
+        return self.close() if wait else True
 
-    def close(self) -> None:
-        """Wait for the thread; what it wrote need not be written again."""
+    def close(self) -> bool:
+        """Wait for the thread; what it wrote need not be written again. False where it could not write."""
         if self._thread is None or self._pending is None:
-            return
+            return True
         self._thread.join()
-        if self._error is None:
+        written = self._error is None
+        if written:
             for a, node, pieces in self._pending.new:
                 if a.node == node:  # else it has passed a node since, and its curve begins there
                     a.saved, a.chunks = pieces, [*a.chunks, f"curve-{self.number:06d}.npz"]
         elif self.attempt.is_dir():  # else another worker has finished the pack
             say(f"{self.attempt}: checkpoint not written ({self._error}); the one before it stays")
         self._thread = self._pending = self._error = None
+        return written
 
     def _write(self, snapshot: Snapshot, number: int) -> None:
         try:

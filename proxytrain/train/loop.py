@@ -30,7 +30,10 @@ FLUSH_TOKENS = 1 << 20  # and text is read at most so much ahead
 
 
 class Interrupted(Exception):
-    """Training was asked to stop; all is saved."""
+    """Training was asked to stop; `saved` tells whether its state could be written."""
+
+    def __init__(self, saved: bool):
+        self.saved = saved
 
 
 def train_pack(
@@ -63,7 +66,7 @@ def train_pack(
     Raises
     ------
     Interrupted
-        After saving, when asked to stop.
+        When asked to stop, after saving.
     Broken
         If a state that it starts from is not whole; it has been thrown away, and must be made again.
     """
@@ -123,8 +126,7 @@ def _train(
                 return
             rows.keep(stay)
         if should_stop():
-            saver.save(rows, wait=True)
-            raise Interrupted
+            raise Interrupted(saver.save(rows, wait=True))
         if time.monotonic() - saved > train.checkpoint_seconds and saver.save(rows):
             saved = time.monotonic()
 

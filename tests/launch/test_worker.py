@@ -104,7 +104,9 @@ def test_a_disk_that_fills_in_training_leaves_nothing_half_written(here):
     time.sleep(3)  # it reports once a second, and goes on without
     assert worker.poll() is None
     worker.send_signal(signal.SIGTERM)
-    assert "checkpoint not written" in worker.communicate(timeout=60)[0]
+    out = worker.communicate(timeout=60)[0]
+    assert "checkpoint not written" in out
+    assert "stopped by SIGTERM, its last updates not saved" in out
     assert worker.returncode == 130
     assert not list(here.glob("runs/**/*.tmp"))
 
