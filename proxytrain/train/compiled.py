@@ -8,13 +8,16 @@ run: it lies with this user's files, never in a store.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import functools
 import hashlib
 import os
 import platform
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,12 +125,20 @@ def _prepare() -> None:
 
 
 def _cache_dir() -> Path:
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "proxytrain" / f"compiled-{_processor()}"
+    return _folder(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"))
 
 
 @functools.cache
-def _processor() -> str:
+def _folder(home: Path) -> Path:
+    """This user's, for this kind of processor; one for this process alone where it cannot be written to."""
     text = "\n".join(sorted(set(Path("/proc/cpuinfo").read_text().splitlines())))
     flags = [line for line in text.splitlines() if line.startswith(("flags", "model name", "Features"))]
-    return hashlib.blake2b("\n".join([platform.machine(), *flags]).encode(), digest_size=6).hexdigest()
+    kind = hashlib.blake2b("\n".join([platform.machine(), *flags]).encode(), digest_size=6).hexdigest()
+    folder = home / "proxytrain" / f"compiled-{kind}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        folder = Path(tempfile.mkdtemp(prefix="proxytrain-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

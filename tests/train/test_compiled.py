@@ -6,6 +6,9 @@ import dataclasses
 import json
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,6 +137,14 @@ def test_on_a_cpu_a_shape_compiles_once_for_packs_of_any_size(ask, cache):
     assert len(set(cache.rglob("programs/*.bin"))) == 4  # one member has programs of its own
     assert not np.array_equal(losses(ask, [0, 1], "optimizer.beta1=.5"), three[:2])
     assert len(set(cache.rglob("programs/*.bin"))) == 5  # and another optimizer, but not other gradients
+
+
+def test_where_the_cache_cannot_be_written_to_programs_last_as_long_as_the_process():
+    child = "from proxytrain.train.compiled import _cache_dir; print(_cache_dir())"
+    environment = {**os.environ, "XDG_CACHE_HOME": "/proc/none"}
+    code = f"{child}; assert _cache_dir().is_dir()"
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert not Path(found.stdout.strip()).exists()
 
 
 @pytest.mark.slow
