@@ -131,7 +131,7 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
                     )
                     _tidy(part, plan, store)
                 except Interrupted as interrupted:
-                    saved = interrupted.saved
+                    saved = interrupted.saved or claim.lost.is_set()  # another worker has it then
                 except Broken as error:
                     say(str(error))
                     done.clear()  # what made it has to make it again

@@ -22,7 +22,7 @@ from proxytrain.plan import cost
 from proxytrain.plan.pack import MOST_SEQUENCES
 from proxytrain.train import compiled
 from proxytrain.train.members import Active, Rows
-from proxytrain.train.program import rows
+from proxytrain.train.program import ready, rows
 from proxytrain.train.update import Update, fresh
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
@@ -64,6 +64,14 @@ def test_compiled_updates_of_other_optimizers_agree_with_eager_ones(
 ):
     monkeypatch.setattr(compiled, "KEEPS", kept)  # False: as before torch 2.13, and on a GPU
     agree(*both(ask, tmp_path, corpora, "tokens=5120", f"optimizer={optimizer}", *SMALL, compiled=True))
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_so_they_do_in_uneven_micro_batches(ask, tmp_path, corpora):
+    agree(*both(ask, tmp_path, corpora, "tokens=5120", *SMALL, compiled=True, micro_batches=3))
+    (pack,) = planned(ask("tokens=5120", *SMALL)).packs
+    assert ready(pack.members[0].recipe, len(pack.members), 3, "cpu")
 
 
 @pytest.mark.slow
