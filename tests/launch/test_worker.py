@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from support import TINY, TINY_TEXT, assert_same_bits, outcome, proxytrain, start
 
+from proxytrain.launch.claims import take
 from proxytrain.store import Store
 
 SWEEP = [*TINY_TEXT, *TINY, "sweep.name=s", "sweep.grids=[{init_seed:[0,1,2],tokens:[8192,16384]}]", "launch.workers=1"]
@@ -122,28 +123,45 @@ def test_what_another_sweep_trained_leaves_no_attempts(here):
     assert not attempt.exists()
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
-def test_workers_compile_a_shape_once_and_stay_with_the_programs_that_they_have(here, monkeypatch):
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
+
+
+def compiling(here: Path, monkeypatch, widths: list[int]) -> dict[str, int]:
+    """Plans a sweep of two packs a width, to be compiled with an empty cache; returns the packs' widths, in turn."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(here))
     asked = [*TINY_TEXT, *TINY, "model.depth=1", "sweep.name=s", "launch.workers=1", "train.compile=on"]
-    asked.append("sweep.grids=[{model.width:[16,32],tokens:[4096,8192],init_seed:[0,1]}]")
-    proxytrain("plan", *asked, cwd=here)
+    grids = f"sweep.grids=[{{model.width:{widths},tokens:[4096,8192],init_seed:[0,1]}}]".replace(" ", "")
+    proxytrain("plan", *asked, grids, cwd=here)
     plan = plan_of(here)
-    width = {p["id"]: plan["recipes"][p["members"][0][0]["recipe"]]["model"]["width"] for p in plan["packs"]}
-    planned = list(width.values())
-    assert planned not in ([16, 16, 32, 32], [32, 32, 16, 16])  # else this shows nothing
-    workers = [start("work", "sweep.name=s", "train.device=cpu", cwd=here, **BOTH)]
-    wait_for(here, "runs/sweeps/s/packs/*/claim", workers[0])
-    time.sleep(4)  # it is compiling, and will be first to have done so
-    workers.append(start("work", "sweep.name=s", "train.device=cpu", cwd=here, **BOTH))
-    logs = [worker.communicate(timeout=300)[0] for worker in workers]
-    trained = [[width[name] for name in re.findall(r"^(\w+)/attempt-", log, re.M)] for log in logs]
-    compiled = [line for log in logs for line in re.findall(r"^compiling (\w+) of", log, re.M)]
-    assert sorted(trained[0] + trained[1]) == sorted(planned)
-    assert trained[0][:2] == [planned[0], planned[0]]
-    assert trained[1][0] != planned[0]
-    assert sorted(compiled) == ["gradients", "gradients", "moved", "moved"]
-    assert len(list(here.rglob("programs/*.bin"))) == 4
+    return {p["id"]: plan["recipes"][p["members"][0][0]["recipe"]]["model"]["width"] for p in plan["packs"]}
+
+
+@needs_compiler
+def test_a_worker_leaves_a_shape_that_another_compiles_and_stays_with_its_programs(here, monkeypatch):
+    width = compiling(here, monkeypatch, [16, 32])
+    first, second, third, fourth = width.values()
+    assert (first, second) == (third, fourth)  # else this shows nothing
+    claim = take(here / "runs/sweeps/s/packs" / next(iter(width)))
+    trained: list[int] = []
+    with claim.held():
+        worker = start("work", "sweep.name=s", "train.device=cpu", cwd=here, **BOTH)
+        while len(trained) < 2:
+            line = worker.stdout.readline()
+            assert line
+            trained += [width[name] for name in re.findall(r"^(\w+)/attempt-", line)]
+        worker.kill()
+        worker.communicate()
+    assert trained == [second, second]
+
+
+@needs_compiler
+def test_two_workers_compile_a_shape_once(here, monkeypatch):
+    width = compiling(here, monkeypatch, [16])
+    workers = [start("work", "sweep.name=s", "train.device=cpu", cwd=here, **BOTH) for _ in range(2)]
+    logs = "".join(worker.communicate(timeout=300)[0] for worker in workers)
+    assert sorted(re.findall(r"^(\w+)/attempt-", logs, re.M)) == sorted(width)
+    assert sorted(re.findall(r"^compiling (\w+) of", logs, re.M)) == ["gradients", "moved"]
+    assert len(list(here.rglob("programs/*.bin"))) == 2
 
 
 def test_a_second_interrupt_ends_at_once_and_leaves_all_whole(here):
