@@ -82,8 +82,11 @@ def _compile(function: Function, name: str, rows: tuple[Tensor, ...], fixed: tup
     for x in rows:
         if len(x) > 1:
             torch._dynamo.mark_dynamic(x, 0)
-    # Other guards are on what the function takes from outside, which `name` tells, and cannot be written.
-    options: dict[str, Any] = {"guard_filter_fn": torch.compiler.keep_portable_guards_unsafe}
+    options: dict[str, Any] = {
+        # Other guards are on what the function takes from outside, which `name` tells, and cannot be written.
+        "guard_filter_fn": torch.compiler.keep_portable_guards_unsafe,
+        "cpp_wrapper": True,  # one file for g++ instead of one for each of some 20 kernels
+    }
     traced = torch.compile(function, fullgraph=True, options=options)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:
