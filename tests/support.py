@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import signal
 import subprocess
@@ -65,6 +66,12 @@ def planned(asked: Request, *, largest: int = 4) -> Plan:
             device="cpu",
             memory=1 << 40,
         )
+
+
+def after(updates: int) -> Callable[[], bool]:
+    """Asks to stop once so many updates are made, and from then on."""
+    left = itertools.count(updates, -1)
+    return lambda: next(left) <= 1
 
 
 def train(

@@ -78,9 +78,9 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
         return micro_batches(packs / part.pack.id) or plan.micro_batches[part.names[-1]]
 
     def to_compile(part: Part) -> bool:
-        recipe, members = part.pack.members[0].recipe, len(part.pack.members)
+        recipe = part.pack.members[0].recipe
         known = not compiled(part.pack) or recipe.shape in programs
-        return not (known or ready(recipe, members, micro(part), device))
+        return not (known or ready(recipe, micro(part), device))
 
     def in_turn(left: list[Part]) -> list[Part]:
         """Packs that are compiled in less time than they train, or not at all; then short ones; last those of a shape

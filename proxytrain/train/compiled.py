@@ -1,9 +1,9 @@
 """Compiled functions of the rows of a pack, kept in this user's cache, so that a shape compiles once on a machine.
 
-On a CPU the file of a program is all that another process needs: it is loaded as it is, for any number of members, and
-nothing is traced again. On a GPU, where this was not tried, and before torch 2.13, each process traces a function for
-each number of members; what its compiler then makes is in the cache. Compiled code is for one kind of processor, and is
-run: it lies with this user's files, never in a store.
+On a CPU a program is loaded from its file as it is, and nothing is traced again. It is one for any number of members,
+so that a member's bits do not depend on it. On a GPU, where this was not tried, and before torch 2.13, each process
+traces a function for each number of members; what its compiler then makes is in the cache. Compiled code is for one
+kind of processor, and is run: it lies with this user's files, never in a store.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from torch import Tensor
 
 VERSIONS = 512  # of one function that may be traced: shapes times sizes
 KEEPS = hasattr(torch.compiler, "keep_portable_guards_unsafe")
+MEMBERS = 4  # of packs that the compiler has in mind
 PACKAGE = Path(__file__).parents[1]
 PROGRAMS: dict[Path, Callable] = {}  # of this process
 
@@ -44,8 +45,7 @@ Function = Callable[..., Tensor]  # of tensors (K, ...), and of what is the same
 
 
 def compiled(function: Function, name: str, rows: tuple[Tensor, ...], fixed: tuple) -> Function:
-    """`function(rows, fixed)` as one program for arguments of these shapes and types; on a CPU for any number K of
-    members, unless it is one here.
+    """`function(rows, fixed)` as one program for arguments of these shapes and types, see `for_any_number` of K.
 
     Others raise RuntimeError.
 
@@ -56,9 +56,14 @@ def compiled(function: Function, name: str, rows: tuple[Tensor, ...], fixed: tup
     fixed : tensors, and numbers that become part of the program
     """
     _prepare()
-    if rows[0].device.type != "cpu" or not KEEPS:
+    if not for_any_number(rows[0].device.type):
         return _traced(function)
     return _kept(name) or _compile(function, name, rows, fixed)
+
+
+def for_any_number(device: str) -> bool:
+    """Whether a program takes packs of all sizes; where not, each size is compiled anew."""
+    return device == "cpu" and KEEPS
 
 
 def is_kept(name: str) -> bool:
@@ -78,10 +83,9 @@ def _kept(name: str) -> Function | None:
 
 
 def _compile(function: Function, name: str, rows: tuple[Tensor, ...], fixed: tuple) -> Function:
-    path, rows = _path(name), tuple(x.detach() for x in rows)
+    path, rows = _path(name), tuple(x.new_empty_strided((MEMBERS, *x.shape[1:]), x.stride()) for x in rows)
     for x in rows:
-        if len(x) > 1:
-            torch._dynamo.mark_dynamic(x, 0)
+        torch._dynamo.decorators.mark_unbacked(x, 0, hint_override=MEMBERS, shape_id="K", min=1)
     options: dict[str, Any] = {
         # Other guards are on what the function takes from outside, which `name` tells, and cannot be written.
         "guard_filter_fn": torch.compiler.keep_portable_guards_unsafe,

@@ -21,15 +21,17 @@ from proxytrain.optimizer import Multipliers, State, corrections, move
 from proxytrain.parametrization import Scales, scales
 from proxytrain.plan.pack import MOST_SEQUENCES
 from proxytrain.runs import Recipe
-from proxytrain.train.compiled import Function, compiled, is_kept
+from proxytrain.train.compiled import Function, compiled, for_any_number, is_kept
 
-SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # of a pack that has shrunk; rows without a member fill it up
+SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # of a pack that has shrunk, where each size is compiled anew
 WARM = 3  # updates of a program before it is captured
 
 
-def rows(members: int, largest: int, sequences: int) -> int:
-    """Rows of the program for so many members left of a pack that had `largest`: one of few sizes."""
-    if members == largest:
+def rows(members: int, largest: int, sequences: int, device: str) -> int:
+    """Rows of the program for so many members left of a pack that had `largest`: theirs, or one of few sizes, filled up
+    with rows that have none.
+    """
+    if members == largest or for_any_number(device):
         return members
     size = next((s for s in SIZES if s >= members), largest)
     return min(size, largest) if size * sequences <= MOST_SEQUENCES else members
@@ -40,10 +42,10 @@ def autocast(precision: str, device: str) -> AbstractContextManager:
     return torch.autocast(device, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
 
-def ready(recipe: Recipe, members: int, micro_batches: int, device: str) -> bool:
-    """Whether this machine has the program of a pack's gradients, so that nothing need be compiled."""
+def ready(recipe: Recipe, micro_batches: int, device: str) -> bool:
+    """Whether this machine has the program of the gradients, so that nothing need be compiled."""
     sequences = -(-recipe.batch_tokens // recipe.model.context // micro_batches)
-    return device == "cpu" and is_kept(_name(recipe, members, sequences, True))
+    return device == "cpu" and is_kept(_name(recipe, sequences, True))
 
 
 class Program:
@@ -73,9 +75,9 @@ class Program:
         for ids, targets in zip(*(x.tensor_split(micro_batches, 1) for x in (self.ids, self.targets))):
             first = not self.steps
             args = (state.weights, grad, ids, targets), (rope, ids.shape[1] / shape[1], first)
-            self.steps.append((compiled(gradients, _name(recipe, K, ids.shape[1], first), *args), args))
+            self.steps.append((compiled(gradients, _name(recipe, ids.shape[1], first), *args), args))
         about = recipe.model, recipe.vocab, self.rule
-        name = repr((about, K == 1, len(multipliers.eps)))
+        name = repr((about, len(multipliers.eps)))
         self.move = compiled(_move(*about), name, self._moved(), self.multipliers)
         self.calls = 0
         self.graph: torch.cuda.CUDAGraph | None = None
@@ -135,9 +137,9 @@ def _about(recipe: Recipe) -> tuple[Model, int, Scales, str, float]:
     return recipe.model, recipe.vocab, factors, recipe.precision, recipe.optimizer.z_loss
 
 
-def _name(recipe: Recipe, members: int, sequences: int, first: bool) -> str:
+def _name(recipe: Recipe, sequences: int, first: bool) -> str:
     """Of the program of the gradients of so many sequences, the first of an update or later ones."""
-    return repr((_about(recipe), members == 1, sequences, recipe.batch_tokens, first))
+    return repr((_about(recipe), sequences, recipe.batch_tokens, first))
 
 
 @functools.cache

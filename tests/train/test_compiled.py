@@ -1,4 +1,4 @@
-"""Where bits are not promised, losses of compiled and shrunk packs agree with eager ones (design, section 7.2)."""
+"""Losses of compiled packs agree with eager ones; on a CPU bits do not depend on the pack (design, section 7.2)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support import TINY, TINY_TEXT, outcome, planned, proxytrain, train
+from support import TINY, TINY_TEXT, after, assert_same_bits, outcome, planned, proxytrain, train
 from torch._dynamo.utils import counters
 
 from proxytrain.errors import RequestError
@@ -21,6 +21,7 @@ from proxytrain.launch.machine import machine
 from proxytrain.plan import cost
 from proxytrain.plan.pack import MOST_SEQUENCES
 from proxytrain.train import compiled
+from proxytrain.train.loop import Interrupted
 from proxytrain.train.members import Active, Rows
 from proxytrain.train.program import ready, rows
 from proxytrain.train.update import Update, fresh
@@ -33,16 +34,24 @@ SEED_NOISE = 0.004  # relative SD of a final loss over seeds, at these sizes (FI
 
 def both(ask, tmp_path, corpora, *overrides: str, **how) -> list[dict[str, dict[str, np.ndarray]]]:
     """Outcomes of a sweep trained eagerly, and as `how` says."""
-    found = []
-    for name, options in (("eager", {}), ("other", how)):
-        root = tmp_path / name
-        root.mkdir()
-        (root / "corpora").symlink_to(corpora)
-        asked = ask(*overrides, store=root)
-        train(asked, largest=16, **options)
-        done = [run.id for run in asked.runs if asked.store.result(run.id)["status"] == "done"]
-        found.append({run_id: outcome(asked.store, run_id) for run_id in done})
-    return found
+    ways = {"eager": {}, "other": how}
+    return [trained(ask, tmp_path / name, corpora, *overrides, **options) for name, options in ways.items()]
+
+
+def trained(ask, root, corpora, *overrides: str, largest: int = 16, stops: int = 0, **how):
+    """Outcomes of a sweep in packs of at most `largest`, stopped again and again after so many updates."""
+    root.mkdir()
+    (root / "corpora").symlink_to(corpora)
+    asked = ask(*overrides, store=root)
+    made = planned(asked, largest=largest)
+    while True:
+        try:
+            train(asked, made, should_stop=after(stops) if stops else lambda: False, **how)
+            break
+        except Interrupted:
+            pass
+    done = [run.id for run in asked.runs if asked.store.result(run.id)["status"] == "done"]
+    return {run_id: outcome(asked.store, run_id) for run_id in done}
 
 
 @needs_compiler
@@ -54,6 +63,20 @@ def test_compiled_losses_agree_with_eager_ones_as_members_leave(ask, tmp_path, c
         first = {n: (v[0], other[run_id][n][0]) for n, v in want.items() if n.startswith("telemetry.")}
         assert len(first) > 20
         assert all(b == pytest.approx(a, rel=0.01, abs=1e-3) for a, b in first.values())
+
+
+@needs_compiler
+@pytest.mark.skipif(not compiled.KEEPS, reason="before torch 2.13")
+def test_compiled_bits_depend_on_neither_pack_nor_interruptions(ask, tmp_path, corpora):
+    grids = "{tokens:[4096,8192,16384],init_seed:[0,1],schedule:[wsd,cosine]},{lr:[1e30],init_seed:[0,1]}"
+    sweep = f"sweep.grids=[{grids}]", "model.depth=1", "train.checkpoint_seconds=1e9"
+    want = trained(ask, tmp_path / "16", corpora, *sweep, compiled=True)
+    assert len(want) == 12
+    for largest, stops in ((1, 0), (3, 23)):
+        found = trained(ask, tmp_path / str(largest), corpora, *sweep, largest=largest, stops=stops, compiled=True)
+        assert found.keys() == want.keys()
+        for run_id in want:
+            assert_same_bits(found[run_id], want[run_id])
 
 
 @pytest.mark.slow
@@ -71,7 +94,7 @@ def test_compiled_updates_of_other_optimizers_agree_with_eager_ones(
 def test_so_they_do_in_uneven_micro_batches(ask, tmp_path, corpora):
     agree(*both(ask, tmp_path, corpora, "tokens=5120", *SMALL, compiled=True, micro_batches=3))
     (pack,) = planned(ask("tokens=5120", *SMALL)).packs
-    assert ready(pack.members[0].recipe, len(pack.members), 3, "cpu")
+    assert ready(pack.members[0].recipe, 3, "cpu")
 
 
 @pytest.mark.slow
@@ -138,13 +161,11 @@ def test_on_a_cpu_a_shape_compiles_once_for_packs_of_any_size(ask, cache):
     three = losses(ask, [0, 1, 2])
     files = set(cache.rglob("programs/*.bin"))
     assert len(files) == 2  # gradients, and the optimizer
-    assert losses(ask, [0, 1, 2, 3, 4, 5])[:3] == pytest.approx(three, rel=1e-5)
-    assert losses(ask, [0, 1]) == pytest.approx(three[:2], rel=1e-5)
+    for seeds in ([0, 1, 2, 3, 4, 5], [0, 1], [0]):
+        assert np.array_equal(losses(ask, seeds)[:3], three[: len(seeds)])
     assert set(cache.rglob("programs/*.bin")) == files
-    assert losses(ask, [0]) == pytest.approx(three[:1], rel=1e-5)
-    assert len(set(cache.rglob("programs/*.bin"))) == 4  # one member has programs of its own
     assert not np.array_equal(losses(ask, [0, 1], "optimizer.beta1=.5"), three[:2])
-    assert len(set(cache.rglob("programs/*.bin"))) == 5  # and another optimizer, but not other gradients
+    assert len(set(cache.rglob("programs/*.bin"))) == 3  # another optimizer, but not other gradients
 
 
 def test_where_the_cache_cannot_be_written_to_programs_last_as_long_as_the_process():
@@ -182,12 +203,13 @@ def test_a_program_is_loaded_and_not_traced_again_unless_its_file_is_damaged(ask
 @pytest.mark.parametrize(
     ("members", "largest", "expected"), [(7, 7, 7), (5, 7, 6), (3, 7, 3), (9, 10, 10), (13, 64, 16)]
 )
-def test_a_pack_that_shrinks_meets_few_sizes(members, largest, expected):
-    assert rows(members, largest, sequences=8) == expected
+def test_a_pack_that_shrinks_meets_few_sizes_where_each_is_compiled(members, largest, expected):
+    assert rows(members, largest, sequences=8, device="cuda") == expected
+    assert rows(members, largest, sequences=8, device="cpu") == (members if compiled.KEEPS else expected)
 
 
 def test_a_pack_is_not_filled_up_beyond_what_attention_takes():
-    assert rows(5, 7, sequences=MOST_SEQUENCES // 5) == 5
+    assert rows(5, 7, sequences=MOST_SEQUENCES // 5, device="cuda") == 5
 
 
 def test_reference_mode_is_never_compiled_unless_asked(ask):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 
 import numpy as np
 import pytest
-from support import assert_same_bits, outcome, planned, train
+from support import after, assert_same_bits, outcome, planned, train
 
 from proxytrain import sweep
 from proxytrain.train.loop import Interrupted
@@ -134,12 +133,6 @@ def test_of_every_optimizer_neither_pack_nor_trunk_nor_interruptions_change_a_bi
             pass
     for run in asked.runs[:: 3 if largest > 1 else 7]:
         assert_same_bits(outcome(asked.store, run.id), alone(ask, run, "model.depth=3"))
-
-
-def after(updates: int):
-    """Asks to stop once so many updates are made, and from then on."""
-    left = itertools.count(updates, -1)
-    return lambda: next(left) <= 1
 
 
 def test_a_diverged_member_is_retired_and_its_neighbours_keep_their_bits(ask, alone):
