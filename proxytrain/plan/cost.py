@@ -66,8 +66,8 @@ def bound(pack: Pack, speeds: Speeds) -> float:
 def compiled(pack: Pack, train: Train, device: str, threads: int, speeds: Speeds | None = None) -> bool:
     """Whether a pack is to be trained as a compiled program.
 
-    `auto` never gives up what reference mode promises to the bit; elsewhere what compiling saves must exceed what it
-    takes.
+    `auto` compiles nothing in reference mode: bits, which are not those of eager runs, would depend on the pack.
+    Elsewhere what compiling saves must exceed what it takes.
     """
     if train.compile != "auto":
         return train.compile == "on"
@@ -82,7 +82,7 @@ def compiled(pack: Pack, train: Train, device: str, threads: int, speeds: Speeds
 
 
 def reference(precision: str, device: str, threads: int) -> bool:
-    """Whether a worker is one whose results are promised to the bit (as long as nothing is compiled)."""
+    """Whether a worker is one whose results are promised to the bit (all eager, or all compiled)."""
     return device == "cpu" and threads == 1 and precision == "float32"
 
 
