@@ -84,7 +84,7 @@ def _kept(name: str) -> Function | None:
 
 def _compile(function: Function, name: str, rows: tuple[Tensor, ...], fixed: tuple) -> Function:
     path, rows = _path(name), tuple(x.new_empty_strided((MEMBERS, *x.shape[1:]), x.stride()) for x in rows)
-    for x in rows:
+    for x in rows:  # with `mark_dynamic` one member would have a program, and bits, of its own
         torch._dynamo.decorators.mark_unbacked(x, 0, hint_override=MEMBERS, shape_id="K", min=1)
     options: dict[str, Any] = {
         # Other guards are on what the function takes from outside, which `name` tells, and cannot be written.
