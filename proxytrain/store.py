@@ -387,9 +387,9 @@ def end_to_end(pieces: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]
     return {n: np.concatenate([p.get(n, np.full(len(p["tokens"]), np.nan)) for p in found]) for n in names}
 
 
-def check_id(text: str) -> str:
+def check_id(text: object) -> str:
     """A name from a plan or a result, which must not lead out of the store."""
-    if not ID.fullmatch(text):
+    if not isinstance(text, str) or not ID.fullmatch(text):
         raise RequestError(f"{text!r}: no id of a run or a segment")
     return text
 

@@ -247,6 +247,19 @@ def test_prepared_corpora(trained, file):
     survive(folder / file, look)
 
 
+def test_a_type_that_no_tokens_have_and_an_id_that_is_a_number(trained):
+    path = trained.corpus.folder / "manifest.json"
+    whole = path.read_text()
+    path.write_text(json.dumps({**json.loads(whole), "dtype": "1e+308"}))
+    try:
+        with pytest.raises(RequestError, match="is broken: delete the folder"):
+            load(path.parent.parent, path.parent.name)
+    finally:
+        path.write_text(whole)
+    with pytest.raises(RequestError, match="0: no id of a run or a segment"):
+        trained.store.segment((0, 4096))
+
+
 @pytest.mark.parametrize("suffix", ["txt", "jsonl", "jsonl.gz", "jsonl.zst", "parquet", "bin", "tokenizer.json"])
 def test_texts(tmp_path, trained, suffix):
     import gzip

@@ -93,6 +93,8 @@ def load(root: Path | str, content_hash: str) -> Corpus:
     folder = Path(root) / content_hash
     try:
         manifest = build(Manifest, json.loads((folder / "manifest.json").read_text()))
+        if manifest.dtype not in ("uint16", "uint32"):
+            raise ValueError(manifest.dtype)
     except FileNotFoundError:
         raise RequestError(f"corpus {content_hash} is not under {root}: plan or sweep prepares it") from None
     except ValueError:
