@@ -45,7 +45,7 @@ def autocast(precision: str, device: str) -> AbstractContextManager:
 def ready(recipe: Recipe, micro_batches: int, device: str) -> bool:
     """Whether this machine has the program of the gradients, so that nothing need be compiled."""
     sequences = -(-recipe.batch_tokens // recipe.model.context // micro_batches)
-    return device == "cpu" and is_kept(_name(recipe, sequences, True))
+    return for_any_number(device) and is_kept(_name(recipe, sequences, True))
 
 
 class Program:
