@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from proxytrain import native
 from proxytrain.accounting import LOGITS
 from proxytrain.config import Model, Parametrization
 from proxytrain.layout import Weight, aligned, flat_size
-from proxytrain.ops import EPS, causal_attention, causal_conv, rms_norm, squared_relu
+from proxytrain.ops import EPS, causal_attention, cross_entropy, normed, squared_relu
 from proxytrain.parametrization import Scales, rule
 
 Weights = dict[str, Tensor]
@@ -127,23 +128,19 @@ def _features(
     x = _embed(weights["embedding"], ids.reshape(K, B * T))  # (K, N, d)
     for i in range(model.depth):
         w = {name.split(".", 1)[1]: value for name, value in weights.items() if name.startswith(f"{i}.")}
-        h = rms_norm(x, w["norm_attention"])
-        if model.conv_attention:
-            h = causal_conv(h, w["conv_attention"], T)
+        x, h = normed(x, w["norm_attention"], w.get("conv_attention"), T)
         name = f"block {i + 1}"
         see = functools.partial(watch, f"{name}: attention logits") if watch else None
         heads = _attention(h, w, rope, model, B, T, see)
         attention = _scaled(torch.bmm(heads, w["attention_out"]), scales.branch)
         x = x + attention
-        h = rms_norm(x, w["norm_mlp"])
-        if model.conv_mlp:
-            h = causal_conv(h, w["conv_mlp"], T)
+        x, h = normed(x, w["norm_mlp"], w.get("conv_mlp"), T)
         mlp = _scaled(torch.bmm(_activation(torch.bmm(h, w["mlp_in"]), model.mlp), w["mlp_out"]), scales.branch)
         x = x + mlp
         if watch:
             for part, seen in (("attention", attention), ("mlp", mlp), ("residual stream", x)):
                 watch(f"{name}: {part}", seen)
-    return rms_norm(x, weights["norm"])
+    return normed(x, weights["norm"], None, T)[1]
 
 
 def _readout(weights: Weights, x: Tensor, model: Model, scales: Scales) -> Tensor:
@@ -161,12 +158,6 @@ def _minimised(
     out = _readout(weights, x, model, scales)
     loss = cross_entropy(out, targets).sum(1)
     return loss + z_loss * out.float().logsumexp(2).square().sum(1) if z_loss else loss, loss
-
-
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Loss in nats of every position (K, N), from logits (K, N, V) and targets (K, N)."""
-    K, N, V = logits.shape
-    return F.cross_entropy(logits.reshape(K * N, V).float(), targets.reshape(K * N), reduction="none").view(K, N)
 
 
 def _scaled(x: Tensor, by: float) -> Tensor:
@@ -189,11 +180,12 @@ def _attention(
     x: Tensor, w: Weights, rope: Rope, model: Model, B: int, T: int, watch: Callable[[Tensor], None] | None
 ) -> Tensor:
     K, N, d = x.shape
-    if model.shared_qk:
-        q, v = torch.bmm(x, w["qv"]).split(d, dim=2)
-        k = q
-    else:
-        q, k, v = torch.bmm(x, w["qkv"]).split(d, dim=2)
+    qkv = torch.bmm(x, w["qv" if model.shared_qk else "qkv"])
+    if watch is None and native.serves(qkv):
+        parts = 2 if model.shared_qk else 3
+        return native.attention(qkv, w.get("shift_keys"), w.get("qk_gain"), rope, parts, T, model.head_size)
+    q, *k, v = qkv.split(d, dim=2)
+    k = k[0] if k else q
     if "shift_keys" in w:
         k = torch.lerp(k, _shift(k, T), w["shift_keys"][:, None].to(k.dtype))
     heads = (K, B, T, d // model.head_size, model.head_size)

@@ -1,7 +1,8 @@
 """Operations with a backward of their own, where autograd's would pass over memory more often than needed.
 
-At these widths time goes into passes over activations, not into products. Each is tested against autograd. A compiler
-fuses the plain formulas by itself, and better: under one they are what runs.
+At these widths time goes into passes over activations, not into products. Each is tested against autograd. On a CPU
+they are those of `native`, where it can be compiled. torch's compiler fuses the plain formulas by itself: under it they
+are what runs.
 """
 
 from __future__ import annotations
@@ -14,9 +15,19 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from proxytrain import native
+
 EPS = 1e-6
 SHORT = {2: 128, 4: 64}  # by bytes of a float, tokens that fit into one tile of our own attention on a GPU, and
 NARROW = 64  # floats of a head; larger tiles do not fit into the registers, and take minutes to compile
+
+
+def normed(x: Tensor, gain: Tensor, taps: Tensor | None, T: int) -> tuple[Tensor, Tensor]:
+    """x (K, B*T, d), and what a block reads of it: normalised, and where there are taps, convolved."""
+    if native.serves(x):
+        return native.normed(x, gain, taps, T)
+    h = rms_norm(x, gain)
+    return x, h if taps is None else causal_conv(h, taps, T)
 
 
 def rms_norm(x: Tensor, gain: Tensor) -> Tensor:
@@ -42,7 +53,16 @@ def squared_relu(x: Tensor) -> Tensor:
     if torch.compiler.is_compiling():
         y = F.relu(x)
         return y * y
-    return SquaredReLU.apply(x)
+    return native.squared_relu(x) if native.serves(x) else SquaredReLU.apply(x)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Loss in nats of every position (K, N), from logits (K, N, V) and targets (K, N)."""
+    logits = logits.float()
+    if native.serves(logits):
+        return native.cross_entropy(logits, targets)
+    K, N, V = logits.shape
+    return F.cross_entropy(logits.reshape(K * N, V), targets.reshape(K * N), reduction="none").view(K, N)
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

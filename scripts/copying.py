@@ -96,7 +96,7 @@ def look(
     gpt: torch.nn.Module, ids: np.ndarray, targets: np.ndarray, after: np.ndarray, long: np.ndarray
 ) -> tuple[np.ndarray, float]:
     """Losses (S, T), and the largest mean attention of a head, where `long`, to the positions `after`."""
-    losses, shares, plain = [], [], model.causal_attention
+    losses, shares, plain = [], [], (model.causal_attention, model.native.serves)
 
     def watched(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         scores = torch.einsum("nthd,nshd->nhts", q, k) / q.shape[-1] ** 0.5
@@ -104,9 +104,9 @@ def look(
         there = place.clamp(min=0)[:, None, :, None].expand(-1, q.shape[2], -1, 1)
         given = scores.masked_fill(later, -torch.inf).softmax(-1).gather(-1, there)
         shares[-1].append((given[..., 0] * where[:, None]).sum((0, 2)))
-        return plain(q, k, v)
+        return plain[0](q, k, v)
 
-    model.causal_attention = watched
+    model.causal_attention, model.native.serves = watched, lambda x: False  # attention in torch, to be looked at
     try:
         for i in range(0, len(ids), CHUNK):
             x, y, place, where = (torch.from_numpy(a[i : i + CHUNK]) for a in (ids, targets, after, long))
@@ -114,7 +114,7 @@ def look(
             out = gpt(x)
             losses.append(F.cross_entropy(out.flatten(0, 1), y.flatten(), reduction="none").view(y.shape).numpy())
     finally:
-        model.causal_attention = plain
+        model.causal_attention, model.native.serves = plain
     heads = torch.stack([torch.stack(part) for part in shares]).sum(0) / max(1, long.sum())
     return np.concatenate(losses), heads.max().item()
 

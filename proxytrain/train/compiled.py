@@ -8,22 +8,19 @@ kind of processor, and is run: it lies with this user's files, never in a store.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import fcntl
 import functools
 import hashlib
 import os
-import platform
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from proxytrain import cache
 
 VERSIONS = 512  # of one function that may be traced: shapes times sizes
 KEEPS = hasattr(torch.compiler, "keep_portable_guards_unsafe")
@@ -92,10 +89,7 @@ def _compile(function: Function, name: str, rows: tuple[Tensor, ...], fixed: tup
         "cpp_wrapper": True,  # one file for g++ instead of one for each of some 20 kernels
     }
     traced = torch.compile(function, fullgraph=True, options=options)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as lock:
-        with contextlib.suppress(OSError):  # where there are no locks, several may compile the same
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with cache.alone(path):
         if found := _kept(name):  # another process has compiled it meanwhile
             return found
         with contextlib.suppress(OSError):  # a full disk
@@ -108,7 +102,7 @@ def _compile(function: Function, name: str, rows: tuple[Tensor, ...], fixed: tup
 
 def _path(name: str) -> Path:
     key = hashlib.blake2b(f"{SOURCES} {torch.get_num_threads()} {name}".encode(), digest_size=16)
-    return _cache_dir() / "programs" / f"{key.hexdigest()}.bin"
+    return cache.folder() / "programs" / f"{key.hexdigest()}.bin"
 
 
 def _load(path: Path) -> Function:
@@ -123,29 +117,9 @@ def _traced(function: Function) -> Function:
 
 @functools.cache
 def _prepare() -> None:
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_cache_dir()))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache.folder()))
     import torch._dynamo
 
     config = torch._dynamo.config
     config.recompile_limit = config.accumulated_recompile_limit = VERSIONS
     config.automatic_dynamic_shapes, config.specialize_float = False, True
-
-
-def _cache_dir() -> Path:
-    return _folder(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"))
-
-
-@functools.cache
-def _folder(home: Path) -> Path:
-    """This user's, for this kind of processor; one for this process alone where it cannot be written to."""
-    text = "\n".join(sorted(set(Path("/proc/cpuinfo").read_text().splitlines())))
-    flags = [line for line in text.splitlines() if line.startswith(("flags", "model name", "Features"))]
-    kind = hashlib.blake2b("\n".join([platform.machine(), *flags]).encode(), digest_size=6).hexdigest()
-    folder = home / "proxytrain" / f"compiled-{kind}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError:
-        folder = Path(tempfile.mkdtemp(prefix="proxytrain-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder

@@ -10,6 +10,7 @@ from support import train
 
 import proxytrain
 from proxytrain.layout import layout
+from proxytrain.model import cross_entropy
 from proxytrain.train import evaluate
 from proxytrain.train.update import EVALUATE_TOKENS
 
@@ -22,8 +23,8 @@ def val_loss(asked, model) -> float:
     chunk = min(asked.runs[0].recipe.batch_tokens, EVALUATE_TOKENS) // T
     parts = []
     for i in range(0, len(ids), chunk):
-        out = model(ids[i : i + chunk]).flatten(0, 1).float()
-        loss = torch.nn.functional.cross_entropy(out, targets[i : i + chunk].flatten(), reduction="none")
+        out = model(ids[i : i + chunk]).flatten(0, 1)
+        loss = cross_entropy(out[None], targets[i : i + chunk].reshape(1, -1))
         parts.append(loss.view(-1, T).double().mean(1))
     return float(torch.cat(parts).mean())
 

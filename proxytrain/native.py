@@ -1,0 +1,225 @@
+"""The passes over activations on a CPU as functions of C++ (`native.cpp`), compiled once a machine, in seconds.
+
+They serve float32 on one thread. Where there is no compiler, torch's operations do the same more slowly (`ops`), and
+sums have another order: bits differ.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from proxytrain import cache
+from proxytrain.process import say
+
+SOURCE = Path(__file__).with_suffix(".cpp")
+FLAGS = ["-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"]
+
+
+def serves(x: Tensor) -> bool:
+    """Whether the functions are for tensors like `x`, and this machine has them."""
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype != torch.float32:
+        return False
+    return torch.get_num_threads() == 1 and library() is not None
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The functions; None, which is said, where there is no compiler or it cannot compile them."""
+    name = os.environ.get("CXX") or "g++"
+    compiler = shutil.which(name)
+    if compiler is None:
+        say(f"no C++ compiler ({name}) on the PATH: training on this CPU takes about half as long again as with one")
+        return None
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
+    key = hashlib.blake2b(b"\n".join([version, *map(str.encode, FLAGS), SOURCE.read_bytes()]), digest_size=16)
+    path = cache.folder() / f"native-{key.hexdigest()}.so"
+    if not path.exists():
+        with cache.alone(path):
+            if not path.exists() and (trouble := _compile(compiler, path)):
+                say(f"{name} cannot compile {SOURCE}, and training goes on more slowly without it:\n{trouble}")
+                return None
+    return ctypes.CDLL(str(path))
+
+
+def _compile(compiler: str, path: Path) -> str:
+    """What went wrong, or nothing. A Ctrl-C, which is for the trainer, does not reach the compiler."""
+    part = path.with_suffix(f".{os.getpid()}")
+    command = [compiler, *FLAGS, "-fPIC", "-shared", "-o", str(part), str(SOURCE)]
+    print("compiling native.cpp, once a machine", file=sys.stderr, flush=True)
+    done = subprocess.run(command, capture_output=True, text=True, start_new_session=True, check=False)
+    if done.returncode == 0:
+        part.replace(path)
+        return ""
+    part.unlink(missing_ok=True)
+    return done.stderr or f"exit code {done.returncode}"
+
+
+def _call(name: str, *args: Tensor | int | None) -> None:
+    """A function of the library. All its numbers are int64; of a tensor it gets where it begins, of None 0."""
+    found = library()
+    assert found is not None
+    numbers = (a if isinstance(a, int) else a.data_ptr() if a is not None else 0 for a in args)
+    getattr(found, name)(*map(ctypes.c_int64, numbers))
+
+
+def normed(x: Tensor, gain: Tensor, taps: Tensor | None, T: int) -> tuple[Tensor, Tensor]:
+    """x (K, B*T, d) as it is, and x / rms(x) * gain, convolved over T positions: see `ops.normed`."""
+    return Normed.apply(x.contiguous(), gain, taps, T)
+
+
+def attention(
+    x: Tensor, gate: Tensor | None, gain: Tensor | None, rope: tuple[Tensor, Tensor], parts: int, T: int, h: int
+) -> Tensor:
+    """What heads of size h read (K, B*T, d), causally within each T positions.
+
+    Parameters
+    ----------
+    x : (K, B*T, 3d), queries, keys and values: three `parts`; or two, where the queries are the keys
+    gate : (K, d), how much of each key is the one of the position before; None for none
+    gain : (K, H) of the normalised queries; None where neither they nor keys are normalised
+    rope : cos and sin (T, 1, n), of which the first 2n floats of a head are turned
+    """
+    return Attention.apply(x.contiguous(), gate, gain, *rope, parts, T, h)
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """max(x, 0)^2."""
+    return SquaredReLU.apply(x.contiguous())
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Loss in nats of every position (K, N), from logits (K, N, V) and targets (K, N)."""
+    return CrossEntropy.apply(logits.contiguous(), targets.contiguous())[0]
+
+
+def _stride(x: Tensor | None) -> int:
+    """Floats from one member to the next."""
+    return x.stride(0) if x is not None else 0
+
+
+class Normed(Function):
+    """x passes through, so that backward adds what comes to it by other ways in the same pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gain: Tensor, taps: Tensor | None, T: int) -> tuple[Tensor, Tensor]:
+        K, N, d = x.shape
+        out, scale = torch.empty_like(x), x.new_empty(K, N)
+        ctx.numbers = (taps.shape[1] if taps is not None else 1, _stride(gain), _stride(taps)), (K, N, T, d)
+        _call("norm_forward", x, gain, taps, *ctx.numbers[0], out, scale, *ctx.numbers[1])
+        ctx.save_for_backward(x, gain, taps, scale)
+        ctx.set_materialize_grads(False)
+        return x.view_as(x), out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, past: Tensor | None, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, gain, taps, scale = ctx.saved_tensors
+        dx, dgain = torch.empty_like(x), x.new_zeros(gain.shape)
+        dtaps = x.new_zeros(taps.shape) if taps is not None else None
+        past = past.contiguous() if past is not None else None
+        ways, shape = ctx.numbers
+        _call("norm_backward", x, gain, taps, *ways, scale, grad.contiguous(), past, dx, dgain, dtaps, *shape)
+        return dx, dgain, dtaps, None
+
+
+class Attention(Function):
+    """See `attention`. Backward makes the probabilities again, from each query's largest logit and sum."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        gate: Tensor | None,
+        gain: Tensor | None,
+        cos: Tensor,
+        sin: Tensor,
+        parts: int,
+        T: int,
+        h: int,
+    ) -> Tensor:
+        K, N, d = *x.shape[:2], x.shape[2] // parts
+        out, top, over = x.new_empty(K, N, d), x.new_empty(K, d // h, N), x.new_empty(K, d // h, N)
+        ctx.ways = parts, _stride(gate), _stride(gain), cos.shape[-1]
+        ctx.shape = K, N, T, d // h, h
+        _call("attention_forward", x, gate, gain, cos, sin, *ctx.ways, out, top, over, *ctx.shape)
+        ctx.save_for_backward(x, gate, gain, cos, sin, top, over)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, gate, gain, cos, sin, top, over = ctx.saved_tensors
+        dx = torch.empty_like(x)
+        dgate, dgain = (x.new_zeros(w.shape) if w is not None else None for w in (gate, gain))
+        of = x, gate, gain, cos, sin, *ctx.ways
+        _call("attention_backward", *of, grad.contiguous(), top, over, dx, dgate, dgain, *ctx.shape)
+        return dx, dgate, dgain, *[None] * 5
+
+
+class SquaredReLU(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        out = torch.empty_like(x)
+        _call("squared_relu_forward", x, out, x.numel())
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        dx = torch.empty_like(x)
+        _call("squared_relu_backward", x, grad.contiguous(), dx, x.numel())
+        return dx
+
+
+class CrossEntropy(Function):
+    """See `cross_entropy`; beside the loss each position's largest logit and one over its sum, for backward."""
+
+    @staticmethod
+    def forward(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.ops.proxytrain.cross_entropy(logits, targets)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*inputs, *output[1:])
+        ctx.mark_non_differentiable(*output[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, None]:
+        return torch.ops.proxytrain.cross_entropy_backward(*ctx.saved_tensors, grad), None
+
+
+# Operations of torch's, which its function transforms look through (see `model.objective`)
+torch.library.define("proxytrain::cross_entropy", "(Tensor logits, Tensor targets) -> (Tensor, Tensor, Tensor)")
+torch.library.define(
+    "proxytrain::cross_entropy_backward", "(Tensor x, Tensor t, Tensor m, Tensor o, Tensor g) -> Tensor"
+)
+
+
+@torch.library.impl("proxytrain::cross_entropy", "cpu")
+def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    K, N, V = logits.shape
+    loss, most, over = (logits.new_empty(K, N) for _ in range(3))
+    _call("cross_entropy_forward", logits, targets, loss, most, over, K * N, V)
+    return loss, most, over
+
+
+@torch.library.impl("proxytrain::cross_entropy_backward", "cpu")
+def _cross_entropy_backward(logits: Tensor, targets: Tensor, most: Tensor, over: Tensor, grad: Tensor) -> Tensor:
+    dx = torch.empty_like(logits)
+    _call("cross_entropy_backward", logits, targets, most, over, grad.contiguous(), dx, grad.numel(), logits.shape[2])
+    return dx
