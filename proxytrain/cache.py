@@ -22,6 +22,11 @@ def folder() -> Path:
     return _folder(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"))
 
 
+def compiler() -> str:
+    """The C++ compiler's name."""
+    return os.environ.get("CXX") or "g++"
+
+
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
     """While this process makes `path`, others that want to make it wait; where there are no locks, they do not."""

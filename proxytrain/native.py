@@ -37,11 +37,9 @@ def serves(x: Tensor) -> bool:
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The functions; None, which is said, where there is no compiler or it cannot compile them."""
-    name = os.environ.get("CXX") or "g++"
-    compiler = shutil.which(name)
+    """The functions; None where there is no compiler, or it cannot compile them, which is said."""
+    compiler = shutil.which(cache.compiler())
     if compiler is None:
-        say(f"no C++ compiler ({name}) on the PATH: training on this CPU takes about half as long again as with one")
         return None
     version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
     key = hashlib.blake2b(b"\n".join([version, *map(str.encode, FLAGS), SOURCE.read_bytes()]), digest_size=16)
@@ -49,14 +47,16 @@ def library() -> ctypes.CDLL | None:
     if not path.exists():
         with cache.alone(path):
             if not path.exists() and (trouble := _compile(compiler, path)):
-                say(f"{name} cannot compile {SOURCE}, and training goes on more slowly without it:\n{trouble}")
+                say(f"{compiler} cannot compile {SOURCE}, and training goes on more slowly without it:\n{trouble}")
                 return None
     return ctypes.CDLL(str(path))
 
 
 def _compile(compiler: str, path: Path) -> str:
     """What went wrong, or nothing. A Ctrl-C, which is for the trainer, does not reach the compiler."""
-    part = path.with_suffix(f".{os.getpid()}")
+    for left in path.parent.glob(f"{path.stem}.part-*"):  # by one that was killed
+        left.unlink(missing_ok=True)
+    part = path.with_suffix(f".part-{os.getpid()}")
     command = [compiler, *FLAGS, "-fPIC", "-shared", "-o", str(part), str(SOURCE)]
     print("compiling native.cpp, once a machine", file=sys.stderr, flush=True)
     done = subprocess.run(command, capture_output=True, text=True, start_new_session=True, check=False)

@@ -58,7 +58,7 @@ def squared_relu(x: Tensor) -> Tensor:
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Loss in nats of every position (K, N), from logits (K, N, V) and targets (K, N)."""
-    logits = logits.float()
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if native.serves(logits):
         return native.cross_entropy(logits, targets)
     K, N, V = logits.shape

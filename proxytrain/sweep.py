@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from proxytrain.cache import compiler
 from proxytrain.config import Local, Slurm
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import CurveFit, Fit, FitConfig, Prediction, fit_curves, fit_losses, load_fit
@@ -144,6 +145,8 @@ def train(asked: Request, made: Plan, console: Console) -> int:
     launch = asked.config.launch
     assert isinstance(launch, Local)  # `trainable` saw to it
     console.say("\n".join(plan_lines(made)))
+    if machine(asked.config).device == "cpu" and shutil.which(compiler()) is None:
+        console.say(f"note: no C++ compiler ({compiler()}) on the PATH; with one, training takes a third less")
     code = local.run(made, asked.store, machine(asked.config), launch, console)
     return code or int(bool(missing(asked.store, made.runs)))
 

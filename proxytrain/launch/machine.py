@@ -11,6 +11,7 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
+from proxytrain.cache import compiler
 from proxytrain.config import Config, Local, Slurm, Train
 from proxytrain.errors import RequestError
 
@@ -121,9 +122,9 @@ def check(train: Train, kind: str) -> None:
 
 def no_compiler(kind: str) -> str | None:
     """What is missing here for compiled programs; None if nothing is."""
-    compiler = os.environ.get("CXX" if kind == "cpu" else "CC") or ("g++" if kind == "cpu" else "gcc")
-    if shutil.which(compiler) is None:
-        return f"it needs a C++ compiler, and there is no {compiler} on the PATH"
+    name = compiler() if kind == "cpu" else os.environ.get("CC") or "gcc"
+    if shutil.which(name) is None:
+        return f"it needs a C++ compiler, and there is no {name} on the PATH"
     if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
         return f"it needs Python's headers, and there is no {sysconfig.get_path('include')}/Python.h"
     if kind == "cuda" and importlib.util.find_spec("triton") is None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from proxytrain.launch.machine import Machine, no_compiler
 from proxytrain.launch.settle import settle
-from proxytrain.plan import cost, speed
+from proxytrain.plan import speed
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.pack import Pack, work
 from proxytrain.store import Store
@@ -20,7 +20,7 @@ BLOCKS = 5
 def probe(plan: Plan, store: Store, here: Machine) -> Iterator[str]:
     """Peak FLOP/s and bytes/s of a worker, then seconds of an update of every shape and size; a line as each is known.
 
-    Updates are timed eagerly, and compiled where `train.compile` and the machine allow it and no bits are at stake.
+    Updates are timed eagerly, and compiled where `train.compile` and the machine allow it.
     What was found is kept in the store's `speeds.json`.
     """
     import torch
@@ -37,8 +37,7 @@ def probe(plan: Plan, store: Store, here: Machine) -> Iterator[str]:
     known: set[str] = set()
     for pack in plan.packs:
         recipe = pack.members[0].recipe
-        reference = cost.reference(recipe.precision, here.device, here.threads)
-        compiling = plan.train.compile == "on" or (plan.train.compile == "auto" and not reference)
+        compiling = plan.train.compile == "on" or (plan.train.compile == "auto" and here.device == "cuda")
         for compiled in (False, True) if compiling and no_compiler(here.device) is None else (False,):
             key = speed.key(pack, compiled)
             if key in known:

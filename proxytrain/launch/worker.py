@@ -58,7 +58,6 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
 
     from proxytrain.corpus import load
     from proxytrain.train.loop import Broken, Interrupted, train_pack
-    from proxytrain.train.program import ready
 
     check(plan.train, device)
     precision = next((p.members[0].recipe.precision for p in plan.packs), "float32")
@@ -72,15 +71,13 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
     saved = True
 
     def compiled(pack: Pack) -> bool:
-        return compiles and cost.compiled(pack, plan.train, device, launch.threads, speeds)
+        return compiles and cost.compiled(pack, plan.train, device, speeds)
 
     def micro(part: Part) -> int:
         return micro_batches(packs / part.pack.id) or plan.micro_batches[part.names[-1]]
 
     def to_compile(part: Part) -> bool:
-        recipe = part.pack.members[0].recipe
-        known = not compiled(part.pack) or recipe.shape in programs
-        return not (known or ready(recipe, micro(part), device))
+        return compiled(part.pack) and part.pack.members[0].recipe.shape not in programs
 
     def in_turn(left: list[Part]) -> list[Part]:
         """Packs that are compiled in less time than they train, or not at all; then short ones; last those of a shape
@@ -91,7 +88,7 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
             return left
         held = {p.pack.members[0].recipe.shape for p in left if holder(packs / p.pack.id, launch.stale_seconds)}
         for part in (p for p in left if p.pack.id in late):
-            short = cost.seconds(part.pack, device, speeds, compiled=True) < cost.COMPILE_SECONDS[device]
+            short = cost.seconds(part.pack, device, speeds, compiled=True) < cost.COMPILE_SECONDS
             late[part.pack.id] = 2 if part.pack.members[0].recipe.shape in held else int(short)
         return sorted(left, key=lambda part: late.get(part.pack.id, 0))
 

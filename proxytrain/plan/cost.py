@@ -16,11 +16,10 @@ from proxytrain.plan.speed import GPU, Speeds
 # One thread of a server core: products at 100 GFLOP/s, and 2.2 ns for each float that backward keeps; two busy
 # one-thread workers slow each other down.
 CPU_FLOPS, CPU_FLOAT_SECONDS, CPU_UPDATE_SECONDS, CPU_SHARING = 100e9, 2.2e-9, 1.5e-3, 1.25
-COMPILED_SPEED = 1.3  # of an update on a CPU, in that of an eager one
 # A GPU (an H200 was measured): shares of its peak and of its bandwidth; seconds a layer for an update to be launched,
 # operation by operation or as one captured graph.
 GPU_FLOPS, GPU_BANDWIDTH, GPU_LAYER_SECONDS = 0.65, 0.6, {False: 6e-3, True: 0.15e-3}
-COMPILE_SECONDS = {"cpu": 25.0, "cuda": 45.0}  # a program, once a machine
+COMPILE_SECONDS = 45.0  # a program on a GPU, once a machine
 CURVE_BYTES = 32  # a row of a curve
 SEGMENT_BYTES, RUN_BYTES = 4096, 4096  # what is there besides
 
@@ -46,8 +45,7 @@ def seconds(pack: Pack, device: str, speeds: Speeds | None = None, compiled: boo
         moved = floats * (8 if recipe.precision == "bfloat16" else 16)
         token = flops / (GPU_FLOPS * peak) + moved / (GPU_BANDWIDTH * bandwidth)
         return updates * recipe.model.depth * GPU_LAYER_SECONDS[compiled] + tokens * token
-    faster = COMPILED_SPEED if compiled else 1.0
-    return (updates * CPU_UPDATE_SECONDS + tokens * (flops / CPU_FLOPS + floats * CPU_FLOAT_SECONDS)) / faster
+    return updates * CPU_UPDATE_SECONDS + tokens * (flops / CPU_FLOPS + floats * CPU_FLOAT_SECONDS)
 
 
 def flops_used(pack: Pack, took: float, speeds: Speeds) -> float:
@@ -63,26 +61,24 @@ def bound(pack: Pack, speeds: Speeds) -> float:
     return max(work(pack) / speeds.flops, moved / speeds.bandwidth)
 
 
-def compiled(pack: Pack, train: Train, device: str, threads: int, speeds: Speeds | None = None) -> bool:
-    """Whether a pack is to be trained as a compiled program.
-
-    `auto` compiles nothing in reference mode: bits, which are not those of eager runs, would depend on the pack.
-    Elsewhere what compiling saves must exceed what it takes.
+def compiled(pack: Pack, train: Train, device: str, speeds: Speeds | None = None) -> bool:
+    """Whether torch compiles a pack's updates: with `auto` on a GPU, where that saves more than it takes; on a CPU it
+    saves nothing.
     """
     if train.compile != "auto":
         return train.compile == "on"
-    if reference(pack.members[0].recipe.precision, device, threads):
+    if device == "cpu":
         return False
     if speeds and None not in (speeds.update(pack, False), speeds.update(pack, True)):
         saved = seconds(pack, device, speeds) - seconds(pack, device, speeds, True)
     else:
         estimates = replace(speeds, updates={}) if speeds else None
         saved = seconds(pack, device, estimates) - seconds(pack, device, estimates, compiled=True)
-    return saved > COMPILE_SECONDS[device]
+    return saved > COMPILE_SECONDS
 
 
 def reference(precision: str, device: str, threads: int) -> bool:
-    """Whether a worker is one whose results are promised to the bit (all eager, or all compiled)."""
+    """Whether a worker is one whose results are promised to the bit (what torch compiles apart)."""
     return device == "cpu" and threads == 1 and precision == "float32"
 
 

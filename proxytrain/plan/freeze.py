@@ -255,7 +255,7 @@ def _costs(
     """Totals for people: what sharing saves, and what is left to do."""
 
     def took(pack: Pack) -> float:
-        return cost.seconds(pack, device, speeds, cost.compiled(pack, train, device, threads, speeds))
+        return cost.seconds(pack, device, speeds, cost.compiled(pack, train, device, speeds))
 
     a_token = {r["id"]: r["flops"] / r["tokens"] for r in records}
     by_recipe = {n.recipe.id: a_token[n.run_id] for n in nodes.values() if n.run_id}

@@ -58,11 +58,11 @@ def pack_lines(packs: list[dict[str, Any]], speeds: Speeds) -> list[str]:
 
 def pack_rows(plan: Plan, speeds: Speeds) -> list[dict[str, Any]]:
     """The packs as plain values; `start` is the least token from which a member goes on."""
-    device, threads = plan.costs["device"], plan.costs.get("threads", 1)
+    device = plan.costs["device"]
     rows = []
     for p in plan.packs:
         model = p.members[0].recipe.model
-        compiled = cost.compiled(p, plan.train, device, threads, speeds)
+        compiled = cost.compiled(p, plan.train, device, speeds)
         took = cost.seconds(p, device, speeds, compiled)
         rows.append(
             {

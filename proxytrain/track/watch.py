@@ -112,8 +112,8 @@ class Watch:
         self.plan, self.store = plan, store
         self.total = sum(m.tokens for p in plan.packs for m in p.members)
         costs, precision = plan.costs, plan.train.precision
-        self.device, self.threads = costs["device"], costs.get("threads", 1)
-        self.speeds = speed.load(store, costs.get("machine", ""), self.device, precision, self.threads)
+        self.device = costs["device"]
+        self.speeds = speed.load(store, costs.get("machine", ""), self.device, precision, costs.get("threads", 1))
         self.alone: dict[str, float] = {}  # seconds of a pack by the plan, of one worker that nobody slows down
         self.work = sum(map(self._seconds, plan.packs))
         self.done: set[str] = set()  # packs
@@ -207,7 +207,7 @@ class Watch:
     def _seconds(self, pack: Pack) -> float:
         """The plan's estimate, or what was measured."""
         if pack.id not in self.alone:
-            compiled = cost.compiled(pack, self.plan.train, self.device, self.threads, self.speeds)
+            compiled = cost.compiled(pack, self.plan.train, self.device, self.speeds)
             self.alone[pack.id] = cost.seconds(pack, self.device, self.speeds, compiled)
         return self.alone[pack.id]
 

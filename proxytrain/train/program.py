@@ -21,17 +21,17 @@ from proxytrain.optimizer import Multipliers, State, corrections, move
 from proxytrain.parametrization import Scales, scales
 from proxytrain.plan.pack import MOST_SEQUENCES
 from proxytrain.runs import Recipe
-from proxytrain.train.compiled import Function, compiled, for_any_number, is_kept
+from proxytrain.train.compiled import Function, compiled
 
-SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # of a pack that has shrunk, where each size is compiled anew
+SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # of a pack that has shrunk: each is compiled anew
 WARM = 3  # updates of a program before it is captured
 
 
-def rows(members: int, largest: int, sequences: int, device: str) -> int:
+def rows(members: int, largest: int, sequences: int) -> int:
     """Rows of the program for so many members left of a pack that had `largest`: theirs, or one of few sizes, filled up
     with rows that have none.
     """
-    if members == largest or for_any_number(device):
+    if members == largest:
         return members
     size = next((s for s in SIZES if s >= members), largest)
     return min(size, largest) if size * sequences <= MOST_SEQUENCES else members
@@ -40,12 +40,6 @@ def rows(members: int, largest: int, sequences: int, device: str) -> int:
 def autocast(precision: str, device: str) -> AbstractContextManager:
     """Where products run in bfloat16, if they do; weights, moments and sums stay float32."""
     return torch.autocast(device, torch.bfloat16) if precision == "bfloat16" else nullcontext()
-
-
-def ready(recipe: Recipe, micro_batches: int, device: str) -> bool:
-    """Whether this machine has the program of the gradients, so that nothing need be compiled."""
-    sequences = -(-recipe.batch_tokens // recipe.model.context // micro_batches)
-    return for_any_number(device) and is_kept(_name(recipe, sequences, True))
 
 
 class Program:
@@ -70,15 +64,15 @@ class Program:
         self.clip = torch.full((K, 1), float("inf"), device=device)
         self.clip[: len(clip)] = clip
         rope = rope_table(T, rotated(recipe.model), recipe.model.rope_base, device)
-        gradients = _gradients(*_about(recipe), device.type)
+        factors = scales(recipe.model, recipe.parametrization)
+        about = recipe.model, recipe.vocab, factors, recipe.precision, recipe.optimizer.z_loss, device.type
+        gradients = compiled(_gradients(*about))
         self.steps: list[tuple[Function, tuple]] = []  # a program a micro-batch, with its arguments
         for ids, targets in zip(*(x.tensor_split(micro_batches, 1) for x in (self.ids, self.targets))):
             first = not self.steps
             args = (state.weights, grad, ids, targets), (rope, ids.shape[1] / shape[1], first)
-            self.steps.append((compiled(gradients, _name(recipe, ids.shape[1], first), *args), args))
-        about = recipe.model, recipe.vocab, self.rule
-        name = repr((about, len(multipliers.eps)))
-        self.move = compiled(_move(*about), name, self._moved(), self.multipliers)
+            self.steps.append((gradients, args))
+        self.move = compiled(_move(recipe.model, recipe.vocab, self.rule))
         self.calls = 0
         self.graph: torch.cuda.CUDAGraph | None = None
         self.out: tuple[Tensor, Tensor]
@@ -129,17 +123,6 @@ class Program:
         s = self.state
         rows = (s.weights, s.first, s.second, s.updates, self.grad, self.lr, self.decay, self.clip)
         return *rows, *corrections(s.updates, self.rule, self.lr)
-
-
-def _about(recipe: Recipe) -> tuple[Model, int, Scales, str, float]:
-    """What gradients are made from, besides weights and text."""
-    factors = scales(recipe.model, recipe.parametrization)
-    return recipe.model, recipe.vocab, factors, recipe.precision, recipe.optimizer.z_loss
-
-
-def _name(recipe: Recipe, sequences: int, first: bool) -> str:
-    """Of the program of the gradients of so many sequences, the first of an update or later ones."""
-    return repr((_about(recipe), sequences, recipe.batch_tokens, first))
 
 
 @functools.cache

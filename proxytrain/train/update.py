@@ -117,7 +117,7 @@ class Update:
         """The program of the rows as they are; another one once members have left."""
         if self.program is None or self.program.state is not self.rows.state:
             sequences = self.recipe.batch_tokens // self.recipe.model.context
-            self.rows.fill_up(program.rows(len(self.rows.active), self.largest, sequences, self.device.type))
+            self.rows.fill_up(program.rows(len(self.rows.active), self.largest, sequences))
             self.program = program.Program(self.rows.state, self.recipe, self.micro_batches, self.multipliers, clip)
         return self.program
 

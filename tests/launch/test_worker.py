@@ -154,16 +154,6 @@ def test_a_worker_leaves_a_shape_that_another_compiles_and_stays_with_its_progra
     assert trained == [second, second]
 
 
-@needs_compiler
-def test_two_workers_compile_a_shape_once(here, monkeypatch):
-    width = compiling(here, monkeypatch, [16])
-    workers = [start("work", "sweep.name=s", "train.device=cpu", cwd=here, **BOTH) for _ in range(2)]
-    logs = "".join(worker.communicate(timeout=300)[0] for worker in workers)
-    assert sorted(re.findall(r"^(\w+)/attempt-", logs, re.M)) == sorted(width)
-    assert sorted(re.findall(r"^compiling (\w+) of", logs, re.M)) == ["gradients", "moved"]
-    assert len(list(here.rglob("programs/*.bin"))) == 2
-
-
 def test_a_second_interrupt_ends_at_once_and_leaves_all_whole(here):
     proxytrain("plan", *LONG, cwd=here)
     worker = start("work", "sweep.name=s", "train.device=cpu", "train.checkpoint_seconds=0.1", cwd=here, **BOTH)
