@@ -61,9 +61,9 @@ inline float sum(Vec x) {
   return x[0];
 }
 
-inline float dot(const float *a, const float *b, int n) {
+inline float dot(const float *a, const float *b, int64_t n) {
   Vec total{};
-  int i = 0;
+  int64_t i = 0;
   for (; i + W <= n; i += W) total += load(a + i) * load(b + i);
   float out = sum(total);
   for (; i < n; ++i) out += a[i] * b[i];
@@ -466,6 +466,40 @@ void squared_relu_forward(const float *x, float *out, int64_t n) {
 void squared_relu_backward(const float *x, const float *grad, float *dx, int64_t n) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) dx[i] = 2.f * (x[i] < 0 ? 0.f : x[i]) * grad[i];
+}
+
+// AdamW (1711.05101) of K rows of P floats, in place. Of each of n weights `where` has the gradient's address (K, size),
+// where it begins in a row, and its size; `by` the multipliers of rate, decay and eps. Of each member `numbers` has rate,
+// decay, clip, and how many updates it has made, this one too. norm (K,) is the gradient's, before it is clipped.
+void adamw(float *weights, float *first, float *second, const int64_t *where, const double *by, const double *numbers,
+           const double *betas, float *norm, int64_t K, int64_t P, int64_t n) {
+  for (int64_t k = 0; k < K; ++k, numbers += 4) {
+    double square = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      const float *grad = reinterpret_cast<const float *>(where[3 * i]) + k * where[3 * i + 2];
+      square += dot(grad, grad, where[3 * i + 2]);
+    }
+    norm[k] = std::sqrt(square);
+    const double over = norm[k] / numbers[2], updates = numbers[3];
+    const float shrink = over <= 1 ? 1. : 1. / over;
+    const float new1 = 1. - betas[0], old2 = betas[1], new2 = 1. - betas[1];
+    const double correct = 1. - std::pow(betas[0], updates), root = std::sqrt(1. - std::pow(betas[1], updates));
+    for (int64_t i = 0; i < n; ++i, by += 3) {
+      const int64_t size = where[3 * i + 2], at = k * P + where[3 * i + 1];
+      const float *grad = reinterpret_cast<const float *>(where[3 * i]) + k * size;
+      float *w = weights + at, *m = first + at, *v = second + at;
+      const float keep = 1. - numbers[1] * by[1], rate = numbers[0] * by[0] / correct, eps = betas[2] * by[2];
+      const float over_root = 1. / root;
+#pragma omp simd
+      for (int64_t j = 0; j < size; ++j) {
+        const float g = grad[j] * shrink;
+        m[j] += new1 * (g - m[j]);
+        v[j] = old2 * v[j] + new2 * g * g;
+        w[j] = w[j] * keep - rate * m[j] / (std::sqrt(v[j]) * over_root + eps);
+      }
+    }
+    by -= 3 * n;
+  }
 }
 
 // loss (n,) of rows of logits (n, V) at targets (n,); each row's largest, and one over its sum of e^(x - largest).

@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,36 @@ def squared_relu(x: Tensor) -> Tensor:
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Loss in nats of every position (K, N), from logits (K, N, V) and targets (K, N)."""
     return CrossEntropy.apply(logits.contiguous(), targets.contiguous())[0]
+
+
+def adamw(
+    buffers: tuple[Tensor, Tensor, Tensor],
+    grads: Sequence[Tensor],
+    offsets: Sequence[int],
+    updates: Tensor,
+    lr: Tensor,
+    decay: Tensor,
+    clip: Tensor,
+    by: Tensor,
+    betas: tuple[float, float, float],
+) -> Tensor:
+    """One update in place (see `optimizer.update`); gradient norms (K, 1) before clipping.
+
+    Parameters
+    ----------
+    buffers : weights and moments (K, P)
+    grads, offsets : of each of n weights the gradient (K, *shape), and where the weight begins in a row
+    updates, lr, decay, clip : (K, 1); how many updates, with this one
+    by : (n, 3), multipliers of each weight's rate, decay and eps
+    betas : beta1, beta2, eps
+    """
+    K, P = buffers[0].shape
+    grads = [g.contiguous() for g in grads]
+    where = torch.tensor([[g.data_ptr(), at, g[0].numel()] for g, at in zip(grads, offsets)])
+    numbers = torch.cat((lr.double(), decay.double(), clip.double(), updates.double()), 1)
+    norm = buffers[0].new_empty(K, 1)
+    _call("adamw", *buffers, where, by, numbers, torch.tensor(betas, dtype=torch.float64), norm, K, P, len(grads))
+    return norm
 
 
 def _stride(x: Tensor | None) -> int:

@@ -2,8 +2,8 @@
 
 Independent weight decay (2309.14322): w <- w - lr_t * u - (lr_t / lr_peak) * decay * w. Coupled, as torch.optim.AdamW
 has it: lr_t * decay * w. AdamW, Muon and SGD-SaI share the two moments of `State`; what each keeps there is told where
-it is. Whatever is done a tensor is done for all members, and for all blocks, at once; AdamW on a CPU is torch's fused
-one, which has one rate for all that it is given.
+it is. Whatever is done a tensor is done for all members, and for all blocks, at once. AdamW on a CPU is one pass over
+memory (`native`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from proxytrain import native
 from proxytrain.config import Model, Muon, Optimizer, Parametrization, SGDSaI
 from proxytrain.layout import Weight, aligned, flat_size
 from proxytrain.parametrization import rule
@@ -38,13 +39,14 @@ class State:
 class Multipliers(NamedTuple):
     """Of the learning rate, of the weight decay and of eps, (P,) each; of eps (1,) where it is the same for all.
 
-    `each` are the same three as numbers, a triple for each weight of the layout.
+    `each` (n, 3) are the same three for each of n weights of the layout, float64, on the CPU; None where nobody reads
+    them.
     """
 
     lr: Tensor
     decay: Tensor
     eps: Tensor
-    each: tuple[tuple[float, float, float], ...]
+    each: Tensor | None
 
 
 def multipliers(
@@ -70,7 +72,7 @@ def multipliers(
         if isinstance(optimizer, Muon):
             lr[at] *= ADAM_RMS * max(w.shape[0], w.shape[1] // w.parts) ** 0.5 if w.matrix else optimizer.adamw_lr
     starts = torch.tensor([w.offset for w in weights])
-    each = tuple(zip(*(x[starts].tolist() for x in (lr, decay, eps))))
+    each = torch.stack((lr[starts], decay[starts], eps[starts]), 1).double()
     eps = eps[:1] if bool((eps == eps[0]).all()) else eps
     return Multipliers(lr.to(device), decay.to(device), eps.to(device), each)
 
@@ -97,8 +99,11 @@ def update(
     by : the parametrization's multipliers
     """
     state.updates += 1
-    if lr.device.type == "cpu" and isinstance(optimizer, Optimizer) and not isinstance(optimizer, Muon):
-        return _fused_adamw(state, grads, optimizer, weights, lr, decay, clip, by)
+    if isinstance(optimizer, Optimizer) and not isinstance(optimizer, Muon) and native.serves(state.weights):
+        assert by.each is not None
+        betas = optimizer.beta1, optimizer.beta2, optimizer.eps
+        buffers = state.weights, state.first, state.second
+        return native.adamw(buffers, grads, [w.offset for w in weights], state.updates, lr, decay, clip, by.each, betas)
     scales = corrections(state.updates, optimizer, lr)
     return move(state, flattened(grads, weights), optimizer, weights, scales, lr=lr, decay=decay, clip=clip, by=by)
 
@@ -148,51 +153,6 @@ def move(
 
 def _take(state: State, step: Tensor, decay: Tensor, by: Multipliers) -> None:
     state.weights.mul_(1 - decay * by.decay).sub_(step.mul_(by.lr))
-
-
-def _fused_adamw(
-    state: State,
-    grads: Sequence[Tensor],
-    optimizer: Optimizer,
-    weights: tuple[Weight, ...],
-    lr: Tensor,
-    decay: Tensor,
-    clip: Tensor,
-    by: Multipliers,
-) -> Tensor:
-    """`update` by AdamW in one pass over memory: torch's, a call for each member and each kind of weight."""
-    flat = [g.flatten(1) for g in grads]
-    norm = torch.stack([torch.linalg.vector_norm(g, dim=1) for g in flat], 1)
-    norm = torch.linalg.vector_norm(norm, dim=1, keepdim=True)
-    kinds: dict[tuple[float, float, float], list[int]] = {}
-    for i, kind in enumerate(by.each):
-        kinds.setdefault(kind, []).append(i)
-    sizes = [size for w in weights for size in (w.size, aligned(w.size) - w.size)]
-    buffers = [[row.split(sizes)[::2] for row in x.unbind()] for x in (state.weights, state.first, state.second)]
-    own_grads = list(zip(*(g.unbind() for g in flat)))
-    too_long = torch.clamp(norm / clip, min=1.0)
-    steps = state.updates.float()
-    for k, (rate, decay_k, by_norm) in enumerate(zip(lr.tolist(), decay.tolist(), too_long.tolist())):
-        for (of_lr, of_decay, of_eps), its in kinds.items():
-            own = rate[0] * of_lr
-            rows, first, second = ([pieces[k][i] for i in its] for pieces in buffers)
-            torch._fused_adamw_(
-                rows,
-                [own_grads[k][i] for i in its],
-                first,
-                second,
-                [],
-                [steps[k]] * len(its),
-                lr=own,
-                beta1=optimizer.beta1,
-                beta2=optimizer.beta2,
-                weight_decay=decay_k[0] * of_decay / own if own else 0.0,
-                eps=optimizer.eps * of_eps,
-                amsgrad=False,
-                maximize=False,
-                grad_scale=too_long[k] if by_norm[0] != 1.0 else None,
-            )
-    return norm
 
 
 def _adamw(state: State, grad: Tensor, optimizer: Optimizer, scales: tuple[Tensor, ...], by: Multipliers) -> Tensor:

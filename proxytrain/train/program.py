@@ -58,7 +58,7 @@ class Program:
         shape = (K, recipe.batch_tokens // T, T)
         self.state, self.grad = state, grad
         self.rule = dataclasses.replace(recipe.optimizer, weight_decay=0.0, clip=None)
-        self.multipliers = multipliers._replace(each=())  # not read here, and each would be a condition
+        self.multipliers = multipliers._replace(each=None)  # not read here
         self.ids, self.targets = (torch.zeros(shape, dtype=torch.long, device=device) for _ in range(2))
         self.lr, self.decay = (torch.zeros((K, 1), dtype=torch.float64, device=device) for _ in range(2))
         self.clip = torch.full((K, 1), float("inf"), device=device)
