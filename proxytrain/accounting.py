@@ -12,6 +12,7 @@ from proxytrain.layout import flat_size, layout, mlp_size
 SCRATCH = {"adamw": 0.0, "muon": 4.5, "sgd_sai": 2.2}  # vectors a member, while an optimizer's update is made
 COMPONENTS = ("embedding", "attention", "mlp", "norm", "readout")
 SLACK = 1.45  # what a CPU's allocator needs more after thousands of updates, as its heap falls into pieces
+NATIVE_KEPT = 0.66  # of what backward keeps on a CPU, where the functions of `native` do what they can
 GPU_KEPT = {"float32": 0.8, "bfloat16": 0.6}  # of what backward keeps on a CPU, in bytes: what is fused is not kept
 GPU_BYTES = 100_000_000  # workspaces of its libraries, which torch counts as the pack's
 LOGITS = 1 << 24  # of a member that are made at once, where there are more than two times as many: 64 MB
@@ -73,12 +74,14 @@ def pack_bytes(
     *,
     device: str = "cpu",
     precision: str = "float32",
+    native: bool = False,
 ) -> int:
     """Peak memory of K members that read `tokens` tokens each at once; an upper bound, for long runs too.
 
     Flat buffers (weights, gradients, two moments, scratch), and what backward keeps, logits included, or what the
     optimizer needs meanwhile, whichever is more; on a CPU the allocator's slack, on a GPU its libraries' workspaces;
-    for `averaged` members the mean of their weights, in float64. The process itself (torch) is not counted.
+    for `averaged` members the mean of their weights, in float64. The process itself (torch) is not counted. `native`: a
+    CPU's worker has the functions of `native` (see `cost.native`).
     """
     kept = tokens * (
         model.depth * ((14 - model.shared_qk) * model.width + _hidden_rows(model)) + 11 * model.width + 1200
@@ -86,7 +89,8 @@ def pack_bytes(
     logits = 2 * tokens * vocab
     if tokens * vocab > 2 * LOGITS:  # made in pieces, each of which leaves its gradients
         logits = 6 * LOGITS + 3 * model.width * (vocab + tokens)
-    fixed, slack, share = (GPU_BYTES, 1.0, GPU_KEPT[precision]) if device == "cuda" else (0, SLACK, 1.0)
+    on_cpu = NATIVE_KEPT if native and precision == "float32" else 1.0
+    fixed, slack, share = (GPU_BYTES, 1.0, GPU_KEPT[precision]) if device == "cuda" else (0, SLACK, on_cpu)
     flat = flat_size(layout(model, vocab))
     own = members * (7 * flat + max(share * kept + logits, SCRATCH[optimizer] * flat))
     return fixed + int(slack * 4 * (own + 2 * averaged * flat) + 16 * flat * bool(averaged))

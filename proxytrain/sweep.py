@@ -25,7 +25,7 @@ from proxytrain.launch.claims import holder
 from proxytrain.launch.machine import machine
 from proxytrain.launch.parts import NOT_PLANNED, failures, unfinished
 from proxytrain.outcomes import curves, table, target_params, target_rates, telling
-from proxytrain.plan import freeze, speed
+from proxytrain.plan import cost, freeze, speed
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.speed import Speeds
 from proxytrain.request import Request
@@ -145,9 +145,9 @@ def train(asked: Request, made: Plan, console: Console) -> int:
     launch = asked.config.launch
     assert isinstance(launch, Local)  # `trainable` saw to it
     console.say("\n".join(plan_lines(made)))
-    if machine(asked.config).device == "cpu" and shutil.which(compiler()) is None:
+    if (here := machine(asked.config)).device == "cpu" and not cost.native("cpu", 1):
         console.say(f"note: no C++ compiler ({compiler()}) on the PATH; with one, training takes a third less")
-    code = local.run(made, asked.store, machine(asked.config), launch, console)
+    code = local.run(made, asked.store, here, launch, console)
     return code or int(bool(missing(asked.store, made.runs)))
 
 

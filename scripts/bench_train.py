@@ -226,6 +226,7 @@ def worker(spec: dict[str, Any]) -> None:
     import torch
 
     from proxytrain import accounting
+    from proxytrain.plan import cost
     from proxytrain.plan.pack import Member, Pack
     from proxytrain.plan.share import forest
     from proxytrain.request import request
@@ -267,7 +268,10 @@ def worker(spec: dict[str, Any]) -> None:
         bytes_per_token=accounting.update_bytes(recipe.model, recipe.vocab, 1, spec["tokens"], recipe.precision)
         / spec["tokens"],
         estimate=accounting.pack_bytes(
-            recipe.model, recipe.vocab, members, spec["tokens"], device=device.type, precision=recipe.precision
+            *(recipe.model, recipe.vocab, members, spec["tokens"]),
+            device=device.type,
+            precision=recipe.precision,
+            native=cost.native(device.type, 1),
         ),
     )
     count = 1

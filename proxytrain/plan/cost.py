@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from proxytrain import accounting
+from proxytrain.cache import compiler
 from proxytrain.config import Muon, Train
 from proxytrain.layout import flat_size, layout
 from proxytrain.plan.pack import MOST_SEQUENCES, Member, Pack, work
 from proxytrain.plan.share import Node
 from proxytrain.plan.speed import GPU, Speeds
 
-# One thread of a server core: products at 100 GFLOP/s, and 2.2 ns for each float that backward keeps; two busy
-# one-thread workers slow each other down.
-CPU_FLOPS, CPU_FLOAT_SECONDS, CPU_UPDATE_SECONDS, CPU_SHARING = 100e9, 2.2e-9, 1.5e-3, 1.25
+# One thread of a server core with AVX-512 and the functions of `native`: products at 95 GFLOP/s, and 1 ns for each float
+# that forward writes; two busy one-thread workers slow each other down.
+CPU_FLOPS, CPU_FLOAT_SECONDS, CPU_UPDATE_SECONDS, CPU_SHARING = 95e9, 1e-9, 1.3e-3, 1.25
 # A GPU (an H200 was measured): shares of its peak and of its bandwidth; seconds a layer for an update to be launched,
 # operation by operation or as one captured graph.
 GPU_FLOPS, GPU_BANDWIDTH, GPU_LAYER_SECONDS = 0.65, 0.6, {False: 6e-3, True: 0.15e-3}
@@ -114,12 +116,17 @@ def elapsed(
     return max(free)
 
 
-def memory(pack: Pack, micro_batches: int, device: str) -> int:
+def native(device: str, threads: int) -> bool:
+    """Whether workers of this machine have the functions of `native`, which take less time and memory."""
+    return device == "cpu" and threads == 1 and shutil.which(compiler()) is not None
+
+
+def memory(pack: Pack, micro_batches: int, device: str, native: bool = False) -> int:
     """Estimated peak bytes of a pack whose updates are split into so many parts."""
     recipe = pack.members[0].recipe
     sequences = math.ceil(recipe.batch_tokens // recipe.model.context / micro_batches)
     tokens = sequences * recipe.model.context
-    return _bytes(pack, tokens, device)
+    return _bytes(pack, tokens, device, native)
 
 
 def disk(member: Member, keep_weights: str) -> int:
@@ -133,7 +140,7 @@ def checkpoints(packs: Sequence[Pack], workers: int) -> int:
     return 3 * sum(sorted(sizes, reverse=True)[:workers])
 
 
-def micro_batches(pack: Pack, budget: int, device: str) -> int:
+def micro_batches(pack: Pack, budget: int, device: str, native: bool = False) -> int:
     """Into how many parts an update is split so that even one member fits into `budget` bytes.
 
     Raises
@@ -145,18 +152,18 @@ def micro_batches(pack: Pack, budget: int, device: str) -> int:
     sequences = recipe.batch_tokens // recipe.model.context
     for parts in range(1, sequences + 1):
         tokens = math.ceil(sequences / parts) * recipe.model.context
-        fits = _bytes(pack, tokens, device) <= budget
+        fits = _bytes(pack, tokens, device, native) <= budget
         if fits and len(pack.members) * tokens // recipe.model.context <= MOST_SEQUENCES:
             return parts
     raise ValueError(f"one sequence of {recipe.model.context} tokens at width {recipe.model.width}")
 
 
-def _bytes(pack: Pack, tokens: int, device: str) -> int:
+def _bytes(pack: Pack, tokens: int, device: str, native: bool) -> int:
     """Peak bytes of a pack whose members read so many tokens each at once."""
     recipe, averaged = pack.members[0].recipe, sum(m.averaged for m in pack.members)
-    how = {"device": device, "precision": recipe.precision}
-    name = recipe.optimizer.name
-    return accounting.pack_bytes(recipe.model, recipe.vocab, len(pack.members), tokens, name, averaged, **how)
+    how = {"device": device, "precision": recipe.precision, "native": native}
+    own = len(pack.members), tokens, recipe.optimizer.name, averaged
+    return accounting.pack_bytes(recipe.model, recipe.vocab, *own, **how)  # type: ignore[arg-type]
 
 
 def _flat(node: Node) -> int:

@@ -108,9 +108,10 @@ def make(
     stored = {(name, end): kept for name in lineages(runs) for end, kept in store.stored(name).items()}
     states = {key for key, kept in stored.items() if kept}
     todo = _todo(forest(runs, states) if states else nodes, stored, store)
-    packs = pack(todo, memory=memory, workers=workers, largest=LARGEST_PACK[device], device=device)
+    native = cost.native(device, threads)
+    packs = pack(todo, memory=memory, workers=workers, largest=LARGEST_PACK[device], device=device, native=native)
     try:
-        micro = {p.id: cost.micro_batches(p, memory, device) for p in packs}
+        micro = {p.id: cost.micro_batches(p, memory, device, native) for p in packs}
     except ValueError as error:
         raise RequestError(
             f"train.memory={memory}: {error} does not fit; give more memory or a smaller model (no model is split over "
@@ -269,7 +270,7 @@ def _costs(
         "tokens_to_train": sum(m.tokens for p in packs for m in p.members),
         "flops_to_train": sum(work(p) for p in packs),
         "seconds": cost.elapsed(packs, workers, device, alone=took) if packs else 0.0,
-        "memory": max((cost.memory(p, micro[p.id], device) for p in packs), default=0),
+        "memory": max((cost.memory(p, micro[p.id], device, cost.native(device, threads)) for p in packs), default=0),
         "disk": sum(cost.disk(m, train.keep_weights) for p in packs for m in p.members),
         "disk_meanwhile": cost.checkpoints(packs, workers),
         "workers": workers,

@@ -67,7 +67,9 @@ class Pack:
         return frozenset(m.parent for m in self.members if m.parent)
 
 
-def pack(nodes: dict[Key, Node], *, memory: int, workers: int, largest: int, device: str) -> list[Pack]:
+def pack(
+    nodes: dict[Key, Node], *, memory: int, workers: int, largest: int, device: str, native: bool = False
+) -> list[Pack]:
     """Packs that train `nodes` (parents before children), longest first, with the longest that waits for them.
 
     Parameters
@@ -76,7 +78,7 @@ def pack(nodes: dict[Key, Node], *, memory: int, workers: int, largest: int, dev
     memory : bytes a pack may use
     workers : packs are not made larger than leaves work for each of them
     largest : most members of a pack (the throughput gained levels off)
-    device : cpu or cuda, of which the memory is
+    device, native : cpu or cuda, of which the memory is; see `accounting.pack_bytes`
     """
     groups: dict[tuple[int, str], list[Member]] = defaultdict(list)
     for level, member in _members(nodes):
@@ -88,7 +90,7 @@ def pack(nodes: dict[Key, Node], *, memory: int, workers: int, largest: int, dev
     for (level, _), members in groups.items():
         members.sort(key=lambda m: (-m.tokens, m.nodes[0].key))
         spread = math.ceil(len(members) / math.ceil(workers / shapes_at[level]))
-        fitting = _fitting(members[0].recipe, memory, any(m.averaged for m in members), device)
+        fitting = _fitting(members[0].recipe, memory, any(m.averaged for m in members), device, native)
         size = max(1, min(largest, spread, fitting))
         size = math.ceil(len(members) / math.ceil(len(members) / size))
         packs += [(level, Pack(tuple(members[i : i + size]))) for i in range(0, len(members), size)]
@@ -128,13 +130,14 @@ def _members(nodes: dict[Key, Node]) -> list[tuple[int, Member]]:
     return found
 
 
-def _fitting(recipe: Recipe, memory: int, averaged: bool, device: str) -> int:
+def _fitting(recipe: Recipe, memory: int, averaged: bool, device: str, native: bool) -> int:
     """How many members fit; at least one (micro-batches make a single member fit)."""
     sequences = recipe.batch_tokens // recipe.model.context
 
     def needed(k: int) -> int:
         own = recipe.batch_tokens, recipe.optimizer.name, k * averaged
-        return accounting.pack_bytes(recipe.model, recipe.vocab, k, *own, device=device, precision=recipe.precision)
+        how = {"device": device, "precision": recipe.precision, "native": native}
+        return accounting.pack_bytes(recipe.model, recipe.vocab, k, *own, **how)  # type: ignore[arg-type]
 
     one, two = needed(1), needed(2)
     return max(1, min(int((memory - one) / max(1, two - one)) + 1, MOST_SEQUENCES // sequences))

@@ -59,6 +59,7 @@ def pack_lines(packs: list[dict[str, Any]], speeds: Speeds) -> list[str]:
 def pack_rows(plan: Plan, speeds: Speeds) -> list[dict[str, Any]]:
     """The packs as plain values; `start` is the least token from which a member goes on."""
     device = plan.costs["device"]
+    native = cost.native(device, plan.costs.get("threads", 1))
     rows = []
     for p in plan.packs:
         model = p.members[0].recipe.model
@@ -75,7 +76,7 @@ def pack_rows(plan: Plan, speeds: Speeds) -> list[dict[str, Any]]:
                 "measured": speeds.update(p, compiled) is not None,
                 "flops_used": cost.flops_used(p, took, speeds),
                 "bound": cost.bound(p, speeds),
-                "memory": cost.memory(p, plan.micro_batches[p.id], device),
+                "memory": cost.memory(p, plan.micro_batches[p.id], device, native),
                 "start": min(m.start for m in p.members),
             }
         )
