@@ -15,8 +15,8 @@ from proxytrain.plan.pack import MOST_SEQUENCES, Member, Pack, work
 from proxytrain.plan.share import Node
 from proxytrain.plan.speed import GPU, Speeds
 
-# One thread of a server core with AVX-512 and the functions of `native`: products at 95 GFLOP/s, and 1 ns for each float
-# that forward writes; two busy one-thread workers slow each other down.
+# One thread of a server core with AVX-512 and the functions of `native`: products at 95 GFLOP/s, and 1 ns for each
+# float that forward writes; two busy one-thread workers slow each other down.
 CPU_FLOPS, CPU_FLOAT_SECONDS, CPU_UPDATE_SECONDS, CPU_SHARING = 95e9, 1e-9, 1.3e-3, 1.25
 # A GPU (an H200 was measured): shares of its peak and of its bandwidth; seconds a layer for an update to be launched,
 # operation by operation or as one captured graph.

@@ -113,7 +113,7 @@ def test_the_memory_model_is_an_upper_bound_of_what_is_used_and_follows_what_is_
     asked, estimate = four(*shape)
     assert peak(3, asked, here) <= estimate
     alive = peak(3, asked, here, MALLOC_MMAP_THRESHOLD_="131072")  # every block by itself: given back when it is freed
-    assert 1.88 <= estimate / alive <= 2.21
+    assert 1.7 <= estimate / alive <= 2.25
 
 
 def test_a_long_run_needs_no_more_memory_than_the_model_says(here):
