@@ -13,14 +13,15 @@ FROM python:3.11-slim-bookworm
 ARG TORCH_INDEX=""
 COPY --from=wheel /wheels /wheels
 COPY constraints.txt /wheels/
-RUN pip install --no-cache-dir --constraint /wheels/constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch \
+RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/* \
+    && pip install --no-cache-dir --constraint /wheels/constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch \
     && pip install --no-cache-dir --constraint /wheels/constraints.txt /wheels/*.whl \
     && rm -r /wheels \
     && useradd --create-home --uid 1000 proxytrain \
     && install -d -o proxytrain /work /data
 USER 1000
 WORKDIR /work
-ENV OMP_NUM_THREADS=1 HF_HOME=/work/.huggingface WANDB_DIR=/work
+ENV OMP_NUM_THREADS=1 HF_HOME=/work/.huggingface WANDB_DIR=/work XDG_CACHE_HOME=/work/.cache
 VOLUME ["/work", "/data"]
 ENTRYPOINT ["proxytrain"]
 CMD ["--help"]

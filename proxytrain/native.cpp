@@ -22,13 +22,13 @@ constexpr float EPS = 1e-6f;  // as in ops.py
 typedef float Vec __attribute__((vector_size(4 * W)));
 typedef int32_t Ints __attribute__((vector_size(4 * W)));
 
-inline Vec load(const float *from) {
+inline Vec load(const float* from) {
   Vec x;
   std::memcpy(&x, from, sizeof x);
   return x;
 }
 
-inline void store(float *to, Vec x) { std::memcpy(to, &x, sizeof x); }
+inline void store(float* to, Vec x) { std::memcpy(to, &x, sizeof x); }
 
 inline Vec all(float x) { return Vec{} + x; }
 
@@ -61,7 +61,7 @@ inline float sum(Vec x) {
   return x[0];
 }
 
-inline float dot(const float *a, const float *b, int64_t n) {
+inline float dot(const float* a, const float* b, int64_t n) {
   Vec total{};
   int64_t i = 0;
   for (; i + W <= n; i += W) total += load(a + i) * load(b + i);
@@ -73,15 +73,15 @@ inline float dot(const float *a, const float *b, int64_t n) {
 // ---- RMSNorm, and the short convolution over positions that may follow it ----
 
 template <int TAPS>
-void normalise(const float *x, const float *gain, const float *taps, float *out, float *scale, int64_t N, int T,
-                  int d) {
+void normalise(const float* x, const float* gain, const float* taps, float* out, float* scale, int64_t N, int T,
+               int d) {
   std::vector<float> rows(TAPS * d), none(d);
   for (int64_t n = 0; n < N; ++n, x += d, out += d) {
     const int t = n % T;
     const float r = scale[n] = 1.f / std::sqrt(dot(x, x, d) / d + EPS);
-    const float *h[3];
+    const float* h[3];
     for (int j = 0; j < TAPS; ++j) h[j] = j <= t ? &rows[(t - j) % TAPS * d] : none.data();
-    float *here = TAPS == 1 ? out : &rows[t % TAPS * d];
+    float* here = TAPS == 1 ? out : &rows[t % TAPS * d];
 #pragma omp simd
     for (int c = 0; c < d; ++c) here[c] = x[c] * r * gain[c];
     if (TAPS == 2)
@@ -94,13 +94,14 @@ void normalise(const float *x, const float *gain, const float *taps, float *out,
 }
 
 template <int TAPS>
-void normalise_back(const float *x, const float *gain, const float *taps, const float *scale, const float *grad,
-                   const float *past, float *dx, float *dgain, float *dtaps, int64_t N, int T, int d) {
+void normalise_back(const float* x, const float* gain, const float* taps, const float* scale, const float* grad,
+                    const float* past, float* dx, float* dgain, float* dtaps, int64_t N, int T, int d) {
   std::vector<float> unit(d), slope(d), none(d);
   for (int64_t n = 0; n < N; ++n, x += d, grad += d, dx += d) {
     const int t = n % T;
     const float r = scale[n];
-    const float *g1 = TAPS > 1 && t + 1 < T ? grad + d : none.data(), *g2 = TAPS > 2 && t + 2 < T ? grad + 2 * d : none.data();
+    const float *g1 = TAPS > 1 && t + 1 < T ? grad + d : none.data(),
+                *g2 = TAPS > 2 && t + 2 < T ? grad + 2 * d : none.data();
 #pragma omp simd
     for (int c = 0; c < d; ++c) {
       const float u = x[c] * r, h = u * gain[c];
@@ -126,29 +127,33 @@ void normalise_back(const float *x, const float *gain, const float *taps, const 
 
 // ---- attention ----
 
-struct Heads {  // where queries, keys and values of one head of one sequence lie, and what is done to them
+struct Heads {             // where queries, keys and values of one head of one sequence lie, and what is done to them
   const float *q, *k, *v;  // (T, h), `row` floats apart
-  const float *gate;       // of the keys, (h,): how much of each is the position's before; null for none
-  const float *gain;       // of the normalised queries; null where nothing is normalised
+  const float* gate;       // of the keys, (h,): how much of each is the position's before; null for none
+  const float* gain;       // of the normalised queries; null where nothing is normalised
   const float *cos, *sin;  // (T, turned)
   int64_t row;
   int T, h, turned;
 };
 
-struct Room {  // what a head needs on its way, rows filled up to whole vectors
+struct Room {  // what a head needs on its way: rows of whole vectors, zeros beyond T and h
   int rows, size;
-  std::vector<float> q, k, v, grad, dq, dk, dv, logits, slopes, one;
-  Room(int T, int h, bool backward) : rows((T + W - 1) / W * W), size((h + W - 1) / W * W), one(h) {
-    for (auto *x : {&q, &k, &v}) x->resize(rows * size);
-    if (backward)
-      for (auto *x : {&grad, &dq, &dk, &dv}) x->resize(rows * size);
-    for (auto *x : {&logits, &slopes}) x->resize(rows * W);
+  std::vector<Vec> memory;
+  float *q, *k, *v, *grad, *dq, *dk, *dv;  // (rows, size)
+  float *logits, *slopes;                  // (rows, W): of W queries
+  float* one;                              // (size,)
+  Room(int T, int h)
+      : rows((T + W - 1) / W * W), size((h + W - 1) / W * W), memory(rows * (7 * size / W + 2) + size / W) {
+    float* next = reinterpret_cast<float*>(memory.data());
+    for (float** x : {&q, &k, &v, &grad, &dq, &dk, &dv}) *x = next, next += rows * size;
+    for (float** x : {&logits, &slopes}) *x = next, next += rows * W;
+    one = next;
   }
 };
 
-inline float over_rms(const float *x, int h) { return 1.f / std::sqrt(dot(x, x, h) / h + EPS); }
+inline float over_rms(const float* x, int h) { return 1.f / std::sqrt(dot(x, x, h) / h + EPS); }
 
-inline void turn(float *x, const float *cos, const float *sin, int turned) {
+inline void turn(float* x, const float* cos, const float* sin, int turned) {
 #pragma omp simd
   for (int c = 0; c < turned; ++c) {
     const float a = x[c], b = x[turned + c];
@@ -157,7 +162,7 @@ inline void turn(float *x, const float *cos, const float *sin, int turned) {
   }
 }
 
-inline void turn_back(float *x, const float *cos, const float *sin, int turned) {
+inline void turn_back(float* x, const float* cos, const float* sin, int turned) {
 #pragma omp simd
   for (int c = 0; c < turned; ++c) {
     const float a = x[c], b = x[turned + c];
@@ -168,9 +173,9 @@ inline void turn_back(float *x, const float *cos, const float *sin, int turned) 
 
 // The key of position t before it is normalised.
 template <int SIZE>
-inline void key(const Heads &head, int t, float *to) {
+inline void key(const Heads& head, int t, float* to) {
   const int h = SIZE ? SIZE : head.h;
-  const float *k = head.k + t * head.row;
+  const float* k = head.k + t * head.row;
   if (!head.gate)
 #pragma omp simd
     for (int c = 0; c < h; ++c) to[c] = k[c];
@@ -183,7 +188,7 @@ inline void key(const Heads &head, int t, float *to) {
 }
 
 template <int SIZE>
-void prepare(const Heads &head, Room &room) {
+void prepare(const Heads& head, Room& room) {
   const int h = SIZE ? SIZE : head.h;
   const float root = 1.f / std::sqrt(float(h));
   for (int t = 0; t < head.T; ++t) {
@@ -204,7 +209,7 @@ void prepare(const Heads &head, Room &room) {
 }
 
 // to[j][i] = x[i][j]: blocks of halving size change places.
-inline void transposed(const float *x, int row, Vec *to) {
+inline void transposed(const float* x, int row, Vec* to) {
   for (int i = 0; i < W; ++i) to[i] = load(x + i * row);
 #pragma GCC unroll 4
   for (int n = W / 2; n; n /= 2) {
@@ -221,7 +226,7 @@ inline void transposed(const float *x, int row, Vec *to) {
 
 // out[j] (+)= sum over r of a[j][r] * rows[r], for j < J; rows of vectors stay in registers.
 template <bool ADD>
-inline void spread(const float *a, int a_row, const Vec *rows, float *out, int out_row, int J) {
+inline void spread(const float* a, int a_row, const Vec* rows, float* out, int out_row, int J) {
   constexpr int MANY = W / 2;
   Vec b[W];
   for (int r = 0; r < W; ++r) b[r] = rows[r];
@@ -237,7 +242,7 @@ inline void spread(const float *a, int a_row, const Vec *rows, float *out, int o
 }
 
 // total[i] = sum over j < J of a[j][i] * rows[j].
-inline void gather(const float *a, int a_row, const float *rows, int row, int J, Vec *total) {
+inline void gather(const float* a, int a_row, const float* rows, int row, int J, Vec* total) {
   Vec sums[W] = {};
   for (int j = 0; j < J; ++j) {
     const Vec b = load(rows + j * row);
@@ -248,7 +253,7 @@ inline void gather(const float *a, int a_row, const float *rows, int row, int J,
 }
 
 // a (J, size) times W rows of b (W, size), as (J, W).
-inline void products(const float *a, const float *b, int size, int J, float *out) {
+inline void products(const float* a, const float* b, int size, int J, float* out) {
   for (int c = 0; c < size; c += W) {
     Vec columns[W];
     transposed(b + c, size, columns);
@@ -260,7 +265,7 @@ inline void products(const float *a, const float *b, int size, int J, float *out
 }
 
 // sums (J, size) += a (J, W) times W rows of b (W, size).
-inline void accumulate(const float *a, const float *b, int size, int J, float *sums) {
+inline void accumulate(const float* a, const float* b, int size, int J, float* sums) {
   for (int c = 0; c < size; c += W) {
     Vec rows[W];
     for (int i = 0; i < W; ++i) rows[i] = load(b + i * size + c);
@@ -269,13 +274,13 @@ inline void accumulate(const float *a, const float *b, int size, int J, float *s
 }
 
 template <int SIZE>
-void attend(const Heads &head, Room &room, float *out, int64_t out_row, float *top, float *over) {
+void attend(const Heads& head, Room& room, float* out, int64_t out_row, float* top, float* over) {
   const int h = SIZE ? SIZE : head.h, size = room.size;
   prepare<SIZE>(head, room);
-  float *logits = room.logits.data();
+  float* logits = room.logits;
   for (int from = 0; from < head.T; from += W) {
     const int J = from + W, here = std::min(W, head.T - from);
-    products(room.k.data(), &room.q[from * size], size, J, logits);
+    products(room.k, &room.q[from * size], size, J, logits);
     Vec most = load(logits);
     for (int j = 1; j < J; ++j) {
       const Vec x = load(logits + j * W);
@@ -295,7 +300,7 @@ void attend(const Heads &head, Room &room, float *out, int64_t out_row, float *t
       gather(logits, W, &room.v[c], size, J, sums);
       for (int i = 0; i < here; ++i) {
         const Vec row = sums[i] * inverse[i];
-        float *to = out + (from + i) * out_row + c;
+        float* to = out + (from + i) * out_row + c;
         if (c + W <= h)
           store(to, row);
         else
@@ -308,20 +313,20 @@ void attend(const Heads &head, Room &room, float *out, int64_t out_row, float *t
 // Gradients of queries, keys and values at dq, dk, dv, laid as head.q, .k, .v are; dq and dk may be the same place.
 // dgate (h,) and dgain (1,) are added to.
 template <int SIZE>
-void attend_back(const Heads &head, Room &room, const float *grad, int64_t grad_row, const float *top,
-                        const float *over, float *dq, float *dk, float *dv, float *dgate, float *dgain) {
+void attend_back(const Heads& head, Room& room, const float* grad, int64_t grad_row, const float* top,
+                 const float* over, float* dq, float* dk, float* dv, float* dgate, float* dgain) {
   const int h = SIZE ? SIZE : head.h, size = room.size, T = head.T;
   prepare<SIZE>(head, room);
   for (int t = 0; t < T; ++t)
 #pragma omp simd
     for (int c = 0; c < h; ++c) room.grad[t * size + c] = grad[t * grad_row + c];
-  std::fill(room.dk.begin(), room.dk.end(), 0.f);
-  std::fill(room.dv.begin(), room.dv.end(), 0.f);
-  float *p = room.logits.data(), *dp = room.slopes.data();
+  std::fill_n(room.dk, room.rows * size, 0.f);
+  std::fill_n(room.dv, room.rows * size, 0.f);
+  float *p = room.logits, *dp = room.slopes;
   for (int from = 0; from < T; from += W) {
     const int J = from + W, here = std::min(W, T - from);
-    products(room.k.data(), &room.q[from * size], size, J, p);
-    products(room.v.data(), &room.grad[from * size], size, J, dp);
+    products(room.k, &room.q[from * size], size, J, p);
+    products(room.v, &room.grad[from * size], size, J, dp);
     Vec most{}, inverse{}, along{};
     std::memcpy(&most, top + from, 4 * here);
     std::memcpy(&inverse, over + from, 4 * here);
@@ -337,13 +342,13 @@ void attend_back(const Heads &head, Room &room, const float *grad, int64_t grad_
       gather(dp, W, &room.k[c], size, J, rows);
       for (int i = 0; i < W; ++i) store(&room.dq[(from + i) * size + c], rows[i]);
     }
-    accumulate(p, &room.grad[from * size], size, J, room.dv.data());
-    accumulate(dp, &room.q[from * size], size, J, room.dk.data());
+    accumulate(p, &room.grad[from * size], size, J, room.dv);
+    accumulate(dp, &room.q[from * size], size, J, room.dk);
   }
   const float root = 1.f / std::sqrt(float(h));
-  float *raw = room.one.data();
+  float* raw = room.one;
   for (int t = 0; t < T; ++t) {
-    float *slope = &room.dk[t * size];
+    float* slope = &room.dk[t * size];
     turn_back(slope, head.cos + t * head.turned, head.sin + t * head.turned, head.turned);
     if (head.gain) {
       key<SIZE>(head, t, raw);
@@ -352,7 +357,7 @@ void attend_back(const Heads &head, Room &room, const float *grad, int64_t grad_
       for (int c = 0; c < h; ++c) slope[c] = r * (slope[c] - raw[c] * mean);
     }
   }
-  std::fill(raw, raw + h, 0.f);
+  std::fill_n(raw, h, 0.f);
   for (int t = 0; t < T; ++t) {
     const float *slope = &room.dk[t * size], *next = t + 1 < T ? slope + size : raw;
     float *to = dk + t * head.row, *value = dv + t * head.row;
@@ -363,7 +368,7 @@ void attend_back(const Heads &head, Room &room, const float *grad, int64_t grad_
       for (int c = 0; c < h; ++c) to[c] = slope[c];
       continue;
     }
-    const float *k = head.k + t * head.row;
+    const float* k = head.k + t * head.row;
 #pragma omp simd
     for (int c = 0; c < h; ++c) {
       to[c] = slope[c] + head.gate[c] * (next[c] - slope[c]);
@@ -372,7 +377,7 @@ void attend_back(const Heads &head, Room &room, const float *grad, int64_t grad_
   }
   for (int t = 0; t < T; ++t) {
     float *slope = &room.dq[t * size], *to = dq + t * head.row;
-    const float *q = head.q + t * head.row;
+    const float* q = head.q + t * head.row;
     turn_back(slope, head.cos + t * head.turned, head.sin + t * head.turned, head.turned);
     float r = 1.f, along = 0.f, gain = root;
     if (head.gain) {
@@ -396,8 +401,8 @@ void attend_back(const Heads &head, Room &room, const float *grad, int64_t grad_
 extern "C" {
 
 // out (K, N, d): x (K, N, d) over its rms, times gain (K, d), then the taps (K, taps, d); scale (K, N) is kept.
-void norm_forward(const float *x, const float *gain, const float *taps, int64_t count, int64_t stride, int64_t taps_stride,
-                  float *out, float *scale, int64_t K, int64_t N, int64_t T, int64_t d) {
+void norm_forward(const float* x, const float* gain, const float* taps, int64_t count, int64_t stride,
+                  int64_t taps_stride, float* out, float* scale, int64_t K, int64_t N, int64_t T, int64_t d) {
   for (int64_t k = 0; k < K; ++k) {
     const auto run = count == 3 ? normalise<3> : count == 2 ? normalise<2> : normalise<1>;
     run(x + k * N * d, gain + k * stride, taps + k * taps_stride, out + k * N * d, scale + k * N, N, T, d);
@@ -405,9 +410,9 @@ void norm_forward(const float *x, const float *gain, const float *taps, int64_t 
 }
 
 // Gradients of x, with `past` added: what comes to it by other ways; of gain (K, d) and taps, which are added to.
-void norm_backward(const float *x, const float *gain, const float *taps, int64_t count, int64_t stride, int64_t taps_stride,
-                   const float *scale, const float *grad, const float *past, float *dx, float *dgain, float *dtaps,
-                   int64_t K, int64_t N, int64_t T, int64_t d) {
+void norm_backward(const float* x, const float* gain, const float* taps, int64_t count, int64_t stride,
+                   int64_t taps_stride, const float* scale, const float* grad, const float* past, float* dx,
+                   float* dgain, float* dtaps, int64_t K, int64_t N, int64_t T, int64_t d) {
   for (int64_t k = 0; k < K; ++k) {
     const auto run = count == 3 ? normalise_back<3> : count == 2 ? normalise_back<2> : normalise_back<1>;
     run(x + k * N * d, gain + k * stride, taps + k * taps_stride, scale + k * N, grad + k * N * d,
@@ -416,38 +421,56 @@ void norm_backward(const float *x, const float *gain, const float *taps, int64_t
 }
 
 // parts: 3 where x (K, N, parts * d) is queries, keys and values, 2 where queries are the keys.
-void attention_forward(const float *x, const float *gate, const float *gain, const float *cos, const float *sin,
-                       int64_t parts, int64_t gate_stride, int64_t gain_stride, int64_t turned, float *out, float *top,
-                       float *over, int64_t K, int64_t N, int64_t T, int64_t H, int64_t h) {
-  Room room(T, h, false);
+void attention_forward(const float* x, const float* gate, const float* gain, const float* cos, const float* sin,
+                       int64_t parts, int64_t gate_stride, int64_t gain_stride, int64_t turned, float* out, float* top,
+                       float* over, int64_t K, int64_t N, int64_t T, int64_t H, int64_t h) {
+  Room room(T, h);
   const int64_t d = H * h, row = parts * d;
   const auto run = h == 16 ? attend<16> : h == 32 ? attend<32> : h == 64 ? attend<64> : attend<0>;
   for (int64_t k = 0; k < K; ++k)
     for (int64_t n = 0; n < N; n += T)
       for (int i = 0; i < H; ++i) {
-        const float *q = x + (k * N + n) * row + i * h;
-        const Heads head{q, q + (parts - 2) * d, q + (parts - 1) * d, gate ? gate + k * gate_stride + i * h : nullptr,
-                         gain ? gain + k * gain_stride + i : nullptr, cos, sin, row, int(T), int(h), int(turned)};
+        const float* q = x + (k * N + n) * row + i * h;
+        const Heads head{q,
+                         q + (parts - 2) * d,
+                         q + (parts - 1) * d,
+                         gate ? gate + k * gate_stride + i * h : nullptr,
+                         gain ? gain + k * gain_stride + i : nullptr,
+                         cos,
+                         sin,
+                         row,
+                         int(T),
+                         int(h),
+                         int(turned)};
         const int64_t at = (k * H + i) * N + n;
         run(head, room, out + (k * N + n) * d + i * h, d, top + at, over + at);
       }
 }
 
-void attention_backward(const float *x, const float *gate, const float *gain, const float *cos, const float *sin,
-                        int64_t parts, int64_t gate_stride, int64_t gain_stride, int64_t turned, const float *grad,
-                        const float *top, const float *over, float *dx, float *dgate, float *dgain, int64_t K,
+void attention_backward(const float* x, const float* gate, const float* gain, const float* cos, const float* sin,
+                        int64_t parts, int64_t gate_stride, int64_t gain_stride, int64_t turned, const float* grad,
+                        const float* top, const float* over, float* dx, float* dgate, float* dgain, int64_t K,
                         int64_t N, int64_t T, int64_t H, int64_t h) {
-  Room room(T, h, true);
+  Room room(T, h);
   const int64_t d = H * h, row = parts * d;
   const auto run = h == 16 ? attend_back<16> : h == 32 ? attend_back<32> : h == 64 ? attend_back<64> : attend_back<0>;
   for (int64_t k = 0; k < K; ++k)
     for (int64_t n = 0; n < N; n += T)
       for (int i = 0; i < H; ++i) {
         const int64_t first = (k * N + n) * row + i * h, at = (k * H + i) * N + n;
-        const float *q = x + first;
-        float *dq = dx + first;
-        const Heads head{q, q + (parts - 2) * d, q + (parts - 1) * d, gate ? gate + k * gate_stride + i * h : nullptr,
-                         gain ? gain + k * gain_stride + i : nullptr, cos, sin, row, int(T), int(h), int(turned)};
+        const float* q = x + first;
+        float* dq = dx + first;
+        const Heads head{q,
+                         q + (parts - 2) * d,
+                         q + (parts - 1) * d,
+                         gate ? gate + k * gate_stride + i * h : nullptr,
+                         gain ? gain + k * gain_stride + i : nullptr,
+                         cos,
+                         sin,
+                         row,
+                         int(T),
+                         int(h),
+                         int(turned)};
         run(head, room, grad + (k * N + n) * d + i * h, d, top + at, over + at, dq, dq + (parts - 2) * d,
             dq + (parts - 1) * d, dgate + k * d + i * h, dgain + k * H + i);
       }
@@ -455,7 +478,7 @@ void attention_backward(const float *x, const float *gate, const float *gain, co
 
 // ---- the rest ----
 
-void squared_relu_forward(const float *x, float *out, int64_t n) {
+void squared_relu_forward(const float* x, float* out, int64_t n) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
     const float y = x[i] < 0 ? 0.f : x[i];
@@ -463,20 +486,21 @@ void squared_relu_forward(const float *x, float *out, int64_t n) {
   }
 }
 
-void squared_relu_backward(const float *x, const float *grad, float *dx, int64_t n) {
+void squared_relu_backward(const float* x, const float* grad, float* dx, int64_t n) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) dx[i] = 2.f * (x[i] < 0 ? 0.f : x[i]) * grad[i];
 }
 
-// AdamW (1711.05101) of K rows of P floats, in place. Of each of n weights `where` has the gradient's address (K, size),
-// where it begins in a row, and its size; `by` the multipliers of rate, decay and eps. Of each member `numbers` has rate,
-// decay, clip, and how many updates it has made, this one too. norm (K,) is the gradient's, before it is clipped.
-void adamw(float *weights, float *first, float *second, const int64_t *where, const double *by, const double *numbers,
-           const double *betas, float *norm, int64_t K, int64_t P, int64_t n) {
+// AdamW (1711.05101) of K rows of P floats, in place. Of each of n weights `where` has the gradient's address (K,
+// size), where it begins in a row, and its size; `by` the multipliers of rate, decay and eps. Of each member `numbers`
+// has rate, decay, clip, and how many updates it has made, this one too. norm (K,) is the gradient's, before it is
+// clipped.
+void adamw(float* weights, float* first, float* second, const int64_t* where, const double* by, const double* numbers,
+           const double* betas, float* norm, int64_t K, int64_t P, int64_t n) {
   for (int64_t k = 0; k < K; ++k, numbers += 4) {
     double square = 0;
     for (int64_t i = 0; i < n; ++i) {
-      const float *grad = reinterpret_cast<const float *>(where[3 * i]) + k * where[3 * i + 2];
+      const float* grad = reinterpret_cast<const float*>(where[3 * i]) + k * where[3 * i + 2];
       square += dot(grad, grad, where[3 * i + 2]);
     }
     norm[k] = std::sqrt(square);
@@ -486,7 +510,7 @@ void adamw(float *weights, float *first, float *second, const int64_t *where, co
     const double correct = 1. - std::pow(betas[0], updates), root = std::sqrt(1. - std::pow(betas[1], updates));
     for (int64_t i = 0; i < n; ++i, by += 3) {
       const int64_t size = where[3 * i + 2], at = k * P + where[3 * i + 1];
-      const float *grad = reinterpret_cast<const float *>(where[3 * i]) + k * size;
+      const float* grad = reinterpret_cast<const float*>(where[3 * i]) + k * size;
       float *w = weights + at, *m = first + at, *v = second + at;
       const float keep = 1. - numbers[1] * by[1], rate = numbers[0] * by[0] / correct, eps = betas[2] * by[2];
       const float over_root = 1. / root;
@@ -503,8 +527,8 @@ void adamw(float *weights, float *first, float *second, const int64_t *where, co
 }
 
 // loss (n,) of rows of logits (n, V) at targets (n,); each row's largest, and one over its sum of e^(x - largest).
-void cross_entropy_forward(const float *x, const int64_t *target, float *loss, float *most, float *over,
-                           int64_t n, int64_t V) {
+void cross_entropy_forward(const float* x, const int64_t* target, float* loss, float* most, float* over, int64_t n,
+                           int64_t V) {
   for (int64_t i = 0; i < n; ++i, x += V) {
     Vec tops = all(x[0]), total{};
     int64_t j = 0;
@@ -521,8 +545,8 @@ void cross_entropy_forward(const float *x, const int64_t *target, float *loss, f
   }
 }
 
-void cross_entropy_backward(const float *x, const int64_t *target, const float *most, const float *over,
-                            const float *grad, float *dx, int64_t n, int64_t V) {
+void cross_entropy_backward(const float* x, const int64_t* target, const float* most, const float* over,
+                            const float* grad, float* dx, int64_t n, int64_t V) {
   for (int64_t i = 0; i < n; ++i, x += V, dx += V) {
     const float by = over[i] * grad[i];
     int64_t j = 0;
