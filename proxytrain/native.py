@@ -1,6 +1,6 @@
 """The passes over activations on a CPU as functions of C++ (`native.cpp`), compiled once a machine, in seconds.
 
-They serve float32 on one thread. Where there is no compiler, torch's operations do the same more slowly (`ops`), and
+They serve float32 on one thread (AdamW on any). Where there is no compiler, torch's operations do the same more slowly (`ops`), and
 sums have another order: bits differ.
 """
 
@@ -30,27 +30,39 @@ FLAGS = ["-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping
 
 
 def serves(x: Tensor) -> bool:
-    """Whether the functions are for tensors like `x`, and this machine has them."""
+    """Whether the functions are for tensors like `x` in this process, and this machine has them."""
+    return torch.get_num_threads() == 1 and there(x)
+
+
+def there(x: Tensor) -> bool:
+    """As `serves`, however many threads torch has: for what one thread can do as fast as memory allows."""
     if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype != torch.float32:
         return False
-    return torch.get_num_threads() == 1 and library() is not None
+    return library() is not None
 
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The functions; None where there is no compiler, or it cannot compile them, which is said."""
+    """The functions; None where there is no compiler, or, which is said, they cannot be compiled or loaded."""
     compiler = shutil.which(cache.compiler())
     if compiler is None:
         return None
     version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
     key = hashlib.blake2b(b"\n".join([version, *map(str.encode, FLAGS), SOURCE.read_bytes()]), digest_size=16)
     path = cache.folder() / f"native-{key.hexdigest()}.so"
-    if not path.exists():
-        with cache.alone(path):
-            if not path.exists() and (trouble := _compile(compiler, path)):
-                say(f"{compiler} cannot compile {SOURCE}, and training goes on more slowly without it:\n{trouble}")
-                return None
-    return ctypes.CDLL(str(path))
+    trouble = ""
+    for _ in range(2):
+        if not path.exists():
+            with cache.alone(path):
+                if not path.exists() and (trouble := _compile(compiler, path)):
+                    break
+        try:
+            return ctypes.CDLL(str(path))
+        except OSError as error:  # a damaged file, which is made anew
+            trouble = str(error)
+            path.unlink(missing_ok=True)
+    say(f"training goes on more slowly: {compiler} cannot make {SOURCE} into {path}:\n{trouble}")
+    return None
 
 
 def _compile(compiler: str, path: Path) -> str:
@@ -62,6 +74,8 @@ def _compile(compiler: str, path: Path) -> str:
     print("compiling native.cpp, once a machine", file=sys.stderr, flush=True)
     done = subprocess.run(command, capture_output=True, text=True, start_new_session=True, check=False)
     if done.returncode == 0:
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
         part.replace(path)
         return ""
     part.unlink(missing_ok=True)

@@ -99,7 +99,7 @@ def update(
     by : the parametrization's multipliers
     """
     state.updates += 1
-    if isinstance(optimizer, Optimizer) and not isinstance(optimizer, Muon) and native.serves(state.weights):
+    if isinstance(optimizer, Optimizer) and not isinstance(optimizer, Muon) and native.there(state.weights):
         assert by.each is not None
         betas = optimizer.beta1, optimizer.beta2, optimizer.eps
         buffers = state.weights, state.first, state.second

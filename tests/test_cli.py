@@ -360,7 +360,7 @@ WRONG = [
     (["sweep", "batch_tokens=100"], "batch_tokens=100: must be a multiple of model.context", 2),
     (["sweep", "data.allow_repeat=false", "tokens=100M"], "data.allow_repeat=false", 2),
     # units
-    (["sweep", "tokens=4T", "--quiet"], "sweep.budget_hours=24: training takes about 6", 2),
+    (["sweep", "tokens=4T", "--quiet"], "sweep.budget_hours=24: training takes about 4", 2),
     (["train", "tokens=4T", "--quiet"], "allow it with sweep.budget_hours=", 2),
     (["sweep", "tokens=4"], "shorter than one update of 256", 2),
     (["sweep", "tokens=4MB"], "such as 4000000, 4e6 or 4M", 2),

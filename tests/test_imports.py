@@ -13,12 +13,12 @@ import proxytrain
 
 PACKAGE = Path(proxytrain.__file__).parent
 ORDER = [
-    {"errors", "process", "types"},
+    {"cache", "errors", "process", "types"},
     {"schedule", "fit"},
     {"config"},
     {"scale"},
     {"compose"},
-    {"layout", "parametrization", "kernels"},
+    {"layout", "parametrization", "kernels", "native"},
     {"accounting", "corpus", "ops"},
     {"runs", "store", "model", "optimizer"},
     {"plan"},
@@ -33,7 +33,7 @@ ORDER = [
     {"__main__", "__init__"},
 ]
 RANK = {room: i for i, rooms in enumerate(ORDER) for room in rooms}
-TORCH = {"model", "optimizer", "ops", "kernels", "train"}
+TORCH = {"model", "optimizer", "ops", "native", "kernels", "train"}
 
 
 SCRIPTS = sorted(PACKAGE.parent.glob("scripts/*.py"))

@@ -163,9 +163,18 @@ def test_one_that_is_killed_while_it_compiles_leaves_nothing_that_is_taken_for_w
     assert "compiling" in err
 
 
+def test_a_damaged_file_is_made_anew(tmp_path):
+    library(tmp_path).communicate(timeout=300)
+    (path,) = tmp_path.rglob("native-*.so")
+    path.write_bytes(path.read_bytes()[:1000])
+    out, err = library(tmp_path).communicate(timeout=300)
+    assert "CDLL" in out
+    assert "compiling" in err
+
+
 def test_a_compiler_that_cannot_is_told_and_done_without(tmp_path):
     out, _ = library(tmp_path, CXX="false").communicate()
-    assert "cannot compile" in out
+    assert "cannot make" in out
     assert out.splitlines()[-1] == "None"
     assert not [p for p in tmp_path.rglob("native-*") if p.suffix != ".lock"]
 
