@@ -1,7 +1,7 @@
 """The passes over activations on a CPU as functions of C++ (`native.cpp`), compiled once a machine, in seconds.
 
-They serve float32 on one thread (AdamW on any). Where there is no compiler, torch's operations do the same more slowly (`ops`), and
-sums have another order: bits differ.
+They serve float32 on one thread (AdamW on any). Where there is no compiler, torch's operations do the same more slowly
+(`ops`), and sums have another order: bits differ.
 """
 
 from __future__ import annotations
