@@ -31,7 +31,7 @@ FLAGS = ["-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping
 
 def serves(x: Tensor) -> bool:
     """Whether the functions are for tensors like `x` in this process, and this machine has them."""
-    return torch.get_num_threads() == 1 and there(x)
+    return there(x) and torch.get_num_threads() == 1  # which a compiler must not see
 
 
 def there(x: Tensor) -> bool:
