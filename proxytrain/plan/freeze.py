@@ -255,6 +255,8 @@ def _costs(
 ) -> dict[str, Any]:
     """Totals for people: what sharing saves, and what is left to do."""
 
+    native = cost.native(device, threads)
+
     def took(pack: Pack) -> float:
         return cost.seconds(pack, device, speeds, cost.compiled(pack, train, device, speeds))
 
@@ -270,7 +272,7 @@ def _costs(
         "tokens_to_train": sum(m.tokens for p in packs for m in p.members),
         "flops_to_train": sum(work(p) for p in packs),
         "seconds": cost.elapsed(packs, workers, device, alone=took) if packs else 0.0,
-        "memory": max((cost.memory(p, micro[p.id], device, cost.native(device, threads)) for p in packs), default=0),
+        "memory": max((cost.memory(p, micro[p.id], device, native) for p in packs), default=0),
         "disk": sum(cost.disk(m, train.keep_weights) for p in packs for m in p.members),
         "disk_meanwhile": cost.checkpoints(packs, workers),
         "workers": workers,
