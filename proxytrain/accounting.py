@@ -12,7 +12,7 @@ from proxytrain.layout import flat_size, layout, mlp_size
 SCRATCH = {"adamw": 0.0, "muon": 4.5, "sgd_sai": 2.2}  # vectors a member, while an optimizer's update is made
 COMPONENTS = ("embedding", "attention", "mlp", "norm", "readout")
 SLACK = 1.45  # what a CPU's allocator needs more after thousands of updates, as its heap falls into pieces
-NATIVE_KEPT = 0.66  # of what backward keeps on a CPU, where the functions of `native` do what they can
+NATIVE_KEPT = 0.66  # of what backward keeps on a CPU by `pack_bytes`, where the functions of `native` do what they can
 GPU_KEPT = {"float32": 0.8, "bfloat16": 0.6}  # of what backward keeps on a CPU, in bytes: what is fused is not kept
 GPU_BYTES = 100_000_000  # workspaces of its libraries, which torch counts as the pack's
 LOGITS = 1 << 24  # of a member that are made at once, where there are more than two times as many: 64 MB

@@ -19,7 +19,7 @@ from pathlib import Path
 
 def folder() -> Path:
     """This user's, for this kind of processor; one for this process alone where it cannot be written to."""
-    return _folder(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"))
+    return _folder(Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()))
 
 
 def compiler() -> str:

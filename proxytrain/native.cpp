@@ -8,6 +8,8 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
+#include <new>
 #include <vector>
 
 namespace {
@@ -396,107 +398,128 @@ void attend_back(const Heads& head, Room& room, const float* grad, int64_t grad_
   }
 }
 
+// 0, or 1 where there is no memory for what `function` needs on its way.
+template <class Function>
+int told(Function function) {
+  try {
+    function();
+    return 0;
+  } catch (const std::bad_alloc&) {
+    return 1;
+  }
+}
+
 }  // namespace
 
 extern "C" {
 
 // out (K, N, d): x (K, N, d) over its rms, times gain (K, d), then the taps (K, taps, d); scale (K, N) is kept.
-void norm_forward(const float* x, const float* gain, const float* taps, int64_t count, int64_t stride,
-                  int64_t taps_stride, float* out, float* scale, int64_t K, int64_t N, int64_t T, int64_t d) {
-  for (int64_t k = 0; k < K; ++k) {
-    const auto run = count == 3 ? normalise<3> : count == 2 ? normalise<2> : normalise<1>;
-    run(x + k * N * d, gain + k * stride, taps + k * taps_stride, out + k * N * d, scale + k * N, N, T, d);
-  }
+int norm_forward(const float* x, const float* gain, const float* taps, int64_t count, int64_t stride,
+                 int64_t taps_stride, float* out, float* scale, int64_t K, int64_t N, int64_t T, int64_t d) {
+  return told([&] {
+    for (int64_t k = 0; k < K; ++k) {
+      const auto run = count == 3 ? normalise<3> : count == 2 ? normalise<2> : normalise<1>;
+      run(x + k * N * d, gain + k * stride, taps + k * taps_stride, out + k * N * d, scale + k * N, N, T, d);
+    }
+  });
 }
 
 // Gradients of x, with `past` added: what comes to it by other ways; of gain (K, d) and taps, which are added to.
-void norm_backward(const float* x, const float* gain, const float* taps, int64_t count, int64_t stride,
-                   int64_t taps_stride, const float* scale, const float* grad, const float* past, float* dx,
-                   float* dgain, float* dtaps, int64_t K, int64_t N, int64_t T, int64_t d) {
-  for (int64_t k = 0; k < K; ++k) {
-    const auto run = count == 3 ? normalise_back<3> : count == 2 ? normalise_back<2> : normalise_back<1>;
-    run(x + k * N * d, gain + k * stride, taps + k * taps_stride, scale + k * N, grad + k * N * d,
-        past ? past + k * N * d : nullptr, dx + k * N * d, dgain + k * d, dtaps + k * count * d, N, T, d);
-  }
+int norm_backward(const float* x, const float* gain, const float* taps, int64_t count, int64_t stride,
+                  int64_t taps_stride, const float* scale, const float* grad, const float* past, float* dx,
+                  float* dgain, float* dtaps, int64_t K, int64_t N, int64_t T, int64_t d) {
+  return told([&] {
+    for (int64_t k = 0; k < K; ++k) {
+      const auto run = count == 3 ? normalise_back<3> : count == 2 ? normalise_back<2> : normalise_back<1>;
+      run(x + k * N * d, gain + k * stride, taps + k * taps_stride, scale + k * N, grad + k * N * d,
+          past ? past + k * N * d : nullptr, dx + k * N * d, dgain + k * d, dtaps + k * count * d, N, T, d);
+    }
+  });
 }
 
 // parts: 3 where x (K, N, parts * d) is queries, keys and values, 2 where queries are the keys.
-void attention_forward(const float* x, const float* gate, const float* gain, const float* cos, const float* sin,
-                       int64_t parts, int64_t gate_stride, int64_t gain_stride, int64_t turned, float* out, float* top,
-                       float* over, int64_t K, int64_t N, int64_t T, int64_t H, int64_t h) {
-  Room room(T, h);
-  const int64_t d = H * h, row = parts * d;
-  const auto run = h == 16 ? attend<16> : h == 32 ? attend<32> : h == 64 ? attend<64> : attend<0>;
-  for (int64_t k = 0; k < K; ++k)
-    for (int64_t n = 0; n < N; n += T)
-      for (int i = 0; i < H; ++i) {
-        const float* q = x + (k * N + n) * row + i * h;
-        const Heads head{q,
-                         q + (parts - 2) * d,
-                         q + (parts - 1) * d,
-                         gate ? gate + k * gate_stride + i * h : nullptr,
-                         gain ? gain + k * gain_stride + i : nullptr,
-                         cos,
-                         sin,
-                         row,
-                         int(T),
-                         int(h),
-                         int(turned)};
-        const int64_t at = (k * H + i) * N + n;
-        run(head, room, out + (k * N + n) * d + i * h, d, top + at, over + at);
-      }
+int attention_forward(const float* x, const float* gate, const float* gain, const float* cos, const float* sin,
+                      int64_t parts, int64_t gate_stride, int64_t gain_stride, int64_t turned, float* out, float* top,
+                      float* over, int64_t K, int64_t N, int64_t T, int64_t H, int64_t h) {
+  return told([&] {
+    Room room(T, h);
+    const int64_t d = H * h, row = parts * d;
+    const auto run = h == 16 ? attend<16> : h == 32 ? attend<32> : h == 64 ? attend<64> : attend<0>;
+    for (int64_t k = 0; k < K; ++k)
+      for (int64_t n = 0; n < N; n += T)
+        for (int i = 0; i < H; ++i) {
+          const float* q = x + (k * N + n) * row + i * h;
+          const Heads head{q,
+                           q + (parts - 2) * d,
+                           q + (parts - 1) * d,
+                           gate ? gate + k * gate_stride + i * h : nullptr,
+                           gain ? gain + k * gain_stride + i : nullptr,
+                           cos,
+                           sin,
+                           row,
+                           int(T),
+                           int(h),
+                           int(turned)};
+          const int64_t at = (k * H + i) * N + n;
+          run(head, room, out + (k * N + n) * d + i * h, d, top + at, over + at);
+        }
+  });
 }
 
-void attention_backward(const float* x, const float* gate, const float* gain, const float* cos, const float* sin,
-                        int64_t parts, int64_t gate_stride, int64_t gain_stride, int64_t turned, const float* grad,
-                        const float* top, const float* over, float* dx, float* dgate, float* dgain, int64_t K,
-                        int64_t N, int64_t T, int64_t H, int64_t h) {
-  Room room(T, h);
-  const int64_t d = H * h, row = parts * d;
-  const auto run = h == 16 ? attend_back<16> : h == 32 ? attend_back<32> : h == 64 ? attend_back<64> : attend_back<0>;
-  for (int64_t k = 0; k < K; ++k)
-    for (int64_t n = 0; n < N; n += T)
-      for (int i = 0; i < H; ++i) {
-        const int64_t first = (k * N + n) * row + i * h, at = (k * H + i) * N + n;
-        const float* q = x + first;
-        float* dq = dx + first;
-        const Heads head{q,
-                         q + (parts - 2) * d,
-                         q + (parts - 1) * d,
-                         gate ? gate + k * gate_stride + i * h : nullptr,
-                         gain ? gain + k * gain_stride + i : nullptr,
-                         cos,
-                         sin,
-                         row,
-                         int(T),
-                         int(h),
-                         int(turned)};
-        run(head, room, grad + (k * N + n) * d + i * h, d, top + at, over + at, dq, dq + (parts - 2) * d,
-            dq + (parts - 1) * d, dgate + k * d + i * h, dgain + k * H + i);
-      }
+int attention_backward(const float* x, const float* gate, const float* gain, const float* cos, const float* sin,
+                       int64_t parts, int64_t gate_stride, int64_t gain_stride, int64_t turned, const float* grad,
+                       const float* top, const float* over, float* dx, float* dgate, float* dgain, int64_t K, int64_t N,
+                       int64_t T, int64_t H, int64_t h) {
+  return told([&] {
+    Room room(T, h);
+    const int64_t d = H * h, row = parts * d;
+    const auto run = h == 16 ? attend_back<16> : h == 32 ? attend_back<32> : h == 64 ? attend_back<64> : attend_back<0>;
+    for (int64_t k = 0; k < K; ++k)
+      for (int64_t n = 0; n < N; n += T)
+        for (int i = 0; i < H; ++i) {
+          const int64_t first = (k * N + n) * row + i * h, at = (k * H + i) * N + n;
+          const float* q = x + first;
+          float* dq = dx + first;
+          const Heads head{q,
+                           q + (parts - 2) * d,
+                           q + (parts - 1) * d,
+                           gate ? gate + k * gate_stride + i * h : nullptr,
+                           gain ? gain + k * gain_stride + i : nullptr,
+                           cos,
+                           sin,
+                           row,
+                           int(T),
+                           int(h),
+                           int(turned)};
+          run(head, room, grad + (k * N + n) * d + i * h, d, top + at, over + at, dq, dq + (parts - 2) * d,
+              dq + (parts - 1) * d, dgate + k * d + i * h, dgain + k * H + i);
+        }
+  });
 }
 
 // ---- the rest ----
 
-void squared_relu_forward(const float* x, float* out, int64_t n) {
+int squared_relu_forward(const float* x, float* out, int64_t n) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
     const float y = x[i] < 0 ? 0.f : x[i];
     out[i] = y * y;
   }
+  return 0;
 }
 
-void squared_relu_backward(const float* x, const float* grad, float* dx, int64_t n) {
+int squared_relu_backward(const float* x, const float* grad, float* dx, int64_t n) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) dx[i] = 2.f * (x[i] < 0 ? 0.f : x[i]) * grad[i];
+  return 0;
 }
 
 // AdamW (1711.05101) of K rows of P floats, in place. Of each of n weights `where` has the gradient's address (K,
 // size), where it begins in a row, and its size; `by` the multipliers of rate, decay and eps. Of each member `numbers`
 // has rate, decay, clip, and how many updates it has made, this one too. norm (K,) is the gradient's, before it is
 // clipped.
-void adamw(float* weights, float* first, float* second, const int64_t* where, const double* by, const double* numbers,
-           const double* betas, float* norm, int64_t K, int64_t P, int64_t n) {
+int adamw(float* weights, float* first, float* second, const int64_t* where, const double* by, const double* numbers,
+          const double* betas, float* norm, int64_t K, int64_t P, int64_t n) {
   for (int64_t k = 0; k < K; ++k, numbers += 4) {
     double square = 0;
     for (int64_t i = 0; i < n; ++i) {
@@ -524,11 +547,13 @@ void adamw(float* weights, float* first, float* second, const int64_t* where, co
     }
     by -= 3 * n;
   }
+  return 0;
 }
 
-// loss (n,) of rows of logits (n, V) at targets (n,); each row's largest, and one over its sum of e^(x - largest).
-void cross_entropy_forward(const float* x, const int64_t* target, float* loss, float* most, float* over, int64_t n,
-                           int64_t V) {
+// loss (n,) of rows of logits (n, V) at targets (n,); NaN where there is no such entry; each row's largest,
+// and one over its sum of e^(x - largest).
+int cross_entropy_forward(const float* x, const int64_t* target, float* loss, float* most, float* over, int64_t n,
+                          int64_t V) {
   for (int64_t i = 0; i < n; ++i, x += V) {
     Vec tops = all(x[0]), total{};
     int64_t j = 0;
@@ -541,18 +566,21 @@ void cross_entropy_forward(const float* x, const int64_t* target, float* loss, f
     for (; j < V; ++j) z += std::exp(x[j] - top);
     most[i] = top;
     over[i] = 1.f / z;
-    loss[i] = std::log(z) - (x[target[i]] - top);
+    const bool known = 0 <= target[i] && target[i] < V;
+    loss[i] = known ? std::log(z) - (x[target[i]] - top) : std::numeric_limits<float>::quiet_NaN();
   }
+  return 0;
 }
 
-void cross_entropy_backward(const float* x, const int64_t* target, const float* most, const float* over,
-                            const float* grad, float* dx, int64_t n, int64_t V) {
+int cross_entropy_backward(const float* x, const int64_t* target, const float* most, const float* over,
+                           const float* grad, float* dx, int64_t n, int64_t V) {
   for (int64_t i = 0; i < n; ++i, x += V, dx += V) {
     const float by = over[i] * grad[i];
     int64_t j = 0;
     for (; j + W <= V; j += W) store(dx + j, exp(load(x + j) - most[i]) * by);
     for (; j < V; ++j) dx[j] = std::exp(x[j] - most[i]) * by;
-    dx[target[i]] -= grad[i];
+    if (0 <= target[i] && target[i] < V) dx[target[i]] -= grad[i];
   }
+  return 0;
 }
 }

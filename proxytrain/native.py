@@ -1,11 +1,12 @@
 """The passes over activations on a CPU as functions of C++ (`native.cpp`), compiled once a machine, in seconds.
 
-They serve float32 on one thread (AdamW on any). Where there is no compiler, torch's operations do the same more slowly
-(`ops`), and sums have another order: bits differ.
+They serve float32 tensors on one thread (AdamW on any). Where there is no compiler, torch's operations do the same more
+slowly (`ops`), and sums have another order: bits differ.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -25,7 +26,7 @@ from torch.autograd.function import once_differentiable
 from proxytrain import cache
 from proxytrain.process import say
 
-SOURCE = Path(__file__).with_suffix(".cpp")
+SOURCE = Path(__file__).with_suffix(".cpp").read_bytes()  # now: files may be replaced under a process
 FLAGS = ["-O3", "-march=native", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"]
 
 
@@ -47,47 +48,64 @@ def library() -> ctypes.CDLL | None:
     compiler = shutil.which(cache.compiler())
     if compiler is None:
         return None
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
-    key = hashlib.blake2b(b"\n".join([version, *map(str.encode, FLAGS), SOURCE.read_bytes()]), digest_size=16)
-    path = cache.folder() / f"native-{key.hexdigest()}.so"
-    trouble = ""
-    for _ in range(2):
-        if not path.exists():
-            with cache.alone(path):
-                if not path.exists() and (trouble := _compile(compiler, path)):
-                    break
+    try:
+        version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
+        key = hashlib.blake2b(b"\n".join([version, *map(str.encode, FLAGS), SOURCE]), digest_size=16)
+        return _loaded(cache.folder() / f"native-{key.hexdigest()}.so", compiler)
+    except (OSError, RuntimeError) as error:
+        say(f"training goes on more slowly, since {compiler} cannot be made use of: {error}")
+        return None
+
+
+def _loaded(path: Path, compiler: str) -> ctypes.CDLL:
+    """The library of a file, which is made where it is missing or damaged.
+
+    Raises
+    ------
+    OSError, RuntimeError
+        If it cannot be loaded, or not compiled.
+    """
+    if path.exists():
         try:
             return ctypes.CDLL(str(path))
-        except OSError as error:  # a damaged file, which is made anew
-            trouble = str(error)
+        except OSError:
             path.unlink(missing_ok=True)
-    say(f"training goes on more slowly: {compiler} cannot make {SOURCE} into {path}:\n{trouble}")
-    return None
+    with cache.alone(path):
+        if not path.exists():
+            _compile(compiler, path)
+    return ctypes.CDLL(str(path))
 
 
-def _compile(compiler: str, path: Path) -> str:
-    """What went wrong, or nothing. A Ctrl-C, which is for the trainer, does not reach the compiler."""
+def _compile(compiler: str, path: Path) -> None:
+    """A Ctrl-C, which is for the trainer, does not reach the compiler."""
     for left in path.parent.glob(f"{path.stem}.part-*"):  # by one that was killed
         left.unlink(missing_ok=True)
     part = path.with_suffix(f".part-{os.getpid()}")
-    command = [compiler, *FLAGS, "-fPIC", "-shared", "-o", str(part), str(SOURCE)]
-    print("compiling native.cpp, once a machine", file=sys.stderr, flush=True)
-    done = subprocess.run(command, capture_output=True, text=True, start_new_session=True, check=False)
-    if done.returncode == 0:
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-        return ""
-    part.unlink(missing_ok=True)
-    return done.stderr or f"exit code {done.returncode}"
+    command = [compiler, *FLAGS, "-fPIC", "-shared", "-x", "c++", "-o", str(part), "-"]
+    with contextlib.suppress(OSError):  # a full disk
+        print("compiling native.cpp, once a machine", file=sys.stderr, flush=True)
+    done = subprocess.run(command, input=SOURCE, capture_output=True, start_new_session=True, check=False)
+    if done.returncode:
+        part.unlink(missing_ok=True)
+        raise RuntimeError(done.stderr.decode(errors="replace") or f"exit code {done.returncode}")
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(path)
 
 
 def _call(name: str, *args: Tensor | int | None) -> None:
-    """A function of the library. All its numbers are int64; of a tensor it gets where it begins, of None 0."""
+    """A function of the library. All its numbers are int64; of a tensor it gets where it begins, of None 0.
+
+    Raises
+    ------
+    MemoryError
+        If there is too little for what it needs on its way.
+    """
     found = library()
     assert found is not None
     numbers = (a if isinstance(a, int) else a.data_ptr() if a is not None else 0 for a in args)
-    getattr(found, name)(*map(ctypes.c_int64, numbers))
+    if getattr(found, name)(*map(ctypes.c_int64, numbers)):
+        raise MemoryError(name)
 
 
 def normed(x: Tensor, gain: Tensor, taps: Tensor | None, T: int) -> tuple[Tensor, Tensor]:
@@ -117,7 +135,7 @@ def squared_relu(x: Tensor) -> Tensor:
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Loss in nats of every position (K, N), from logits (K, N, V) and targets (K, N)."""
-    return CrossEntropy.apply(logits.contiguous(), targets.contiguous())[0]
+    return CrossEntropy.apply(logits.contiguous(), targets.long().contiguous())[0]
 
 
 def adamw(
@@ -170,7 +188,9 @@ class Normed(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, past: Tensor | None, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, past: Tensor | None, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return past, None, None, None
         x, gain, taps, scale = ctx.saved_tensors
         dx, dgain = torch.empty_like(x), x.new_zeros(gain.shape)
         dtaps = x.new_zeros(taps.shape) if taps is not None else None

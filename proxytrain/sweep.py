@@ -79,6 +79,7 @@ def plan(asked: Request, check: Check | None = None, *, runs: list[Run] | None =
         device=here.device,
         memory=here.memory,
         threads=here.threads,
+        native=isinstance(asked.config.launch, Local) and cost.native(train, here.device, here.threads),
         speeds=speeds(asked),
     )
     if check:
@@ -145,7 +146,8 @@ def train(asked: Request, made: Plan, console: Console) -> int:
     launch = asked.config.launch
     assert isinstance(launch, Local)  # `trainable` saw to it
     console.say("\n".join(plan_lines(made)))
-    if (here := machine(asked.config)).device == "cpu" and not cost.native("cpu", 1):
+    here, trained = machine(asked.config), asked.config.train
+    if cost.reference(trained.precision, here.device, here.threads) and shutil.which(compiler()) is None:
         console.say(f"note: no C++ compiler ({compiler()}) on the PATH; with one, training takes a third less")
     code = local.run(made, asked.store, here, launch, console)
     return code or int(bool(missing(asked.store, made.runs)))

@@ -5,8 +5,8 @@
 One side is `proxytrain sweep` as a user calls it, from nothing to the last result. The other is the loop of
 `plain_gpt.py`: one process of one thread a core, each of which trains whole runs one after the other (the longest
 first), so that it pays for its start once and not 120 times. Both prepare nothing: the corpus is there. Seconds of
-processors stand beside seconds of the clock, for machines that others use too. Losses of all runs are compared. With
-`train.compile=on` programs that this user compiled before are used again (another XDG_CACHE_HOME has none).
+processors stand beside seconds of the clock, for machines that others use too. Losses of all runs are compared. What
+this user's cache holds compiled is used again (another XDG_CACHE_HOME is empty).
 """
 
 from __future__ import annotations

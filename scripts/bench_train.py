@@ -226,7 +226,6 @@ def worker(spec: dict[str, Any]) -> None:
     import torch
 
     from proxytrain import accounting
-    from proxytrain.plan import cost
     from proxytrain.plan.pack import Member, Pack
     from proxytrain.plan.share import forest
     from proxytrain.request import request
@@ -271,7 +270,7 @@ def worker(spec: dict[str, Any]) -> None:
             *(recipe.model, recipe.vocab, members, spec["tokens"]),
             device=device.type,
             precision=recipe.precision,
-            native=cost.native(device.type, 1),
+            native=device.type == "cpu" and spec["how"] == "eager",
         ),
     )
     count = 1

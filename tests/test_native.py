@@ -104,6 +104,35 @@ def test_logits_that_are_far_apart_are_no_trouble():
     assert slope[0, 2].tolist() == pytest.approx([1 / (1 + math.e), -1 / (1 + math.e), 0])
 
 
+def test_a_target_that_is_no_token_has_no_loss_and_no_slope():
+    x = torch.zeros(1, 2, 5, requires_grad=True)
+    loss = ops.cross_entropy(x, torch.tensor([[5, -1]]))
+    assert loss.isnan().all()
+    (slope,) = torch.autograd.grad(loss.sum(), x)
+    assert slope.flatten().tolist() == pytest.approx([0.2] * 10)
+
+
+SHORT = """
+import resource, torch
+from proxytrain import native
+torch.set_num_threads(1)
+T = 1_000_000
+x, rope = torch.zeros(1, T, 48), (torch.ones(T, 1, 8), torch.ones(T, 1, 8))
+assert native.serves(x)
+used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize")) << 10
+resource.setrlimit(resource.RLIMIT_AS, (used + (300 << 20),) * 2)
+try:
+    native.attention(x, None, None, rope, 3, T, 16)
+except MemoryError as error:
+    print("short of memory in", error)
+"""
+
+
+def test_memory_that_is_short_is_an_error_like_any():
+    done = subprocess.run([sys.executable, "-c", SHORT], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "short of memory in attention_forward"
+
+
 def test_without_a_compiler_torch_does_it_and_bits_depend_on_no_pack(ask, tmp_path, corpora, no_compiler):
     found = []
     for K in (1, 3):
@@ -172,9 +201,18 @@ def test_a_damaged_file_is_made_anew(tmp_path):
     assert "compiling" in err
 
 
-def test_a_compiler_that_cannot_is_told_and_done_without(tmp_path):
-    out, _ = library(tmp_path, CXX="false").communicate()
-    assert "cannot make" in out
+def test_a_full_disk_under_stderr_is_no_trouble(tmp_path):
+    with open("/dev/full", "w") as full:
+        environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+        child = [sys.executable, "-c", CHILD]
+        out = subprocess.run(child, env=environment, stdout=subprocess.PIPE, stderr=full, text=True, check=False).stdout
+    assert "CDLL" in out
+
+
+@pytest.mark.parametrize("compiler", ["false", "true"])
+def test_a_compiler_that_cannot_is_told_and_done_without(tmp_path, compiler):
+    out, _ = library(tmp_path, CXX=compiler).communicate()
+    assert f"/{compiler} cannot be made use of" in out
     assert out.splitlines()[-1] == "None"
     assert not [p for p in tmp_path.rglob("native-*") if p.suffix != ".lock"]
 

@@ -116,9 +116,10 @@ def elapsed(
     return max(free)
 
 
-def native(device: str, threads: int) -> bool:
-    """Whether workers of this machine have the functions of `native`, which take less time and memory."""
-    return device == "cpu" and threads == 1 and shutil.which(compiler()) is not None
+def native(train: Train, device: str, threads: int) -> bool:
+    """Whether workers of this machine train with the functions of `native`, which take less time and memory."""
+    serve = reference(train.precision, device, threads) and train.compile != "on"
+    return serve and shutil.which(compiler()) is not None
 
 
 def memory(pack: Pack, micro_batches: int, device: str, native: bool = False) -> int:

@@ -33,7 +33,7 @@ RECORD = {  # of a run
     "flops": NUMBER,
     "config": {"model": {"width": int, "depth": int}, "batch_tokens": int, "init_seed": int, "data_seed": int},
 }
-COSTS: dict[str, Any] = {"device": str, "machine": str, "threads": int, "workers": int}
+COSTS: dict[str, Any] = {"device": str, "machine": str, "threads": int, "native": bool, "workers": int}
 COSTS |= dict.fromkeys(("runs", "segments", "tokens_unshared", "tokens_shared"), NUMBER)
 COSTS |= dict.fromkeys(("flops_shared", "tokens_to_train", "flops_to_train", "seconds", "memory", "disk"), NUMBER)
 LARGEST_PACK = {"cpu": 4, "cuda": 64}  # members; throughput levels off beyond (FINDINGS.md)
@@ -95,6 +95,7 @@ def make(
     device: str,
     memory: int,
     threads: int = 1,
+    native: bool = False,
     speeds: Speeds | None = None,
 ) -> Plan:
     """The packs that train what the store lacks.
@@ -108,7 +109,6 @@ def make(
     stored = {(name, end): kept for name in lineages(runs) for end, kept in store.stored(name).items()}
     states = {key for key, kept in stored.items() if kept}
     todo = _todo(forest(runs, states) if states else nodes, stored, store)
-    native = cost.native(device, threads)
     packs = pack(todo, memory=memory, workers=workers, largest=LARGEST_PACK[device], device=device, native=native)
     try:
         micro = {p.id: cost.micro_batches(p, memory, device, native) for p in packs}
@@ -126,7 +126,7 @@ def make(
         runs={r["id"]: r for r in records},
         target=target,
         packs=packs,
-        costs=_costs(nodes, records, target, packs, micro, workers, device, threads, train, speeds),
+        costs=_costs(nodes, records, target, packs, micro, workers, device, threads, native, train, speeds),
     )
 
 
@@ -201,7 +201,7 @@ def load(path: Path) -> Plan:
             packs=packs,
         )
         known = [*plan.runs.values(), *([plan.target] if plan.target else [])]
-        if not fits({"machine": "", "threads": 1, **plan.costs}, COSTS) or not all(
+        if not fits({"machine": "", "threads": 1, "native": False, **plan.costs}, COSTS) or not all(
             fits(record, RECORD) for record in known
         ):
             raise ValueError("costs or records of runs are not what is written there")
@@ -250,12 +250,11 @@ def _costs(
     workers: int,
     device: str,
     threads: int,
+    native: bool,
     train: Train,
     speeds: Speeds | None,
 ) -> dict[str, Any]:
     """Totals for people: what sharing saves, and what is left to do."""
-
-    native = cost.native(device, threads)
 
     def took(pack: Pack) -> float:
         return cost.seconds(pack, device, speeds, cost.compiled(pack, train, device, speeds))
@@ -277,6 +276,7 @@ def _costs(
         "disk_meanwhile": cost.checkpoints(packs, workers),
         "workers": workers,
         "threads": threads,
+        "native": native,
         "device": device,
         "machine": speeds.name if speeds else "",
         "gap": target["flops"] / max(r["flops"] for r in records) if target else None,

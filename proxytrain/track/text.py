@@ -59,7 +59,7 @@ def pack_lines(packs: list[dict[str, Any]], speeds: Speeds) -> list[str]:
 def pack_rows(plan: Plan, speeds: Speeds) -> list[dict[str, Any]]:
     """The packs as plain values; `start` is the least token from which a member goes on."""
     device = plan.costs["device"]
-    native = cost.native(device, plan.costs.get("threads", 1))
+    native = plan.costs.get("native", False)
     rows = []
     for p in plan.packs:
         model = p.members[0].recipe.model

@@ -72,7 +72,7 @@ def train_pack(
         If a state that it starts from is not whole; it has been thrown away, and must be made again.
     """
     how = {"members": len(pack.members), "micro_batches": micro_batches, "compiled": compiled}
-    how |= {"native": native.serves(torch.empty(0, device=device))}  # of what torch does not compile
+    how |= {"native": not compiled and native.serves(torch.empty(0, device=device))}
     how |= {"eval_every": train.eval_every, "eval_tokens": train.eval_tokens, "telemetry_every": train.telemetry_every}
     publisher = Publisher(store, corpus, runs, device, how, train.keep_weights)
     rows = checkpoint.latest(folders, pack, device) or _start(pack, wanted, publisher, device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -83,7 +84,7 @@ def peak(updates: int, asked: list[str], here: Path, **environment: str) -> int:
     return int(subprocess.run(command, cwd=here, env=os.environ | environment, **CAPTURED).stdout)
 
 
-def four(*shape: str, native: bool = True) -> tuple[list[str], int]:
+def four(*shape: str) -> tuple[list[str], int]:
     """The words for four members of a shape, and what the memory model says of them."""
     model = ["model.head_size=16", "model.context=64", "warmup=0", "tokens=4M", "schedule=constant"]
     asked = [*TINY_TEXT, *TINY, *model, *shape, "sweep.grids=[{init_seed:[0,1,2,3]}]"]
@@ -91,6 +92,7 @@ def four(*shape: str, native: bool = True) -> tuple[list[str], int]:
     width, context, batch = (int(keys[k]) for k in ("model.width", "model.context", "batch_tokens"))
     mlp, shared = keys.get("model.mlp", "relu2"), "model.shared_qk" in keys
     shaped = Model(width, 2, 16, context, mlp, 4.0, 1e4, True, False, True, True, 3, 2, shared)  # type: ignore[arg-type]
+    native = shutil.which("g++") is not None
     return asked, accounting.pack_bytes(shaped, 256, 4, batch, keys.get("optimizer", "adamw"), native=native)
 
 
