@@ -9,7 +9,7 @@ tests/report/install.sh || echo "Chromium cannot be installed: the report's test
 OMP_NUM_THREADS=1 python -m pytest -m slow "$@"
 scripts/coverage.sh
 scripts/newest.sh
-OMP_NUM_THREADS=1 python scripts/chaos.py --kills 200 --updates 1000
+OMP_NUM_THREADS=1 python scripts/chaos.py --kills 200 --updates 2000
 store=$(mktemp -d)
 trap 'rm -rf "$store"' EXIT
 proxytrain sweep experiment=quickstart store="$store"

@@ -21,5 +21,5 @@ if [ "$all" ]; then
 fi
 python -m pytest -m "not slow" "$@"
 if [ "$all" ]; then
-  python scripts/chaos.py --updates 60 --seconds 0.3
+  python scripts/chaos.py --updates 150 --seconds 0.3
 fi
