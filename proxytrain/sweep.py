@@ -148,7 +148,7 @@ def train(asked: Request, made: Plan, console: Console) -> int:
     console.say("\n".join(plan_lines(made)))
     here, trained = machine(asked.config), asked.config.train
     if cost.reference(trained.precision, here.device, here.threads) and shutil.which(compiler()) is None:
-        console.say(f"note: no C++ compiler ({compiler()}) on the PATH: training takes 1.4 to 2 times as long as with one")
+        console.say(f"note: no C++ compiler ({compiler()}) on the PATH: training takes 1.4 to 2 times as long")
     code = local.run(made, asked.store, here, launch, console)
     return code or int(bool(missing(asked.store, made.runs)))
 
