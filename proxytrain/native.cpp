@@ -398,6 +398,25 @@ void attend_back(const Heads& head, Room& room, const float* grad, int64_t grad_
   }
 }
 
+// run(head, k, n, i) of head i in the sequence of member k that begins at n, for all in turn; `of` is what they share,
+// with the first member's gate and gain.
+template <class Run>
+void each_head(const float* x, const Heads& of, int64_t parts, int64_t gate_stride, int64_t gain_stride, int64_t K,
+               int64_t N, int64_t H, Run run) {
+  const int64_t d = H * of.h;
+  for (int64_t k = 0; k < K; ++k)
+    for (int64_t n = 0; n < N; n += of.T)
+      for (int64_t i = 0; i < H; ++i) {
+        Heads head = of;
+        head.q = x + (k * N + n) * of.row + i * of.h;
+        head.k = head.q + (parts - 2) * d;
+        head.v = head.q + (parts - 1) * d;
+        if (of.gate) head.gate += k * gate_stride + i * of.h;
+        if (of.gain) head.gain += k * gain_stride + i;
+        run(head, k, n, i);
+      }
+}
+
 // 0, or 1 where there is no memory for what `function` needs on its way.
 template <class Function>
 int told(Function function) {
@@ -443,26 +462,13 @@ int attention_forward(const float* x, const float* gate, const float* gain, cons
                       float* over, int64_t K, int64_t N, int64_t T, int64_t H, int64_t h) {
   return told([&] {
     Room room(T, h);
-    const int64_t d = H * h, row = parts * d;
+    const int64_t d = H * h;
     const auto run = h == 16 ? attend<16> : h == 32 ? attend<32> : h == 64 ? attend<64> : attend<0>;
-    for (int64_t k = 0; k < K; ++k)
-      for (int64_t n = 0; n < N; n += T)
-        for (int i = 0; i < H; ++i) {
-          const float* q = x + (k * N + n) * row + i * h;
-          const Heads head{q,
-                           q + (parts - 2) * d,
-                           q + (parts - 1) * d,
-                           gate ? gate + k * gate_stride + i * h : nullptr,
-                           gain ? gain + k * gain_stride + i : nullptr,
-                           cos,
-                           sin,
-                           row,
-                           int(T),
-                           int(h),
-                           int(turned)};
-          const int64_t at = (k * H + i) * N + n;
-          run(head, room, out + (k * N + n) * d + i * h, d, top + at, over + at);
-        }
+    const Heads of{nullptr, nullptr, nullptr, gate, gain, cos, sin, parts * d, int(T), int(h), int(turned)};
+    each_head(x, of, parts, gate_stride, gain_stride, K, N, H, [&](const Heads& head, int64_t k, int64_t n, int64_t i) {
+      const int64_t at = (k * H + i) * N + n;
+      run(head, room, out + (k * N + n) * d + i * h, d, top + at, over + at);
+    });
   });
 }
 
@@ -472,28 +478,15 @@ int attention_backward(const float* x, const float* gate, const float* gain, con
                        int64_t T, int64_t H, int64_t h) {
   return told([&] {
     Room room(T, h);
-    const int64_t d = H * h, row = parts * d;
+    const int64_t d = H * h;
     const auto run = h == 16 ? attend_back<16> : h == 32 ? attend_back<32> : h == 64 ? attend_back<64> : attend_back<0>;
-    for (int64_t k = 0; k < K; ++k)
-      for (int64_t n = 0; n < N; n += T)
-        for (int i = 0; i < H; ++i) {
-          const int64_t first = (k * N + n) * row + i * h, at = (k * H + i) * N + n;
-          const float* q = x + first;
-          float* dq = dx + first;
-          const Heads head{q,
-                           q + (parts - 2) * d,
-                           q + (parts - 1) * d,
-                           gate ? gate + k * gate_stride + i * h : nullptr,
-                           gain ? gain + k * gain_stride + i : nullptr,
-                           cos,
-                           sin,
-                           row,
-                           int(T),
-                           int(h),
-                           int(turned)};
-          run(head, room, grad + (k * N + n) * d + i * h, d, top + at, over + at, dq, dq + (parts - 2) * d,
-              dq + (parts - 1) * d, dgate + k * d + i * h, dgain + k * H + i);
-        }
+    const Heads of{nullptr, nullptr, nullptr, gate, gain, cos, sin, parts * d, int(T), int(h), int(turned)};
+    each_head(x, of, parts, gate_stride, gain_stride, K, N, H, [&](const Heads& head, int64_t k, int64_t n, int64_t i) {
+      const int64_t at = (k * H + i) * N + n;
+      float* dq = dx + (head.q - x);
+      run(head, room, grad + (k * N + n) * d + i * h, d, top + at, over + at, dq, dq + (parts - 2) * d,
+          dq + (parts - 1) * d, dgate + k * d + i * h, dgain + k * H + i);
+    });
   });
 }
 

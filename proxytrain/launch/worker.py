@@ -73,9 +73,6 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
     def compiled(pack: Pack) -> bool:
         return compiles and cost.compiled(pack, plan.train, device, speeds)
 
-    def micro(part: Part) -> int:
-        return micro_batches(packs / part.pack.id) or plan.micro_batches[part.names[-1]]
-
     def to_compile(part: Part) -> bool:
         return compiled(part.pack) and part.pack.members[0].recipe.shape not in programs
 
@@ -108,7 +105,7 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
             report = _Reporter(claim, part.pack, speeds.flops)
             if as_program := compiled(part.pack):
                 programs.add(part.pack.members[0].recipe.shape)
-            parts = micro(part)
+            parts = micro_batches(packs / part.pack.id) or plan.micro_batches[part.names[-1]]
             with claim.held(launch.stale_seconds):
                 try:
                     train_pack(
