@@ -137,7 +137,7 @@ def _fit_curves(options: argparse.Namespace, config: Any, path: Path) -> int:
     from proxytrain.report.curves import draw_curves
     from proxytrain.track.text import truth_lines
 
-    wanted = {"law": config.fit.law, "level": config.fit.level, "allow_extrapolation": config.fit.allow_extrapolation}
+    wanted = {k: getattr(config.fit, k) for k in ("law", "level", "allow_extrapolation", "columns")}
     asked = None
     if config.curves == "sweep":
         asked, console = ask.request(options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -31,6 +31,7 @@ def fit_curves(
     *,
     level: float = 0.9,
     allow_extrapolation: bool = False,
+    columns: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> CurveFit:
     """Fit laws of whole loss curves: what a schedule does to the loss, over training and over size.
@@ -46,6 +47,8 @@ def fit_curves(
         Of bands and intervals.
     allow_extrapolation : bool
         Predict beyond what the backtest supports too, and say so, instead of refusing.
+    columns : mapping of str to str, optional
+        Of a folder: our name to the files' name, of step (or tokens), lr, loss, val_loss, params, tokens_per_step, file.
     progress : callable, optional
         Called with the share that is done and what comes next, for who waits.
 
@@ -67,7 +70,9 @@ def fit_curves(
     if isinstance(curves, (str, os.PathLike)):
         from proxytrain.fit.curves.reading import read_curves
 
-        curves, warnings = read_curves(curves)
+        curves, warnings = read_curves(curves, columns)
+    elif columns:
+        raise RequestError("fit.columns: the curves are not read from files. Leave it out.")
     laws = [CURVE_LAWS[n] for n in AUTO] if law == "auto" else [get_curve_law(law)]
     if not (isinstance(level, float) and 0 < level < 1):
         raise RequestError(f"level={level!r}: must be a number between 0 and 1")
