@@ -6,7 +6,6 @@ Hydra composes `conf/` into a plain tree; `build` turns that tree into the froze
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import math
@@ -19,7 +18,7 @@ from typing import Annotated, Any, Literal
 from proxytrain.errors import RequestError, did_you_mean
 from proxytrain.fit.options import FitConfig
 from proxytrain.schedule import SCHEDULES, Schedule
-from proxytrain.types import Natural, Positive, PositiveFloat, Share, Size
+from proxytrain.types import Natural, Positive, PositiveFloat, Share, Size, parse_number
 
 
 @dataclass(frozen=True)
@@ -302,7 +301,6 @@ class Config:
 
 
 UNIONS = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "data": DATA, "launch": LAUNCH, "track": TRACK}
-SUFFIXES = {"K": 3, "M": 6, "B": 9, "G": 9, "T": 12}  # powers of ten; B as of tokens, G as of bytes
 
 
 def build_config(tree: dict[str, Any]) -> Config:
@@ -357,21 +355,6 @@ def build(cls: Any, value: Any, key: str = "") -> Any:
             raise RequestError(f"{key}={value!r}: a mapping of config keys is needed")
         return value
     return _number_or_plain(cls, value, key)
-
-
-def parse_number(value: Any) -> float | None:
-    """`4e6`, `4M`, `4_000_000` and 4000000 alike; None if it is no number."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int | float):
-        return value
-    if isinstance(value, str) and value:
-        power = SUFFIXES.get(value[-1].upper(), 0)
-        digits = value[:-1] if power else value
-        for text, scale in ((f"{digits}e{power}", 1.0), (digits, 10.0**power)):  # 2.01e6 is whole, 2.01 * 1e6 is not
-            with contextlib.suppress(ValueError):
-                return float(text) * scale
-    return None
 
 
 def check(config: Config) -> None:

@@ -9,8 +9,9 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-from proxytrain.config import Scale, build, parse_number
+from proxytrain.config import Scale, build
 from proxytrain.errors import RequestError
+from proxytrain.types import parse_number
 
 Tree = dict[str, Any]
 IN_TOKENS = ("tokens", "warmup", *(f"schedule.{k}" for k in ("knee", "cooldown", "half_life", "decay", "window")))

@@ -29,7 +29,8 @@ from proxytrain.fit.identify import what_is_missing
 from proxytrain.fit.laws import AUTO
 from proxytrain.fit.options import FitConfig
 from proxytrain.fit.predictor import Member, estimate
-from proxytrain.fit.table import Runs, read_runs
+from proxytrain.fit.runs import Runs
+from proxytrain.fit.table import read_runs
 
 LEVEL = 0.9
 CONSTANTS = {  # of proxytrain.fit.predictor: values to try

@@ -17,7 +17,7 @@ from proxytrain.fit.combine import combine
 from proxytrain.fit.laws import Law
 from proxytrain.fit.options import FitConfig
 from proxytrain.fit.predictor import Held, Member, Predictor, Range, estimate
-from proxytrain.fit.table import Runs, to_levels
+from proxytrain.fit.runs import Runs, to_levels
 
 GAPS = (2.0, 3.0, 5.0, 10.0, 30.0, 100.0)
 LEAST_GAP = 1.4  # a run nearer than this to what was fitted is no extrapolation

@@ -377,7 +377,7 @@ def _read(curves: Any) -> tuple[list[_Run], str, list[str]]:
         from proxytrain.fit.curves.reading import read_curves
 
         return _of_curves(read_curves(curves)[0])
-    from proxytrain.fit.table import load
+    from proxytrain.fit.load import load
 
     source, raw = load(curves)
     unit = "step" if "step" in raw else "tokens"

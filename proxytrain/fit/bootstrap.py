@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from proxytrain.fit.noise import Noise, cell_index, measured, unit_index
-from proxytrain.fit.table import Runs
+from proxytrain.fit.runs import Runs
 
 FEW = 20
 

@@ -13,7 +13,7 @@ from proxytrain.fit.farseer import FarseerForm
 from proxytrain.fit.forms import Form
 from proxytrain.fit.identify import levels_of, usable, what_is_missing
 from proxytrain.fit.laws import EXPONENT, LOGARITHMIC, SPECIAL, Law
-from proxytrain.fit.table import Runs
+from proxytrain.fit.runs import Runs
 
 SAME_LEVEL = 0.02  # two tokens whose logs differ by less are one length
 AMPLITUDE_RANGE = 14.0  # a term below e^-14 of the loss is zero, and its parameters are not identified

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,25 +11,12 @@ import numpy as np
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.identify import lonely_schedules
 from proxytrain.fit.laws import Law
-from proxytrain.fit.noise import ASSUMED, cell_index, from_repeats
-from proxytrain.fit.table import Runs, to_levels
+from proxytrain.fit.noise import ASSUMED, from_repeats
+from proxytrain.fit.runs import Runs, cell_index, to_levels
 
+FAR = 0.15  # log loss that a run lies off its neighbours, and how many robust SDs of all runs, to be named
+FAR_SD = 8.0
 TURN = 0.01  # a loss that rises by more than this (relative) and four seed SDs has turned
-
-
-def once(runs: Runs) -> tuple[Runs, list[str]]:
-    """Each run once: rows that agree in every column are copies, and no repeat under another seed."""
-    columns = [*runs.numbers.values(), *runs.labels.values()]
-    number = np.stack([np.unique(c, return_inverse=True)[1].reshape(-1) for c in columns])
-    first = np.unique(number, axis=1, return_index=True)[1]
-    copy = ~np.isin(np.arange(len(runs)), first)
-    if not copy.any():
-        return runs, []
-    rows = ", ".join(map(str, np.sort(runs.row[copy])[:5])) + (", ..." if copy.sum() > 5 else "")
-    return runs.take(~copy), [
-        f"left out {int(copy.sum())} rows that repeat others in every column (rows {rows}): copies say nothing "
-        "about luck; runs under other seeds need a column init_seed or data_seed"
-    ]
 
 
 def asked_for(runs: Runs, schedule: str | None, group: str | None) -> tuple[Runs, list[str]]:
@@ -82,7 +70,7 @@ def best_settings(runs: Runs) -> tuple[Runs, list[str]]:
 
     Schedules and groups are no settings: each keeps its own best.
     """
-    if not {"lr", "batch_tokens"} & set(runs.numbers) and "other" not in runs.labels:
+    if not {"lr", "batch_tokens"} & set(runs.numbers) and not runs.settings:
         return runs, []
     setting = cell_index(runs)
     keys = [to_levels(runs.params), to_levels(runs.tokens)]
@@ -95,10 +83,85 @@ def best_settings(runs: Runs) -> tuple[Runs, list[str]]:
     keep = mean <= best[place]
     if keep.all():
         return runs, []
+    kept = "; ".join(_kept(runs, keep, place))
     return runs.take(keep), [
-        f"kept the best setting (learning rate, batch size, other columns) of each "
-        f"(params, tokens); left out {int((~keep).sum())} runs"
+        f"kept the best setting at each (params, tokens): {kept}; left out {int((~keep).sum())} of {len(runs)} runs"
     ]
+
+
+def _kept(runs: Runs, keep: np.ndarray, place: np.ndarray) -> Iterator[str]:
+    """By name: the values of each setting that were kept most often, and how many there were."""
+    for name in (*(c for c in ("lr", "batch_tokens") if c in runs.numbers), *runs.settings):
+        values = runs.numbers[name] if name in runs.numbers else runs.settings[name]
+        text = np.array([f"{v:.4g}" for v in values]) if name in runs.numbers else values
+        varied = [p for p in np.unique(place) if len(np.unique(text[place == p])) > 1]
+        if not varied:
+            continue
+        chosen = Counter(str(text[keep & (place == p)][0]) for p in varied)
+        listed = ", ".join(f"{v} at {k}" for v, k in chosen.most_common(3)) + (", ..." if len(chosen) > 3 else "")
+        yield f"{name} (of {len(np.unique(text))} values): {listed} of {len(varied)}"
+
+
+def set_apart(runs: Runs, outliers: str | None) -> tuple[Runs, list[str]]:
+    """Name runs whose loss lies far off that of their neighbours in size and length: diverged ones, with a finite loss.
+
+    What is expected of a run is a quadratic in log params and log tokens, fitted robustly to all runs.
+
+    Parameters
+    ----------
+    outliers : "drop" leaves them out, "keep" fits them; None refuses.
+
+    Raises
+    ------
+    Refusal
+        Names rows and factors.
+    """
+    expected = _smooth(runs)
+    if expected is None:
+        return runs, []
+    off = np.log(runs.loss) - expected
+    scale = 1.4826 * float(np.median(np.abs(off)))
+    far = np.flatnonzero(np.abs(off) > max(FAR, FAR_SD * scale))
+    if not len(far):
+        return runs, []
+    far = far[np.argsort(-np.abs(off[far]))]
+    listed = ", ".join(
+        f"row {runs.row[i]} ({runs.loss[i]:.4g}, {np.exp(off[i]):.3g} times {np.exp(expected[i]):.4g})" for i in far[:6]
+    ) + (f" and {len(far) - 6} more" if len(far) > 6 else "")
+    found = f"{len(far)} of {len(runs)} losses lie far off their neighbours: {listed}"
+    if outliers is None:
+        raise Refusal(
+            f"{runs.source}: {found}. Diverged, or another unit? fit.outliers=drop leaves them out, fit.outliers=keep "
+            "fits them."
+        )
+    if outliers == "keep":
+        return runs, [f"{found}; fitted, as fit.outliers says"]
+    return runs.take(np.setdiff1d(np.arange(len(runs)), far)), [f"{found}; left out, as fit.outliers says"]
+
+
+def _smooth(runs: Runs) -> np.ndarray | None:
+    """Log losses (n,) of a smooth surface through most runs; None where there are too few, or text is repeated."""
+    if "unique_tokens" in runs.numbers:
+        return None
+    x = [np.ones(len(runs))]
+    axes = [np.log(v) for v in (runs.params, runs.tokens)]
+    axes = [(a - a.mean()) / a.std() for a in axes if a.std() > 1e-6]
+    x += axes + [a**2 for a in axes if len(np.unique(np.round(a, 3))) > 3]
+    x += [axes[0] * axes[1]] if len(axes) == 2 else []
+    for column in runs.asked:
+        x += [(runs.labels[column] == v).astype(float) for v in np.unique(runs.labels[column])[1:]]
+    design, y = np.stack(x, axis=1), np.log(runs.loss)
+    if len(runs) < 2 * design.shape[1]:
+        return None
+    weight = np.ones(len(runs))
+    for turn in range(50):  # Huber's weights, then Tukey's, which give outliers none
+        root = np.sqrt(weight)[:, None]
+        fitted = design @ np.linalg.lstsq(design * root, y * root[:, 0], rcond=1e-9)[0]
+        off = np.abs(y - fitted)
+        scale = max(1.4826 * float(np.median(off)), 1e-4)
+        huber = np.minimum(1.0, 1.5 * scale / np.maximum(off, 1e-12))
+        weight = huber if turn < 25 else np.clip(1 - (off / (6 * scale)) ** 2, 0, 1) ** 2
+    return fitted
 
 
 def refuse_unfit(runs: Runs) -> None:

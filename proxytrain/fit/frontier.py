@@ -9,7 +9,7 @@ import numpy as np
 from proxytrain.fit.identify import usable
 from proxytrain.fit.laws import Law
 from proxytrain.fit.noise import cell_index
-from proxytrain.fit.table import Runs, to_levels
+from proxytrain.fit.runs import Runs, to_levels
 
 WINDOWS = 60  # of a curve
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from proxytrain.fit.laws import Law
-from proxytrain.fit.table import Runs, to_levels
+from proxytrain.fit.runs import Runs, to_levels
 
 ONCE = 1.05  # epochs up to which a run counts as one that saw no text twice
 MOST_LEVELS = 16  # of a law with levels in a number: more is a scatter, not a grid

@@ -14,7 +14,7 @@ import numpy as np
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.allocation import Allocation, from_draws
 from proxytrain.fit.frontier import falling_means, lower_hull
-from proxytrain.fit.table import to_levels
+from proxytrain.fit.runs import to_levels
 
 ONE_BUDGET = 0.18  # log flops within which runs count as of one budget
 SIZES = 5  # of one budget, for a parabola with an error

@@ -11,16 +11,21 @@ import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.backtest import assemble, fit_cuts, replay, splits
-from proxytrain.fit.checks import asked_for, best_settings, left_out, once, refuse_unfit
+from proxytrain.fit.checks import asked_for, best_settings, left_out, refuse_unfit, set_apart
+from proxytrain.fit.duplicates import once
 from proxytrain.fit.frontier import one_variable
 from proxytrain.fit.identify import usable, what_is_missing
 from proxytrain.fit.laws import AUTO, LAWS, get_law
 from proxytrain.fit.nested import drifting_offsets, own_exponents
+from proxytrain.fit.noise import FROM_REPEATS
 from proxytrain.fit.options import FitConfig
 from proxytrain.fit.predictor import estimate
 from proxytrain.fit.result import Fit
+from proxytrain.fit.runs import SCALE, Runs
 from proxytrain.fit.steps import Progress, steps
-from proxytrain.fit.table import SCALE, Runs, read_runs
+from proxytrain.fit.table import read_runs
+
+UNUSUAL = 0.01  # relative seed noise, of which the reader is warned
 
 
 def fit_losses(
@@ -37,6 +42,9 @@ def fit_losses(
     group: str | None = None,
     allow_extrapolation: bool = False,
     columns: Mapping[str, str] | None = None,
+    where: Mapping[str, Any] | None = None,
+    rows: str | None = None,
+    outliers: str | None = None,
     progress: Progress | None = None,
 ) -> Fit:
     """Fit a law of final loss to a table of runs, backtest it, and be ready to predict a larger run.
@@ -51,7 +59,7 @@ def fit_losses(
         "chinchilla", "tied", "params_at_tokens", ... (`proxytrain.fit.LAWS`), or "auto".
     target : mapping of params and tokens (or flops), optional
         The run to predict: `fit.prediction`.
-    level, bootstraps, seed, delta, seed_noise, schedule, group, allow_extrapolation, columns
+    level, bootstraps, seed, delta, seed_noise, schedule, group, allow_extrapolation, columns, where, rows, outliers
         See :class:`FitConfig`.
     progress : callable, optional
         Called with the share that is done and what comes next, for who waits.
@@ -72,13 +80,27 @@ def fit_losses(
     (2.0, 0.35)
     """
     config = FitConfig(
-        law, level, bootstraps, seed, delta, seed_noise, schedule, group, allow_extrapolation, dict(columns or {})
+        law=law,
+        level=level,
+        bootstraps=bootstraps,
+        seed=seed,
+        delta=delta,
+        seed_noise=seed_noise,
+        schedule=schedule,
+        group=group,
+        allow_extrapolation=allow_extrapolation,
+        columns=dict(columns or {}),
+        where=dict(where or {}),
+        rows=rows,
+        outliers=outliers,
     )
     if law != "auto":
         get_law(law)
-    read = read_runs(table, columns)
+    read = read_runs(table, columns, where=where, rows=rows)
     names = [law] if law != "auto" else [f"power_in_{read.only}"] if read.only else list(AUTO)
-    runs, warnings = once(read)
+    warnings = list(read.notes)
+    runs, more = once(read)
+    warnings += more
     runs, more = asked_for(runs, schedule, group)
     warnings += more
     runs, more = best_settings(runs)
@@ -86,6 +108,8 @@ def fit_losses(
     if LAWS[names[0]].single:
         runs, more = one_variable(LAWS[names[0]], runs)
         warnings += more
+    runs, more = set_apart(runs, outliers)
+    warnings += more
     refuse_unfit(runs)
     laws = _identified(names, runs)
     used = np.any([usable(item, runs) for item in laws], axis=0)
@@ -115,12 +139,18 @@ def fit_losses(
                 c: str(runs.labels[c][runs.like_target][0]) if c in runs.labels else None for c in ("schedule", "group")
             },
             "ignored_columns": list(read.ignored),
+            "reading": list(read.reading),
         },
         warnings,
         versions(),
     )
     fit = replace(fit, runs=_used(fit, runs))
     fit.warnings.extend(drifting_offsets(fit.main, runs))
+    if fit.noise.source == FROM_REPEATS and fit.noise.run > UNUSUAL:
+        fit.warnings.append(
+            f"seed noise of {100 * fit.noise.run:.2g}% is unusual (0.02 to 0.5% in published tables): do the runs of "
+            "one size and length differ in something that the table does not show?"
+        )
     if law == "shared_exponents":
         fit.data["own_exponents"] = own_exponents(fit.main, runs, seed)
     if target is not None:
@@ -167,4 +197,4 @@ def _used(fit: Fit, runs: Runs) -> dict[str, list[float]]:
         "residual": np.log(used.loss / fitted),
     }
     out = {k: v.tolist() for k, v in table.items()}
-    return out | {k: v.tolist() for k, v in used.labels.items() if k != "other"}
+    return out | {k: v.tolist() for k, v in used.labels.items()}

@@ -18,7 +18,7 @@ from proxytrain.fit.identify import usable, what_is_missing
 from proxytrain.fit.laws import LAWS
 from proxytrain.fit.noise import from_repeats, unit_index
 from proxytrain.fit.predictor import Member, run_weights
-from proxytrain.fit.table import Runs
+from proxytrain.fit.runs import Runs
 
 OWN = LAWS["chinchilla"]
 SAMPLES = 200

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from proxytrain.fit.table import SEEDS, Runs, to_levels
+from proxytrain.fit.runs import Runs, cell_index, numbered, to_levels
 
+FROM_REPEATS = "repeated seeds"  # a source of noise
 ASSUMED = 0.002  # relative seed SD of a tiny GPT's loss where the table cannot say (measured: .02% large, .2% tiny)
 PRIOR_DF = 4.0  # how many observations the assumed value counts for
 ENOUGH = 8  # residuals for a standard deviation
@@ -87,22 +88,7 @@ def unit_index(runs: Runs) -> np.ndarray:
         keys = [size, *(runs.labels[c] for c in ("init_seed", "data_seed", "schedule") if c in runs.labels)]
     else:
         return np.arange(len(runs))
-    return _number(keys)
-
-
-def cell_index(runs: Runs) -> np.ndarray:
-    """Number (n,) of the cell of each run: all that is meant to matter for its loss, which the seeds are not."""
-    seeded = set(SEEDS) & set(runs.labels)
-    same = 0.01 if seeded else 1e-6  # without seeds two runs are a repeat only where nothing tells them apart
-    keys = [to_levels(runs.params, same).astype(str), to_levels(runs.tokens, same).astype(str)]
-    keys += [runs.numbers[c].astype(str) for c in ("lr", "batch_tokens", "unique_tokens") if c in runs.numbers]
-    keys += [runs.labels[c] for c in ("schedule", "group", "other") if c in runs.labels]
-    return _number(keys)
-
-
-def _number(keys: list[np.ndarray]) -> np.ndarray:
-    joined = np.array(["\0".join(parts) for parts in zip(*keys)])
-    return np.unique(joined, return_inverse=True)[1].reshape(-1)
+    return numbered(keys)
 
 
 def measured(runs: Runs) -> np.ndarray:
@@ -157,7 +143,7 @@ def from_repeats(runs: Runs) -> Noise | None:
     within, init = (within * shrink, init * shrink) if within + init > 1e-12 else (pooled, 0.0)
     order = _order_variance(runs, keep, unit, unit_mean, within + init) if "data_seed" in runs.labels else 0.0
     a, b, c = (float(np.sqrt(v)) for v in (order, init, within))
-    return Noise(a, b, c, 0.0, df + PRIOR_DF, "repeated seeds", slope, largest)
+    return Noise(a, b, c, 0.0, df + PRIOR_DF, FROM_REPEATS, slope, largest)
 
 
 def _order_variance(runs: Runs, keep: np.ndarray, unit: np.ndarray, unit_mean: np.ndarray, own: float) -> float:

@@ -8,6 +8,9 @@ from typing import Any
 
 from proxytrain.errors import RequestError
 
+ROWS = ("runs", "last", "checkpoints")
+OUTLIERS = ("drop", "keep")
+
 
 @dataclass(frozen=True)
 class FitConfig:
@@ -37,6 +40,13 @@ class FitConfig:
         Predict beyond three times the largest backtested log-gap too, and say so, instead of refusing.
     columns : mapping of str to str
         Names in the table that differ from ours, e.g. ``{"params": "params_nonembedding"}``.
+    where : mapping of str to value or list of values
+        Column of the table to the values that a row must have to be read, e.g. ``{"split": "val"}``.
+    rows : {"runs", "last", "checkpoints"} or None
+        What a row of the table is: a finished run; a checkpoint, of which the last of each run is fitted; or a
+        checkpoint that is fitted like a run (for constant learning rates). None: as recognised.
+    outliers : {"drop", "keep"} or None
+        What becomes of runs whose loss lies far off that of their neighbours. None: they are named and refused.
     """
 
     law: str = "auto"
@@ -49,6 +59,9 @@ class FitConfig:
     group: str | None = None
     allow_extrapolation: bool = False
     columns: Mapping[str, str] = field(default_factory=dict)
+    where: Mapping[str, Any] = field(default_factory=dict)
+    rows: str | None = None
+    outliers: str | None = None
 
     def __post_init__(self) -> None:
         _require("level", self.level, isinstance(self.level, float) and 0 < self.level < 1, "a number between 0 and 1")
@@ -65,6 +78,9 @@ class FitConfig:
                 key, value, value is None or (_number(value) and 0 < value < 1), "null, or a number between 0 and 1"
             )
         _require("columns", self.columns, _names(self.columns), "a mapping {our name: the table's name}")
+        _require("where", self.where, isinstance(self.where, Mapping), "a mapping {column: value}")
+        _require("rows", self.rows, self.rows in (None, *ROWS), f"null, {', '.join(ROWS)}")
+        _require("outliers", self.outliers, self.outliers in (None, *OUTLIERS), f"null, {', '.join(OUTLIERS)}")
 
 
 def _names(value: Any) -> bool:

@@ -20,7 +20,7 @@ from proxytrain.fit.identify import usable
 from proxytrain.fit.laws import Law
 from proxytrain.fit.noise import ASSUMED, Noise, estimate_noise, from_repeats, measured
 from proxytrain.fit.options import FitConfig
-from proxytrain.fit.table import Runs
+from proxytrain.fit.runs import Runs
 
 # Constants of the interval, chosen on simulated tables (`scripts/choose_laws.py`); UNSEEN on real ones too.
 PRIOR_ERROR = 0.006  # error of an extrapolated log loss for each e-fold of gap; counts until the backtest speaks

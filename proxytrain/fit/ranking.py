@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.fit.table import load, to_levels
+from proxytrain.fit.load import load
+from proxytrain.fit.runs import to_levels
 
 SAME = 1.01  # budgets nearer than this factor are one
 SEEDS = ("init_seed", "data_seed")

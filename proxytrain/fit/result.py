@@ -18,7 +18,8 @@ from proxytrain.fit.nested import sentence
 from proxytrain.fit.noise import Noise
 from proxytrain.fit.options import FitConfig
 from proxytrain.fit.predictor import Held, Member, Predictor
-from proxytrain.fit.table import RANGES, size_and_length
+from proxytrain.fit.runs import size_and_length
+from proxytrain.fit.units import RANGES
 
 LIMIT = 3.0  # predictions reach at most so many times the largest backtested log-gap
 
@@ -339,6 +340,7 @@ class Fit:
             others = [c for c in self.data["ignored_columns"] if c.startswith("params")]
             more = f" (the table has {', '.join(others)} too: fit.columns={{params:{others[0]}}})" if others else ""
             lines.append(f"N is the column {self.data['params']}{more}")
+        lines += self.data.get("reading", [])
         for member, weight in zip(self.members, self.predictor.weights):
             share = f" (weight {weight:.2f})" if len(self.members) > 1 else ""
             lines.append(f"{member.bound.law.name}{share}: {member.bound.law.formula}")

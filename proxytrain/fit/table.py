@@ -1,126 +1,67 @@
-"""Reads and checks a table of finished runs: the door of this package. What passes needs no check further in."""
+"""Reads and checks a table of finished runs: the door of this package. What passes needs no check further in.
+
+What each column was read as is kept in `Runs.reading`, so that a wrong reading is seen.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from proxytrain.errors import RequestError
+from proxytrain.errors import RequestError, did_you_mean
+from proxytrain.fit.checkpoints import only_finished
+from proxytrain.fit.load import load
+from proxytrain.fit.roles import Roles, refuse_parts, roles
+from proxytrain.fit.runs import LABELS, NUMERIC, SCALE, SEEDS, Runs, size_and_length
+from proxytrain.fit.units import RANGES, check_loss, check_scale
+from proxytrain.types import parse_number
 
-SCALE = ("params", "tokens", "flops")  # two of these, or one for a law in one variable
-NUMERIC = (*SCALE, "loss", "loss_se", "lr", "batch_tokens", "weight", "unique_tokens")
-SEEDS = ("init_seed", "data_seed", "trunk")
-LABELS = ("schedule", "init_seed", "data_seed", "trunk", "group")
-# (lowest, highest, what is meant): a value outside is a unit that cannot be, e.g. tokens counted in billions.
-RANGES = {
-    "params": (1e3, 1e15, "parameters, at least 1000"),
-    "tokens": (1e3, 1e17, "tokens, at least 1000"),
-    "flops": (1e6, 1e35, "FLOPs, at least 1e6"),
-    "loss": (0.0, 20.0, "nats a token, above 0 and below 20"),
-    "loss_se": (-1.0, 1.0, "a standard error of the loss, 0 or more and below 1"),
-    "lr": (0.0, 1e4, "above 0"),
-    "batch_tokens": (0.0, 1e12, "tokens, above 0"),
-    "weight": (0.0, 1e12, "above 0"),
-    "unique_tokens": (1e3, 1e17, "tokens, at least 1000"),
-}
+SEED_NAMES = ("seed", "random_seed", "rng_seed", "replicate", "rep")  # read as init_seed where there is none
+STATES = ("state", "status", "run_state")
+FINISHED = {"finished", "done", "completed", "complete", "success", "succeeded"}
+UNFINISHED = {"crashed", "failed", "killed", "running", "pending", "preempted", "preempting", "diverged", "aborted"}
+SHOWN = 12  # names of columns that a line lists
 
 
 @dataclass(frozen=True)
-class Runs:
-    """Checked runs in a canonical order, so that the order of the rows in the file cannot matter.
+class _Table:
+    """Rows of the source that count, and which of its columns is which of ours."""
 
-    `numbers` and `labels` map a column to an array of n values; `row` is the row in the source, counted from 1.
-    """
-
-    numbers: dict[str, np.ndarray]
-    labels: dict[str, np.ndarray]
-    row: np.ndarray
     source: str
-    ignored: tuple[str, ...]
-    asked: Mapping[str, str] = field(default_factory=dict)  # schedule and group of what is to be predicted
-    size: str = "params"  # the column that is N
-    only: str | None = None  # the one of params, tokens and flops that is known; the others are then 1 where it is one
+    raw: dict[str, Any]
+    row: np.ndarray
+    names: dict[str, str]  # our name -> the table's
 
-    def __len__(self) -> int:
-        return len(self.row)
-
-    def __getattr__(self, name: str) -> np.ndarray:
-        if name in ("params", "tokens", "loss"):
-            return self.numbers[name]
-        raise AttributeError(name)
-
-    @property
-    def compute(self) -> np.ndarray:
-        """Training FLOPs up to a constant, 6 N D."""
-        return 6.0 * self.params * self.tokens
-
-    @property
-    def columns(self) -> dict[str, np.ndarray]:
-        """All that a law may read."""
-        unique = {"unique_tokens": self.tokens}  # where the table does not say, no text is seen twice
-        return {"flops": self.compute, **unique, **self.numbers, **self.labels}
-
-    @property
-    def like_target(self) -> np.ndarray:
-        """Mask (n,) of the runs of the schedule and group that are asked for."""
-        return np.all([np.ones(len(self), bool)] + [self.labels[c] == v for c, v in self.asked.items()], axis=0)
-
-    def alone(self) -> Runs:
-        """The same runs, as if they were all of the group that is asked for."""
-        return replace(self, asked={c: v for c, v in self.asked.items() if c != "group"})
-
-    def take(self, keep: np.ndarray) -> Runs:
-        """The runs that a mask or an index selects."""
-        return replace(
-            self,
-            numbers={k: v[keep] for k, v in self.numbers.items()},
-            labels={k: v[keep] for k, v in self.labels.items()},
-            row=self.row[keep],
-        )
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 over columns and values in canonical order."""
-        digest = hashlib.sha256()
-        for name, values in sorted({**self.numbers, **self.labels}.items()):
-            digest.update(name.encode() + b"\0")
-            digest.update(
-                np.ascontiguousarray(values).tobytes() if name in self.numbers else "\0".join(values).encode()
-            )
-        return digest.hexdigest()
+    def take(self, keep: np.ndarray) -> _Table:
+        return replace(self, raw={c: v[keep] for c, v in self.raw.items()}, row=self.row[keep])
 
 
-def to_levels(values: np.ndarray, tolerance: float = 0.01) -> np.ndarray:
-    """Make values equal that differ by less than `tolerance` (relative): each becomes the smallest of its level."""
-    order = np.argsort(values, kind="stable")
-    levels = np.empty_like(values)
-    start = -np.inf
-    for i in order:
-        if not values[i] <= start * (1 + tolerance):
-            start = values[i]
-        levels[i] = start
-    return levels
-
-
-def read_runs(table: Any, columns: Mapping[str, str] | None = None) -> Runs:
+def read_runs(
+    table: Any,
+    columns: Mapping[str, str] | None = None,
+    *,
+    where: Mapping[str, Any] | None = None,
+    rows: str | None = None,
+) -> Runs:
     """Read a DataFrame, a mapping of arrays, or a path of CSV or Parquet.
 
     Parameters
     ----------
     table : pandas.DataFrame, mapping of str to array, or path
-        One row a finished run. Needed: ``loss`` (nats a token) and two of ``params``, ``tokens`` and ``flops`` (read as
-        6 params tokens; ignored where the others are there), or one of them for a law in that variable. Where there is
-        no ``params``, the one column that begins so is N: ``params_nonembedding``, ``params_total``, or
-        ``params_average``, the mean over the tokens of a run whose size changes (arXiv 2501.12486). Columns that are
-        not known are ignored and listed.
+        One row per finished run. Needed: ``loss`` (nats per token) and two of ``params``, ``tokens`` and ``flops``
+        (read as 6 params tokens; ignored where the others are there), or one of them for a law in that variable. Where
+        there is no ``params``, the one column that begins so is N: ``params_nonembedding``, ``params_total``, or
+        ``params_average``, the mean over the tokens of a run whose size changes (arXiv 2501.12486). Other columns in
+        which runs of one size, length and seed differ are settings; the rest is not used.
     columns : mapping of str to str, optional
         Our name to the table's name, where they differ.
+    where : mapping of str to value or list of values, optional
+        Column to the values that a row must have to be read.
+    rows : {"runs", "last", "checkpoints"}, optional
+        What a row is; see :func:`proxytrain.fit.checkpoints.only_finished`. None: as recognised.
 
     Raises
     ------
@@ -128,113 +69,232 @@ def read_runs(table: Any, columns: Mapping[str, str] | None = None) -> Runs:
         Names the file, column and row, the value and what is allowed.
     """
     source, raw = load(table)
-    columns = dict(columns or {})
-    if "seed" in raw and "init_seed" not in {*raw, *columns}:
-        columns["init_seed"] = "seed"
-    sizes = [c for c in raw if c.startswith("params")]
-    if "params" not in {*raw, *columns} and sizes:
+    lengths = {len(v) for v in raw.values()}
+    if len(lengths) > 1:
+        raise RequestError(f"{source}: columns of different length ({', '.join(map(str, sorted(lengths)))} rows)")
+    names = _named(source, raw, dict(columns or {}))
+    have = _sizes_of(source, raw, names)
+    if lengths == {0}:
+        raise RequestError(f"{source}: has no rows")
+    read = _Table(source, raw, np.arange(1, lengths.pop() + 1), names)
+    read, said = _finished(_chosen(read, where or {}))
+    numbers = {
+        c: _numbers(read.raw[names[c]], c, read)
+        for c in NUMERIC
+        if c in names and c != "loss" and (c in have or c not in SCALE)
+    }
+    numbers |= dict(zip(("params", "tokens"), size_and_length(numbers)))
+    labels = {c: as_labels(read.raw[names[c]]) for c in LABELS if c in names}
+    only = have[0] if len(have) == 1 else None
+    unknown = {c: as_labels(v) for c, v in read.raw.items() if c not in names.values()}
+    if only is None:
+        derived = next((c for c in ("params", "tokens") if c not in have), None)
+        said += check_scale(source, {**numbers, **_unused_flops(read, numbers)}, unknown, derived)
+    numbers.pop("flops", None)
+    size = names.get("params", "params")
+    runs = Runs(numbers, labels, read.row, source, tuple(c for c in raw if c not in names.values()), {}, size, only)
+    refuse_parts(runs, unknown)
+    losses = _floats(read.raw[names["loss"]], names["loss"], read)
+    said += check_loss(source, names["loss"], losses, runs.params, runs.tokens)
+    found = roles(runs, unknown)
+    runs = replace(
+        runs,
+        numbers={**numbers, "loss": _in_range(losses, "loss", names["loss"], read)},
+        settings={c: unknown[c] for c in found.settings},
+        reading=_reading(names, have, found),
+    )
+    runs, _, more = only_finished(runs, unknown, rows)
+    said += more + _with_seed(found)
+    keys = [*runs.labels.values(), *runs.settings.values()]
+    keys += [v for c, v in runs.numbers.items() if c not in ("params", "tokens", "loss")]
+    return replace(runs, notes=tuple(said)).take(np.lexsort((*keys, runs.loss, runs.tokens, runs.params)))
+
+
+def _named(source: str, raw: Mapping[str, Any], columns: dict[str, str]) -> dict[str, str]:
+    """Our names to the table's: those given, then those that are equal, but for capitals where that leaves no doubt."""
+    for ours, theirs in columns.items():
+        if ours not in NUMERIC + LABELS:
+            hint = did_you_mean(ours, NUMERIC + LABELS)
+            raise RequestError(
+                f"fit.columns: {ours!r} is not a column that is used; use {', '.join(NUMERIC + LABELS)}{hint}"
+            )
+        if theirs not in raw:
+            hint = did_you_mean(str(theirs), list(raw))
+            raise RequestError(f"{source}: no column {theirs!r} (for {ours}); it has {', '.join(raw)}{hint}")
+    names = dict(columns)
+    for ours in NUMERIC + LABELS:
+        alike = [c for c in raw if c.lower() == ours and c not in columns.values()]
+        if ours not in names and (ours in alike or len(alike) == 1):
+            names[ours] = ours if ours in alike else alike[0]
+    if "init_seed" not in names:
+        seeds = [c for c in raw if c.lower() in SEED_NAMES and c not in names.values()]
+        if seeds:
+            names["init_seed"] = seeds[0]
+    sizes = [c for c in raw if c.startswith("params") and c not in names.values()]
+    if "params" not in names and sizes:
         if len(sizes) > 1:
             raise RequestError(
                 f"{source}: has {', '.join(sizes)} and no params; say which is N: columns={{'params': '{sizes[0]}'}} "
                 f"(on the command line fit.columns={{params:{sizes[0]}}})"
             )
-        columns["params"] = sizes[0]
-    for ours, theirs in columns.items():
-        if ours not in NUMERIC + LABELS:
-            raise RequestError(f"fit.columns: {ours!r} is not a column that is used; use {', '.join(NUMERIC + LABELS)}")
-        if theirs not in raw:
-            raise RequestError(f"{source}: no column {theirs!r} (for {ours}); it has {', '.join(raw)}")
-    have = [c for c in SCALE if columns.get(c, c) in raw]
+        names["params"] = sizes[0]
+    return names
+
+
+def _sizes_of(source: str, raw: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
+    """Which of params, tokens and flops are read.
+
+    Raises
+    ------
+    RequestError
+        Without a loss, or without any of them.
+    """
+    have = [c for c in SCALE if c in names]
     if {"params", "tokens"} <= set(have):
         have = ["params", "tokens"]
-    missing = (["loss"] if columns.get("loss", "loss") not in raw else []) + ([] if have else ["params", "tokens"])
+    missing = ([] if "loss" in names else ["loss"]) + ([] if have else ["params", "tokens"])
     if missing:
         hint = "; name them with columns={...} (on the command line fit.columns={...})" if raw else ""
         raise RequestError(f"{source}: no column {', '.join(missing)}; it has {', '.join(raw) or 'none'}{hint}")
-    lengths = {len(v) for v in raw.values()}
-    if len(lengths) > 1:
-        raise RequestError(f"{source}: columns of different length ({', '.join(map(str, sorted(lengths)))} rows)")
-    if lengths == {0}:
-        raise RequestError(f"{source}: has no rows")
-    read = [c for c in NUMERIC if columns.get(c, c) in raw and (c in have or c not in SCALE)]
-    numbers = {c: _numbers(raw[columns.get(c, c)], c, source) for c in read}
-    numbers |= dict(zip(("params", "tokens"), size_and_length(numbers)))
-    numbers.pop("flops", None)
-    labels = {c: _labels(raw[columns.get(c, c)]) for c in LABELS if columns.get(c, c) in raw}
-    used = {columns.get(c, c) for c in (*read, *LABELS)}
-    ignored = tuple(c for c in raw if c not in used)
-    if ignored and not set(SEEDS) & set(labels):  # rows that differ in a column we do not know are no repeats
-        labels["other"] = np.array(["\0".join(map(str, row)) for row in zip(*(raw[c] for c in ignored))], dtype=str)
-    only = have[0] if len(have) == 1 else None
-    size = columns.get("params", "params")
-    runs = Runs(numbers, labels, np.arange(1, lengths.pop() + 1), source, ignored, size=size, only=only)
-    keys = [*(v for v in labels.values()), *(v for c, v in numbers.items() if c not in ("params", "tokens", "loss"))]
-    return runs.take(np.lexsort((*keys, runs.loss, runs.tokens, runs.params)))
+    return have
 
 
-def size_and_length(known: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Params and tokens from those of params, tokens and flops that are known; one that nothing tells is 1."""
-    if "params" in known and "tokens" in known:
-        return known["params"], known["tokens"]
-    if "params" in known:
-        n = known["params"]
-        return n, known["flops"] / 6.0 / n if "flops" in known else np.ones_like(n)
-    if "tokens" in known:
-        d = known["tokens"]
-        return known["flops"] / 6.0 / d if "flops" in known else np.ones_like(d), d
-    return known["flops"] / 6.0, np.ones_like(known["flops"])
+def _chosen(read: _Table, where: Mapping[str, Any]) -> _Table:
+    """The rows that have the values that `where` names."""
+    for column, value in where.items():
+        name = read.names.get(column, column)
+        if name not in read.raw:
+            hint = did_you_mean(column, list(read.raw))
+            raise RequestError(f"fit.where: {read.source} has no column {column!r}; it has {', '.join(read.raw)}{hint}")
+        values = value if isinstance(value, (list, tuple)) else [value]
+        have, wanted = as_labels(read.raw[name]), set(as_labels(values).tolist())
+        wanted |= {k for k in np.unique(have).tolist() if any(_equal(k, v) for v in values)}
+        keep = np.isin(have, list(wanted))
+        if not keep.any():
+            there = np.unique(have).tolist()
+            listed = ", ".join(there[:SHOWN]) + (", ..." if len(there) > SHOWN else "")
+            raise RequestError(f"fit.where={{{column}: {value}}}: no row of {read.source} has it; there are {listed}")
+        read = read.take(keep)
+    return read
 
 
-def load(table: Any) -> tuple[str, dict[str, Any]]:
-    if isinstance(table, (str, os.PathLike)):
-        return str(table), _load_file(Path(table))
-    if isinstance(table, Mapping):
-        return "table", {str(k): np.atleast_1d(np.asarray(v)) for k, v in table.items()}
-    if hasattr(table, "columns") and hasattr(table, "to_numpy"):
-        return "table", {str(c): table[c].to_numpy() for c in table.columns}
-    raise RequestError(f"table: must be a DataFrame, a mapping of arrays or a path, not {type(table).__name__}")
+def _equal(text: str, value: Any) -> bool:
+    """Whether a cell and a value are the same number, as 0.10 and 1e-1 are."""
+    a, b = parse_number(text), parse_number(value if isinstance(value, (str, int, float)) else str(value))
+    return a is not None and a == b
 
 
-def _load_file(path: Path) -> dict[str, Any]:
-    import pandas
+def _finished(read: _Table) -> tuple[_Table, list[str]]:
+    """The runs that ended, where a column says which did."""
+    for name in read.raw:
+        state = as_labels(read.raw[name])
+        known = np.char.lower(state)
+        if name.lower() not in STATES or not set(known.tolist()) <= FINISHED | UNFINISHED:
+            continue
+        done = np.isin(known, list(FINISHED))
+        if done.all():
+            return read, []
+        if not done.any():
+            raise RequestError(f"{read.source}: no row has finished (column {name}). Add finished runs.")
+        rows = _some(read.row[~done])
+        return read.take(done), [
+            f"left out {int((~done).sum())} runs that have not finished (column {name}, rows {rows})"
+        ]
+    return read, []
 
-    if not path.is_file():
-        raise RequestError(f"{path}: no such file")
-    if path.suffix not in (".csv", ".parquet", ".gz", ".zst"):
-        raise RequestError(f"{path}: must be .csv or .parquet")
+
+def _unused_flops(read: _Table, numbers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """FLOPs that the table gives beside params and tokens, to compare them with."""
+    if "flops" not in read.names or "flops" in numbers:
+        return {}
     try:
-        frame = pandas.read_parquet(path) if path.suffix == ".parquet" else pandas.read_csv(path)
-    except pandas.errors.EmptyDataError:
-        raise RequestError(f"{path}: is empty") from None
-    except (OSError, ValueError, UnicodeDecodeError) as error:  # pandas' and pyarrow's own errors are ValueErrors
-        raise RequestError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
-    names = [str(c) for c in frame.columns]
-    if len(names) == 1 and any(mark in names[0] for mark in ";\t"):
-        raise RequestError(f"{path}: its first line is {names[0]!r}: columns must be separated by commas")
-    return {name: frame[c].to_numpy() for name, c in zip(names, frame.columns)}
+        flops = read.raw[read.names["flops"]].astype(float)
+    except (TypeError, ValueError):
+        return {}
+    return {"flops": flops} if np.isfinite(flops).all() and (flops > 0).all() else {}
 
 
-def _numbers(values: Any, column: str, source: str) -> np.ndarray:
+def _with_seed(found: Roles) -> list[str]:
+    if not found.with_seed:
+        return []
+    return [
+        f"{', '.join(found.with_seed)}: changes only together with the seed, so the effects cannot be told apart; the "
+        "differences count as seed noise"
+    ]
+
+
+def _reading(names: Mapping[str, str], have: Sequence[str], found: Roles) -> tuple[str, ...]:
+    """Lines on what was read as what, and what was not used."""
+
+    def of(ours: str) -> str:
+        return ours if names[ours] == ours else f"{ours} from {names[ours]}"
+
+    read = [*have, *(c for c in NUMERIC if c in names and c not in SCALE)]
+    parts = [f"read: {', '.join(map(of, read))}"]
+    seeds = [of(c) for c in SEEDS if c in names]
+    others = [of(c) for c in LABELS if c in names and c not in SEEDS]
+    parts += [f"{what}: {', '.join(cs)}" for what, cs in (("seeds", seeds), ("labels", others)) if cs]
+    if found.settings:
+        parts.append(f"settings: {_some(found.settings)}")
+    unused = [
+        (found.unique, "a value of its own in each row"),
+        (found.follows, "the same in all runs of one size and length"),
+        (found.with_seed, "changes with the seed"),
+        (found.others, "no setting"),
+        ([names["flops"]] if "flops" in names and "flops" not in have else [], "params and tokens are there"),
+    ]
+    lines = "; ".join(f"{_some(cs)} ({why})" for cs, why in unused if cs)
+    return ("; ".join(parts), *([f"not used: {lines}"] if lines else []))
+
+
+def _some(names: Any) -> str:
+    return ", ".join(map(str, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def _numbers(values: Any, column: str, read: _Table) -> np.ndarray:
+    return _in_range(_floats(values, column, read), column, column, read)
+
+
+def _floats(values: Any, column: str, read: _Table) -> np.ndarray:
+    """(n,) numbers; `10M`, `1.6B` and `1,000,000` are numbers too."""
     out = np.empty(len(values))
-    low, high, meaning = RANGES[column]
     for i, value in enumerate(values):
         try:
             out[i] = float(value)
         except (TypeError, ValueError):
-            raise RequestError(f"{source}: {column} in row {i + 1} is {str(value)!r}, not a number") from None
+            text = value.strip() if isinstance(value, str) else None
+            number = parse_number(text.replace(",", "") if text and _has_thousands(text) else text)
+            if number is None:
+                raise RequestError(
+                    f"{read.source}: {column} in row {read.row[i]} is {str(value)!r}, not a number"
+                ) from None
+            out[i] = number
+    return out
+
+
+def _has_thousands(text: str) -> bool:
+    """Whether commas stand before groups of three digits; one comma alone may be a decimal one."""
+    groups = text.partition(".")[0].split(",")
+    return len(groups) > 1 + ("." not in text) and all(len(g) == 3 and g.isdigit() for g in groups[1:])
+
+
+def _in_range(out: np.ndarray, column: str, name: str, read: _Table) -> np.ndarray:
+    low, high, meaning = RANGES[column]
     good = np.isfinite(out) & (out > low if low <= 0 else out >= low) & (out < high)
     if column == "loss_se":
         good &= out >= 0
     if not good.all():
         i = int(np.argmin(good))
         hint = "; leave out runs that diverged" if column == "loss" and not out[i] < high else ""
-        raise RequestError(f"{source}: {column} in row {i + 1} is {out[i]:g}; must be {meaning}{hint}")
+        raise RequestError(f"{read.source}: {name} in row {read.row[i]} is {out[i]:g}; must be {meaning}{hint}")
     return out
 
 
-def _labels(values: Any) -> np.ndarray:
+def as_labels(values: Any) -> np.ndarray:
+    """Return values as texts (n,); whole numbers have no decimal point."""
+
     def text(value: Any) -> str:
         whole = isinstance(value, (float, np.floating)) and float(value).is_integer()
-        return str(int(value)) if whole else str(value)
+        return str(int(value)) if whole else str(value).strip()
 
     return np.array([text(v) for v in values], dtype=str)

@@ -12,7 +12,7 @@ import numpy as np
 
 from proxytrain.errors import Refusal
 from proxytrain.fit import Fit
-from proxytrain.fit.table import size_and_length
+from proxytrain.fit.runs import size_and_length
 from proxytrain.report.facts import Row, Shown
 from proxytrain.report.figures import files_of, keep_figures, pictures_of_table
 from proxytrain.report.page import boxes, document, figure

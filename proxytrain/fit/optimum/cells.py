@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.fit.table import load, read_runs, to_levels
+from proxytrain.fit.load import load
+from proxytrain.fit.runs import to_levels
+from proxytrain.fit.table import read_runs
 
 LEAST_RATES = 3  # that did not diverge, in a cell
 SAME = 1.02  # rates and batches nearer than this factor are one
@@ -59,7 +61,13 @@ class Cells:
         return ", ".join(f"{c} {v[k]:.4g}" for c, v in self.about.items())
 
 
-def read_cells(table: Any, schedule: str | None, columns: Mapping[str, str] | None) -> Cells:
+def read_cells(
+    table: Any,
+    schedule: str | None,
+    columns: Mapping[str, str] | None,
+    where: Mapping[str, Any] | None = None,
+    rows: str | None = None,
+) -> Cells:
     """Read a table and keep the cells whose optimum lies inside what was tried.
 
     Raises
@@ -71,12 +79,19 @@ def read_cells(table: Any, schedule: str | None, columns: Mapping[str, str] | No
     """
     source, raw = load(table)
     raw, lost = _without_diverged(raw, dict(columns or {}).get("loss", "loss"), source)
-    runs = read_runs(raw, columns)
+    runs = read_runs(raw, columns, where=where, rows=rows)
     if "lr" not in runs.numbers:
         raise RequestError(f"{source}: no column lr; the optimum of a learning rate needs runs over several")
     if runs.only:
         raise RequestError(f"{source}: only {runs.only}; params and tokens are needed")
-    warnings = [f"{lost} diverged runs left out"] if lost else []
+    if runs.settings:
+        name, values = next(iter(runs.settings.items()))
+        kinds, counts = np.unique(values, return_counts=True)
+        raise RequestError(
+            f"{source}: runs of one size, length and learning rate differ in {', '.join(runs.settings)}. "
+            f"Choose one, as fit.where={{{name}: {kinds[counts.argmax()]}}}."
+        )
+    warnings = [*([f"{lost} diverged runs left out"] if lost else []), *runs.notes]
     if "schedule" in runs.labels:
         names, counts = np.unique(runs.labels["schedule"], return_counts=True)
         chosen = schedule or str(names[counts.argmax()])

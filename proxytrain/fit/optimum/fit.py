@@ -25,6 +25,8 @@ def fit_optimum(
     schedule: str | None = None,
     allow_extrapolation: bool = False,
     columns: Mapping[str, str] | None = None,
+    where: Mapping[str, Any] | None = None,
+    rows: str | None = None,
 ) -> OptimumFit:
     """Fit how the optimal learning rate (and batch) goes with params and tokens.
 
@@ -43,6 +45,8 @@ def fit_optimum(
         Which one, where the table has several; default the most common.
     allow_extrapolation : bool
         Predict beyond three times the largest log-gap held out, and say so, instead of refusing.
+    columns, where, rows
+        See :class:`proxytrain.FitConfig`.
 
     Raises
     ------
@@ -61,7 +65,7 @@ def fit_optimum(
     """
     if not (isinstance(level, float) and 0 < level < 1):
         raise RequestError(f"level={level!r}: must be a number between 0 and 1")
-    cells = read_cells(table, schedule, columns)
+    cells = read_cells(table, schedule, columns, where, rows)
     axes, warnings = _axes(cells)
     shapes = surfaces(cells, _steepens_with(cells))
     laws = {name: _law(cells, shapes, axes, j) for j, name in enumerate(cells.names)}
