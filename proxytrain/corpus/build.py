@@ -1,4 +1,4 @@
-"""The work of preparing: text is read, split, shuffled and encoded; ready tokens are checked and counted in place.
+"""The work of preparing text: it is read, split, shuffled and encoded. `ready` does it for ready tokens.
 
 A document is held out for validation by a hash of its text, so copies of it are all on one side. The units of each
 split (documents, or lines) are then shuffled over the whole of it.
@@ -13,18 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from proxytrain.config import CodeData, FilesData, HubData, ProseData, TextData, TokensData
+from proxytrain.config import CodeData, FilesData, HubData, ProseData, TextData
 from proxytrain.corpus import code, files, hub, prose
-from proxytrain.corpus.corpus import Manifest, digest, versions
+from proxytrain.corpus.corpus import Manifest, Notice, digest, refuse_small, versions
+from proxytrain.corpus.ends import Ends
 from proxytrain.corpus.shuffle import Shuffle
-from proxytrain.corpus.tokenizer import make_tokenizer
-from proxytrain.corpus.tokens import TokenFile, Writer, look_all
+from proxytrain.corpus.survival import ENOUGH, survival_notice, surviving_share, unknown_notice
+from proxytrain.corpus.tokenizer import end_markers, make_tokenizer
+from proxytrain.corpus.tokens import Writer
 from proxytrain.errors import RequestError
 
-CHUNK = 4 << 20  # ready tokens that are checked at a time
-
 Progress = Callable[[int, "int | None", str], None]
-Notice = Callable[[str], None]
 
 
 def build_text(data: TextData, built: Path, progress: Progress, notice: Notice) -> Manifest:
@@ -41,6 +40,10 @@ def build_text(data: TextData, built: Path, progress: Progress, notice: Notice) 
     if tokenizer.json:
         (built / "tokenizer.json").write_text(tokenizer.json, encoding="utf-8")
     dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
+
+    survives = surviving_share(tokenizer, val.blocks()) if tokenizer.json else 1.0
+    for line in survival_notice(data.tokenizer, survives):
+        notice(line)
 
     with open(built / "val.bin", "wb") as file:
         held_out, text_bytes = Writer(file, dtype, tokenizer.vocab_size), 0.0
@@ -60,7 +63,14 @@ def build_text(data: TextData, built: Path, progress: Progress, notice: Notice) 
             done += len(text)
             progress(done, train.bytes, "writing tokens")
     np.save(built / "unigram.npy", training.unigram)
-    _refuse_small(training.tokens, held_out.tokens)
+    refuse_small(training.tokens, held_out.tokens)
+
+    unknown, unknown_share = tokenizer.unknown, None
+    if unknown:
+        written = train.units if end == 0 and unknown[1] == tokenizer.end else 0  # where it ends documents too
+        unknown_share = max(int(training.unigram[unknown[1]]) - written, 0) / training.tokens
+        for line in unknown_notice(data.tokenizer, unknown[0], unknown_share):
+            notice(line)
 
     libraries = [*(["tokenizers"] if tokenizer.json else []), *(["datasets"] if isinstance(data, HubData) else [])]
     packages = data.packages if isinstance(data, CodeData) else []
@@ -74,68 +84,34 @@ def build_text(data: TextData, built: Path, progress: Progress, notice: Notice) 
         val_tokens=held_out.tokens,
         train_documents=train_documents,
         val_documents=val_documents,
-        bytes_per_token=text_bytes / held_out.tokens,
+        bytes_per_token=survives * text_bytes / held_out.tokens if survives >= ENOUGH else None,
         tokenizer=data.tokenizer,
         unit=data.unit,
         versions=versions("numpy", *libraries, *packages),
         files=[],
+        unknown_share=unknown_share,
+        surviving_share=survives if tokenizer.json else None,
     )
 
 
-def build_ready(data: TokensData, built: Path, progress: Progress) -> Manifest:
-    """Check and count ready tokens. They stay where they are; only the few of the validation split are copied."""
-    train, val = look_all(data.train, data.dtype, "data.train"), look_all(data.val, data.dtype, "data.val")
-    if not val:
-        train, val = _hold_out(train, min(int(sum(f.tokens for f in train) * data.val_fraction), data.val_tokens))
-    total = sum(file.tokens for file in train) * np.dtype(data.dtype).itemsize
-    training, done = Writer(None, data.dtype, data.vocab_size), 0
-    for part in _checked(train, data.vocab_size):
-        training.write(part)
-        done += part.nbytes
-        progress(done, total, "checking tokens")
-    with open(built / "val.bin", "wb") as file:
-        held_out = Writer(file, data.dtype, data.vocab_size)
-        for part in _checked(val, data.vocab_size):
-            held_out.write(part[: data.val_tokens - held_out.tokens])
-            if held_out.tokens == data.val_tokens:
-                break
-    np.save(built / "unigram.npy", training.unigram)
-    _refuse_small(training.tokens, held_out.tokens)
-    return Manifest(
-        content_hash=digest([training.sha256, held_out.sha256, data.vocab_size, data.bytes_per_token]),
-        text_hash=None,
-        source=asdict(data),
-        vocab_size=data.vocab_size,
-        dtype=data.dtype,
-        train_tokens=training.tokens,
-        val_tokens=held_out.tokens,
-        train_documents=0,
-        val_documents=0,
-        bytes_per_token=data.bytes_per_token,
-        tokenizer="ready",
-        unit="ready",
-        versions=versions("numpy"),
-        files=[asdict(file) for file in train],
-    )
-
-
-def _documents(data: TextData) -> tuple[int | None, Iterator[tuple[str, bytes]]]:
-    """Bytes in all, if known, and (where it comes from, text) of every document."""
+def _documents(data: TextData, ends: Ends) -> tuple[int | None, Iterator[tuple[str, bytes]], list[str]]:
+    """Return bytes in all, if known, (where it is from, text) of every document, and notices on their reading."""
     if isinstance(data, CodeData):
         sources = code.find_sources(data.packages)
         if isinstance(data, ProseData):
-            return None, prose.read_prose(sources)
-        return sum(path.stat().st_size for _, path in sources), code.read_sources(sources)
+            return None, prose.read_prose(sources), []
+        return sum(path.stat().st_size for _, path in sources), code.read_sources(sources), []
     if isinstance(data, FilesData):
-        paths = files.find_files(data.files)
-        return files.total_bytes(paths), files.read_files(paths, data.text_key)
+        found = files.survey(files.find_files(data.files), data.text_key)
+        return found.total, files.read_files(found.sources, data.text_key, ends), found.notices
     assert isinstance(data, HubData)
-    return data.max_bytes, hub.read_hub(data)
+    return data.max_bytes, hub.read_hub(data, ends), []
 
 
 def _split(data: TextData, train: Shuffle, val: Shuffle, progress: Progress, notice: Notice) -> tuple[int, int, str]:
     """Read all text into the two shuffles; the number of documents in each, and a hash of all text."""
-    total, documents = _documents(data)
+    ends = Ends(end_markers(data.tokenizer))
+    total, documents, notices = _documents(data, ends)
     limit = data.max_bytes or 1 << 62
     total = min(total, limit) if total else data.max_bytes
     end = b"\0" if data.unit == "document" else b"\n"
@@ -161,8 +137,13 @@ def _split(data: TextData, train: Shuffle, val: Shuffle, progress: Progress, not
         if sum(counts) % 256 == 0:
             progress(read, total, "reading text")
     progress(read, read, "reading text")
+    for line in [*notices, *ends.notices()]:
+        notice(line)
     if skipped:
-        notice(f"{len(skipped)} documents are not UTF-8 text and were left out (the first: {skipped[0]})")
+        what = f"documents are not UTF-8 text and were left out (the first: {skipped[0]})"
+        if not any(counts):
+            raise RequestError(f"data={data.name}: all {len(skipped):,} {what}. Convert them to UTF-8, as with iconv.")
+        notice(f"{len(skipped):,} of {len(skipped) + sum(counts):,} {what}")
     if not any(counts):
         raise RequestError(f"data={data.name}: no text found; check the files and data.max_bytes={data.max_bytes}")
     if not all(counts):
@@ -172,37 +153,3 @@ def _split(data: TextData, train: Shuffle, val: Shuffle, progress: Progress, not
             "(above 0, at most 0.5) or add documents (a text file of more than 256 KiB counts as many)"
         )
     return counts[0], counts[1], text_hash.hexdigest()[:16]
-
-
-def _hold_out(train: list[TokenFile], tokens: int) -> tuple[list[TokenFile], list[TokenFile]]:
-    """Cut the last `tokens` tokens off the training files: what is left, and what was cut off."""
-    left, cut = [], []
-    for file in reversed(train):
-        keep = max(file.tokens - tokens, 0)
-        tokens -= file.tokens - keep
-        left += [file.part(0, keep)] if keep else []
-        cut += [file.part(keep, file.tokens)] if keep < file.tokens else []
-    return left[::-1], cut[::-1]
-
-
-def _checked(parts: list[TokenFile], vocab_size: int) -> Iterator[np.ndarray]:
-    """All tokens in pieces, each known to lie within the vocabulary."""
-    for file in parts:
-        tokens = file.open()
-        for start in range(0, file.tokens, CHUNK):
-            piece = np.asarray(tokens[start : start + CHUNK])
-            if piece.max() >= vocab_size:
-                at = int(np.argmax(piece >= vocab_size))
-                where = f"{file.path}: token {piece[at]} at position {file.skip + start + at:,}"
-                raise RequestError(f"{where} is beyond data.vocab_size={vocab_size}")
-            yield piece
-
-
-def _refuse_small(train_tokens: int, val_tokens: int) -> None:
-    if val_tokens < 2:
-        raise RequestError("the validation set has fewer than 2 tokens: raise data.val_fraction or add text")
-    if train_tokens < val_tokens:
-        raise RequestError(
-            f"the corpus is smaller than its validation set ({train_tokens:,} training and {val_tokens:,} validation "
-            "tokens): lower data.val_tokens or data.val_fraction, or add text"
-        )

@@ -14,7 +14,7 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from proxytrain.corpus.files import pieces
+from proxytrain.corpus.pieces import pieces
 from proxytrain.errors import RequestError
 
 NOT_FOLDERS = {"test", "tests", "testing", "idle_test", "ensurepip", "generated", "serialized_patterns"}

@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,8 @@ import numpy as np
 from proxytrain.config import build
 from proxytrain.corpus.tokens import Shards, TokenFile
 from proxytrain.errors import RequestError
+
+Notice = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,14 @@ class Manifest:
     val_tokens: int
     train_documents: int  # on each side of the split, before val_tokens cut the validation text
     val_documents: int
-    bytes_per_token: float | None  # of the validation split; None: ready tokens whose text is unknown
+    bytes_per_token: float | None  # of the validation split, those that survive the tokenizer; None: not known
     tokenizer: str  # bytes | bpe | the path of a tokenizer.json | ready
     unit: str  # document | line | ready
     versions: dict[str, str]
     files: list[dict[str, Any]]  # of ready tokens, the training files that are used in place
+    notices: list[str] | None = None  # what a user should know of how the text was read
+    unknown_share: float | None = None  # of the training tokens; None: a tokenizer without an unknown token
+    surviving_share: float | None = None  # of a sample's bytes after encoding and decoding; None: bytes, ready tokens
 
 
 @dataclass(frozen=True)
@@ -117,3 +123,14 @@ def versions(*packages: str) -> dict[str, str]:
 def manifest_json(manifest: Manifest) -> str:
     """The text of manifest.json."""
     return json.dumps(asdict(manifest), indent=2) + "\n"
+
+
+def refuse_small(train_tokens: int, val_tokens: int) -> None:
+    """Refuse a split that nothing could be trained on or validated with."""
+    if val_tokens < 2:
+        raise RequestError("the validation set has fewer than 2 tokens: raise data.val_fraction or add text")
+    if train_tokens < val_tokens:
+        raise RequestError(
+            f"the corpus is smaller than its validation set ({train_tokens:,} training and {val_tokens:,} validation "
+            "tokens): lower data.val_tokens or data.val_fraction, or add text"
+        )

@@ -1,156 +1,223 @@
-"""`data=files`: documents out of plain text, code, jsonl (plain, gz, zst) and parquet.
+"""`data=files`: which files are read, each once, and how each of them is read.
 
-A plain text of more than 256 KiB is cut at line ends into documents of about 16 KiB, so that one large file can be
-split, shuffled and read in little memory like many small ones.
+All files are looked at before any is read, so what cannot be read is refused first. Formats are described in `sniff`.
 """
 
 from __future__ import annotations
 
+import filecmp
 import glob
-import gzip
-import io
-import json
+import hashlib
 import os
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import BinaryIO, cast
 
+from proxytrain.corpus.ends import Ends
+from proxytrain.corpus.pieces import documents
+from proxytrain.corpus.records import read_csv, read_lines, read_parquet, read_values
+from proxytrain.corpus.saved import files_in, is_saved, read_saved
+from proxytrain.corpus.sniff import Reading, reading_of
+from proxytrain.corpus.unpack import unpacked
 from proxytrain.errors import RequestError
 
-LARGE = 256 << 10
-PIECE = 16 << 10
-PACKED = (".gz", ".zst")
+NOTED = 0.01  # share of the bytes from which a reading that is not the usual one is reported
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file, and how it is read."""
+
+    path: str
+    reading: Reading
+    size: int  # bytes on disk
+    packed: bool
+    encoding: str
+    begin: bytes  # hash of the first bytes, unpacked
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All files of a request.
+
+    Attributes
+    ----------
+    sources : files in the order in which they are read
+    total : bytes of text; None where packing hides it
+    notices : what a user should know of how they are read
+    """
+
+    sources: list[Source]
+    total: int | None
+    notices: list[str]
 
 
 def find_files(patterns: list[str]) -> list[str]:
-    """Files that match the globs (`**` is any depth), in the order of the globs, sorted within each, none twice.
+    """Return files that match the globs (`**` is any depth), in the order of the globs, sorted within each.
+
+    A file that several paths lead to (links, `./`, a second glob) is there once.
 
     Raises
     ------
     RequestError : a glob that matches nothing, or an empty file that was named without wildcards
     """
-    found: dict[str, None] = {}
+    found: dict[tuple[int, int], str] = {}
     for pattern in patterns:
         path = os.path.expanduser(pattern)
         if os.path.isfile(path) and not os.path.getsize(path):
             raise RequestError(f"data.files: {pattern} is empty")
-        paths = [path] if os.path.isfile(path) else sorted(filter(os.path.isfile, glob.glob(path, recursive=True)))
+        paths = [path] if os.path.isfile(path) or is_saved(path) else _matches(path)
+        if not paths and os.path.isdir(path):
+            raise RequestError(f"data.files={pattern}: is a folder. Name its files: {os.path.join(pattern, '**/*')}.")
         if not paths:
             raise RequestError(f"data.files: no file matches {pattern!r} (from {os.getcwd()})")
-        found.update(dict.fromkeys(paths))
+        for path in paths:
+            stat = os.stat(path)
+            found.setdefault((stat.st_dev, stat.st_ino), path)
     if not found:
         raise RequestError("data.files is empty: name files or globs, such as data.files='[texts/**/*.md]'")
-    return list(found)
+    return list(found.values())
 
 
-def total_bytes(paths: list[str]) -> int | None:
-    """Bytes of text in the files; None where packing hides it."""
-    if any(path.lower().endswith((*PACKED, ".parquet")) for path in paths):
-        return None
-    return sum(os.path.getsize(path) for path in paths)
+def survey(paths: list[str], text_key: str) -> Survey:
+    """Look at all files: how each is read, and what is no text.
+
+    Raises
+    ------
+    RequestError : an archive, binary files only, or records without the key of the text
+    """
+    found = [_look(path, text_key) for path in paths]
+    texts = [s for s in found if s.reading.binary is None]
+    notices = _refuse_binary(found, texts) + _refuse_keyless(texts, text_key) + _unusual(texts) + _copies(texts)
+    hidden = any(s.packed or s.reading.format in ("parquet", "saved") for s in texts)
+    return Survey(texts, None if hidden else sum(s.size for s in texts), notices)
 
 
-def read_files(paths: list[str], text_key: str) -> Iterator[tuple[str, bytes]]:
-    """(where it comes from, text) of every document."""
-    for path in paths:
-        try:
-            yield from _read_file(path, text_key)
-        except (OSError, EOFError, zlib.error) as error:  # the last two, of a broken gz
-            why = getattr(error, "strerror", None) or " ".join(str(error).split())
-            raise RequestError(f"{path}: cannot be read ({why})") from None
-
-
-def pieces(file: BinaryIO) -> Iterator[bytes]:
-    """A text as it is, or, if it is large, in pieces that end with a line where they can."""
-    pending = file.read(LARGE + 1)
-    size = PIECE if len(pending) > LARGE else LARGE
-    while pending:
-        if len(pending) <= size:
-            pending += file.read(LARGE)
-        if len(pending) <= size:
-            yield pending
-            return
-        cut = pending.rfind(b"\n", 0, size) + 1
-        if not cut:
-            cut = size
-            while pending[cut] & 0xC0 == 0x80 and cut > size - 4:  # not inside a UTF-8 character
-                cut -= 1
-        yield pending[:cut]
-        pending = pending[cut:]
-
-
-def _read_file(path: str, text_key: str) -> Iterator[tuple[str, bytes]]:
-    stem, suffix = os.path.splitext(path.lower())
-    if suffix == ".parquet":
-        yield from _read_parquet(path, text_key)
-        return
-    kind = os.path.splitext(stem)[1] if suffix in PACKED else suffix
-    with _unpacked(path, suffix) as file:
-        if kind in (".jsonl", ".ndjson"):
-            yield from _read_jsonl(path, file, text_key)
+def read_files(sources: list[Source], text_key: str, ends: Ends) -> Iterator[tuple[str, bytes]]:
+    """Yield (where it comes from, text) of every document."""
+    for source in sources:
+        path, format = source.path, source.reading.format
+        if format == "saved":
+            yield from _read_saved(path, text_key, ends)
+        elif format == "parquet":
+            yield from _read_parquet(path, text_key, ends)
         else:
-            for piece in pieces(file):
-                yield path, piece
+            with unpacked(path) as opened:
+                file = cast(BinaryIO, opened.file)
+                if format == "text":
+                    for piece in documents(file, ends):
+                        yield path, piece
+                else:
+                    read = {"lines": read_lines, "values": read_values, "csv": read_csv}[format]
+                    yield from read(path, file, text_key, ends)
 
 
-@contextmanager
-def _unpacked(path: str, suffix: str) -> Iterator[BinaryIO]:
-    if suffix == ".gz":
-        with gzip.open(path, "rb") as file:
-            yield cast(BinaryIO, file)
-    elif suffix == ".zst":
-        import zstandard
-
-        with open(path, "rb") as file:
-            try:
-                yield io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True))
-            except zstandard.ZstdError as error:
-                raise RequestError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
-    else:
-        with open(path, "rb") as file:
-            yield file
+def _matches(pattern: str) -> list[str]:
+    """Return files that match a glob, and folders of save_to_disk instead of the files in them."""
+    found = sorted(glob.glob(pattern, recursive=True))
+    saved = [os.path.join(path, "") for path in found if os.path.isdir(path) and is_saved(path)]
+    inside = tuple(saved)
+    return [p for p in found if os.path.isfile(p) and not p.startswith(inside)] + saved
 
 
-def _read_jsonl(path: str, file: BinaryIO, text_key: str) -> Iterator[tuple[str, bytes]]:
-    for number, line in enumerate(file, start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise RequestError(f"{where}: not JSON ({error})") from None
-        if not isinstance(row, dict) or text_key not in row:
-            keys = ", ".join(row) if isinstance(row, dict) else f"a {type(row).__name__}"
-            raise RequestError(f"{where}: no key data.text_key={text_key!r} (found: {keys})")
-        yield from text_pieces(where, row[text_key])
-
-
-def _read_parquet(path: str, text_key: str) -> Iterator[tuple[str, bytes]]:
-    import pyarrow
-    from pyarrow import parquet
-
+def _read_parquet(path: str, text_key: str, ends: Ends) -> Iterator[tuple[str, bytes]]:
     try:
-        with parquet.ParquetFile(path, pre_buffer=False) as file:
-            if text_key not in file.schema_arrow.names:
-                raise RequestError(
-                    f"{path}: no column data.text_key={text_key!r} (found: {', '.join(file.schema_arrow.names)})"
-                )
-            row = 0
-            for batch in file.iter_batches(batch_size=256, columns=[text_key], use_threads=False):
-                for text in batch.column(0).to_pylist():
-                    row += 1
-                    yield from text_pieces(f"{path}, row {row}", text)
-    except pyarrow.ArrowException as error:
-        raise RequestError(f"{path}: not a readable parquet file ({str(error).splitlines()[0]})") from None
+        yield from read_parquet(path, text_key, ends)
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({error.strerror or ' '.join(str(error).split())})") from None
 
 
-def text_pieces(where: str, text: object) -> Iterator[tuple[str, bytes]]:
-    """The documents of one value that should be text; null is none."""
-    if text is None:
-        return
-    if not isinstance(text, str):
-        raise RequestError(f"{where}: the text is a {type(text).__name__}, not a string")
-    for piece in pieces(io.BytesIO(text.encode("utf-8", errors="surrogatepass"))):
-        yield where, piece
+def _read_saved(path: str, text_key: str, ends: Ends) -> Iterator[tuple[str, bytes]]:
+    try:
+        yield from read_saved(path, None, text_key, "data.text_key", ends)
+    except RequestError:
+        raise
+    except Exception as error:  # the library raises its own, pyarrow's and built-in ones
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise RequestError(f"data.files={path}: not a readable folder of save_to_disk ({why})") from None
+
+
+def _look(path: str, text_key: str) -> Source:
+    if os.path.isdir(path):
+        size = sum(os.path.getsize(file) for file in files_in(path))
+        return Source(path, Reading("saved"), size, False, "", path.encode())
+    with unpacked(path) as opened:
+        head = opened.head()
+        begin = hashlib.blake2b(head, digest_size=16).digest() if head else b""
+        reading = reading_of(path, opened, text_key)
+        return Source(path, reading, os.path.getsize(path), opened.packed, opened.encoding, begin)
+
+
+def _refuse_binary(found: list[Source], texts: list[Source]) -> list[str]:
+    """Refuse what holds texts that are not read, and binary files alone; other ones are left out and counted."""
+    others = [(s, s.reading.binary) for s in found if s.reading.binary is not None]
+    for source, kind in others:
+        if kind.holds_texts or not any(s.begin for s in texts):
+            raise RequestError(f"data.files={source.path}: is {kind.name}, which is not read as text. {kind.advice}.")
+    if not others:
+        return []
+    source, kind = others[0]
+    return [f"{_count(len(others), 'file')} left out as not text (the first: {source.path}, {kind.name})"]
+
+
+def _refuse_keyless(texts: list[Source], text_key: str) -> list[str]:
+    """Refuse records without the key of the text, unless they are few among source files."""
+    keyless = [s for s in texts if s.reading.keyless]
+    if not keyless:
+        return []
+    plain = [s for s in texts if s.reading.format == "text" and not s.reading.keyless]
+    first = keyless[0]
+    if first.path.lower().endswith(".json") and sum(s.size for s in keyless) > sum(s.size for s in plain):
+        raise RequestError(
+            f"{first.path}: no key data.text_key={text_key!r} (found: {first.reading.keyless}). "
+            "Name the key of the text."
+        )
+    return [
+        f"{_count(len(keyless), 'JSON file')} without the key data.text_key={text_key!r} read as plain text "
+        f"(the first: {first.path}, with {first.reading.keyless})"
+    ]
+
+
+def _unusual(texts: list[Source]) -> list[str]:
+    """Report files whose content, not their suffix, says how they are read."""
+    files: dict[str, list[Source]] = {}
+    for source in texts:
+        what = source.reading.unusual or (f"{source.encoding} text" if source.encoding else "")
+        if what:
+            files.setdefault(what, []).append(source)
+    return [
+        f"{_count(len(some), 'file')} read as {what} (the first: {some[0].path})"
+        for what, some in files.items()
+        if _matter(some, texts)
+    ]
+
+
+def _copies(texts: list[Source]) -> list[str]:
+    """Report files with the content of another one."""
+    first: dict[bytes, Source] = {}
+    twins = {}
+    for source in filter(lambda s: s.begin, texts):
+        twin = first.setdefault(source.begin, source)
+        if twin is not source and _same(twin, source):
+            twins[source.path] = (source, twin)
+    if not _matter([source for source, _ in twins.values()], texts):
+        return []
+    copy, twin = next(iter(twins.values()))
+    return [
+        f"{_count(len(twins), 'file')} with the content of another one read too: their text counts twice "
+        f"(the first: {copy.path}, as {twin.path})"
+    ]
+
+
+def _matter(some: list[Source], texts: list[Source]) -> bool:
+    """Return whether files hold enough of the bytes to be reported."""
+    return bool(some) and sum(s.size for s in some) >= NOTED * sum(s.size for s in texts)
+
+
+def _same(a: Source, b: Source) -> bool:
+    """Return whether files that begin alike are alike: byte by byte, or as far as seen if only one is packed."""
+    return a.packed != b.packed or (a.size == b.size and filecmp.cmp(a.path, b.path, shallow=False))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{' was' if number == 1 else 's were'}"

@@ -10,7 +10,9 @@ import urllib.request
 from collections.abc import Iterator
 
 from proxytrain.config import HubData
-from proxytrain.corpus.files import text_pieces
+from proxytrain.corpus.ends import Ends
+from proxytrain.corpus.pieces import text_pieces
+from proxytrain.corpus.saved import files_in, is_saved, read_saved
 from proxytrain.errors import RequestError
 
 GATEWAY = {403, 407, 502, 503, 504}  # HTTP codes of whatever stands in between
@@ -21,11 +23,11 @@ def local_files(path: str) -> list[str] | None:
     """The files of a dataset that is a folder here; None for one on the hub."""
     if not os.path.isdir(os.path.expanduser(path)):
         return None
-    return sorted(os.path.join(f, name) for f, _, names in os.walk(os.path.expanduser(path)) for name in names)
+    return files_in(path)
 
 
-def read_hub(data: HubData) -> Iterator[tuple[str, bytes]]:
-    """(where it comes from, text) of every document, in the dataset's order.
+def read_hub(data: HubData, ends: Ends) -> Iterator[tuple[str, bytes]]:
+    """Yield (where it comes from, text) of every document, in the dataset's order.
 
     Raises
     ------
@@ -39,6 +41,9 @@ def read_hub(data: HubData) -> Iterator[tuple[str, bytes]]:
 
     name = f"data.path={data.path}"
     try:
+        if is_saved(data.path):
+            yield from read_saved(data.path, data.split, data.column, "data.column", ends)
+            return
         rows = datasets.load_dataset(os.path.expanduser(data.path), data.config, split=data.split, streaming=True)
         first: dict[str, object] = next(iter(rows), {})
         if data.column not in first:
@@ -46,7 +51,7 @@ def read_hub(data: HubData) -> Iterator[tuple[str, bytes]]:
                 f"{name}: no column data.column={data.column!r} (found: {', '.join(first) or 'no rows'})"
             )
         for number, row in enumerate(rows.select_columns([data.column])):
-            yield from text_pieces(f"{name}, row {number}", row[data.column])
+            yield from text_pieces(f"{name}, row {number}", row[data.column], ends)
     except RequestError:
         raise
     except Exception as error:  # the library raises its own, pyarrow's, the HTTP client's and built-in ones

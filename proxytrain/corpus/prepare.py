@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from proxytrain.config import CodeData, FilesData, HubData, TokensData
 from proxytrain.corpus import code, files, hub
-from proxytrain.corpus.build import Notice, Progress, build_ready, build_text
+from proxytrain.corpus.build import Progress, build_text
 from proxytrain.corpus.cache import locked, publish, recall, remember, workshop
-from proxytrain.corpus.corpus import Corpus, digest, load, manifest_json
+from proxytrain.corpus.corpus import Corpus, Notice, digest, load, manifest_json
+from proxytrain.corpus.ready import build_ready
+from proxytrain.corpus.saved import files_in
 from proxytrain.corpus.tokens import look_all
 from proxytrain.errors import RequestError
 
-FORMAT = 1  # raised when the same request would give other tokens
+FORMAT = 2  # raised when the same request would give other tokens
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 NOT_CONTENT = {"name", "allow_repeat", "reference_hash"}  # keys that leave the tokens as they are
 
@@ -23,7 +25,7 @@ Data = CodeData | FilesData | HubData | TokensData
 
 
 def prepare(data: Data, root: Path | str, progress: Progress | None = None, notice: Notice | None = None) -> Corpus:
-    """The corpus that `data` asks for, made if it is not there yet.
+    """Return the corpus that `data` asks for, made if it is not there yet.
 
     Parameters
     ----------
@@ -49,6 +51,8 @@ def prepare(data: Data, root: Path | str, progress: Progress | None = None, noti
                 raise RequestError(f"{root}: no space for the corpus ({error.strerror}); free some") from None
             raise
     corpus = load(root, content_hash)
+    for line in corpus.manifest.notices or ():
+        notice(line)
     reference = data.reference_hash if isinstance(data, CodeData) and data.max_bytes is None else None
     if reference not in (None, corpus.manifest.text_hash):
         notice(
@@ -67,10 +71,12 @@ def _prepare(data: Data, root: Path, request: str, progress: Progress, notice: N
             with workshop(root, request, sweep=alone) as folder:
                 built = folder / "built"
                 built.mkdir()
+                notices: list[str] = []
                 if isinstance(data, TokensData):
-                    manifest = build_ready(data, built, progress)
+                    manifest = build_ready(data, built, progress, notices.append)
                 else:
-                    manifest = build_text(data, built, progress, notice)
+                    manifest = build_text(data, built, progress, notices.append)
+                manifest = replace(manifest, notices=notices)
                 (built / "manifest.json").write_text(manifest_json(manifest))
                 content_hash = manifest.content_hash
                 publish(built, root / content_hash)
@@ -125,5 +131,6 @@ def _fingerprint(data: Data) -> object:
         paths = hub.local_files(data.path) or []
     if data.tokenizer not in ("bytes", "bpe"):
         paths.append(os.path.expanduser(data.tokenizer))
+    paths = [inner for path in paths for inner in (files_in(path) if os.path.isdir(path) else [path])]
     stats = [(os.path.abspath(path), os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in paths]
     return [code.package_versions(data.packages) if isinstance(data, CodeData) else None, stats]

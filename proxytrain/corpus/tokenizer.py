@@ -6,15 +6,16 @@ Units come as bytes that end in a newline (part of the text) or in NUL, which st
 from __future__ import annotations
 
 import itertools
+import json as json_text
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from proxytrain.corpus.ends import END_OF_TEXT
 from proxytrain.errors import RequestError
 
-END_OF_TEXT = "<|endoftext|>"
 END_NAMES = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "<|eos|>", "<|im_end|>")
 SAMPLE_BYTES = 16 << 20  # of training text, drawn uniformly, that a BPE is trained on
 
@@ -30,15 +31,21 @@ class Tokenizer:
     vocab_size : number of ids, the highest one plus 1
     json : the tokenizer.json; empty for bytes
     encode : (text, lengths) of units -> (ids, tokens of each unit)
+    round_trip : a text decoded from its tokens
+    unknown : the token of what is not in the vocabulary, and its id; None where there is none
+    end : id of end-of-text; None where there is none
     """
 
     vocab_size: int
     json: str
     encode: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+    round_trip: Callable[[str], str]
+    unknown: tuple[str, int] | None = None
+    end: int | None = None
 
 
 def make_tokenizer(kind: str, vocab_size: int, training: Blocks, needs_end: bool) -> Tokenizer:
-    """The tokenizer that `data.tokenizer` asks for.
+    """Return the tokenizer that `data.tokenizer` asks for.
 
     Parameters
     ----------
@@ -52,7 +59,7 @@ def make_tokenizer(kind: str, vocab_size: int, training: Blocks, needs_end: bool
     RequestError : a tokenizer.json that cannot be read or has no end-of-text
     """
     if kind == "bytes":
-        return Tokenizer(256, "", lambda text, lengths: (text.astype(np.uint16), lengths))
+        return Tokenizer(256, "", lambda text, lengths: (text.astype(np.uint16), lengths), lambda text: text)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # said explicitly: a later fork then brings no warning
     ready = _train(vocab_size, training) if kind == "bpe" else _read(kind)
     json = ready.to_str() if kind == "bpe" else _text(kind)
@@ -60,7 +67,7 @@ def make_tokenizer(kind: str, vocab_size: int, training: Blocks, needs_end: bool
     ready.no_padding()
     ready.encode_special_tokens = True  # "<|endoftext|>" written in a text is text
     vocabulary = ready.get_vocab(with_added_tokens=True)
-    end = next((vocabulary[name] for name in END_NAMES if name in vocabulary), None)
+    end = _end_of(vocabulary)
     if end is None and needs_end:
         raise RequestError(
             f"data.tokenizer={kind}: no end-of-text token (any of {', '.join(END_NAMES)}), which data.unit=document "
@@ -68,17 +75,59 @@ def make_tokenizer(kind: str, vocab_size: int, training: Blocks, needs_end: bool
         )
 
     def encode(text: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        encoded = ready.encode_batch_fast(list(_units(text)), add_special_tokens=False)
+        encoded = ready.encode_batch_fast(list(units(text)), add_special_tokens=False)
         tail = [end] if text[-1] == 0 else []
         counts = np.fromiter((len(e) + len(tail) for e in encoded), dtype=np.int64, count=len(encoded))
         ids = itertools.chain.from_iterable(e.ids + tail for e in encoded)
         return np.fromiter(ids, dtype=np.uint32, count=int(counts.sum())), counts
 
-    return Tokenizer(max(vocabulary.values()) + 1, json, encode)
+    decoding = decoder_of(json, ready)
+
+    def round_trip(text: str) -> str:
+        ids = ready.encode(text, add_special_tokens=False).ids
+        return str(decoding.decode([ready.id_to_token(i) for i in ids]) if decoding else ready.decode(ids, False))
+
+    return Tokenizer(max(vocabulary.values()) + 1, json, encode, round_trip, _unknown(json, vocabulary), end)
 
 
-def _units(text: np.ndarray) -> Iterator[str]:
-    """The units of a block as strings, without NULs and with newlines."""
+def end_markers(kind: str) -> list[str]:
+    """Return the end-of-text token of a ready tokenizer, which ends documents where a text has it written out.
+
+    Raises
+    ------
+    RequestError : a tokenizer.json that cannot be read
+    """
+    if kind in ("bytes", "bpe"):
+        return []
+    vocabulary = _read(kind).get_vocab(with_added_tokens=True)
+    return [name for name in END_NAMES if name in vocabulary][:1]
+
+
+def decoder_of(json: str, ready):
+    """Return a decoder for a tokenizer that was saved without its own; None where it has one."""
+    from tokenizers import decoders
+
+    if ready.decoder is not None:
+        return None
+    before = str(json_text.loads(json).get("pre_tokenizer"))
+    kind = next((kind for kind in ("ByteLevel", "Metaspace") if kind in before), "Fuse")
+    return getattr(decoders, kind)()
+
+
+def _end_of(vocabulary: dict[str, int]) -> int | None:
+    return next((vocabulary[name] for name in END_NAMES if name in vocabulary), None)
+
+
+def _unknown(json: str, vocabulary: dict[str, int]) -> tuple[str, int] | None:
+    """Return the token that stands for what the vocabulary lacks."""
+    model = json_text.loads(json).get("model", {})
+    names = {number: name for name, number in vocabulary.items()}
+    token = model.get("unk_token") or names.get(model.get("unk_id"))
+    return (token, vocabulary[token]) if token in vocabulary else None
+
+
+def units(text: np.ndarray) -> Iterator[str]:
+    """Yield the units of a block as strings, without NULs and with newlines."""
     terminator = "\0" if text[-1] == 0 else "\n"
     keep = "" if terminator == "\0" else "\n"
     for unit in text.tobytes().decode().split(terminator)[:-1]:
@@ -92,7 +141,7 @@ def _train(vocab_size: int, training: Blocks):
     def sample() -> Iterator[str]:
         left = SAMPLE_BYTES
         for text, _ in training:
-            for unit in _units(text):
+            for unit in units(text):
                 yield unit
                 left -= len(unit)
                 if left <= 0:

@@ -1,7 +1,6 @@
-"""Ready token files (`.bin`): what their headers say, their tokens in place, and several of them as one text.
+"""Ready token files: their tokens in place, and several of them as one text. `layout` reads their headers.
 
-Two layouts are known: nanoGPT's, which is nothing but tokens, and llm.c's, 256 int32 of header (magic, version, number
-of tokens) before them. All are little-endian, as the machines that proxytrain runs on are.
+All are little-endian, as the machines that proxytrain runs on are.
 """
 
 from __future__ import annotations
@@ -15,10 +14,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from proxytrain.corpus.layout import layout_of
 from proxytrain.errors import RequestError
-
-HEADER_BYTES = 1024
-LAYOUTS = {(20240520, 1): "uint16", (20240801, 7): "uint32"}  # llm.c: GPT-2's and Llama 3's tokenizer
 
 
 @dataclass(frozen=True)
@@ -50,43 +47,39 @@ class TokenFile:
 
 
 def look(path: str, dtype: str) -> TokenFile:
-    """What a token file holds, by its header or its size.
+    """Return what a token file holds, by its header or its size.
 
     Raises
     ------
-    RequestError : empty, cut short, not whole tokens, or of another dtype than asked
+    RequestError : empty, cut short, not whole tokens, or of another format or dtype
     """
     try:
         stat = os.stat(path)
-        with open(path, "rb") as file:
-            header = np.frombuffer(file.read(12), dtype=np.uint8)
+        layout = layout_of(path, dtype)
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error.strerror})") from None
-    width = np.dtype(dtype).itemsize
-    magic, version, tokens = header.view("<i4").tolist() if len(header) == 12 else (0, 0, 0)
-    layout = LAYOUTS.get((magic, version))
-    offset = HEADER_BYTES if layout else 0
-    if layout and layout != dtype:
-        raise RequestError(f"{path}: its header says {layout}, data.dtype={dtype}")
-    if layout and tokens * width + offset > stat.st_size:
+    width, room = np.dtype(layout.dtype).itemsize, stat.st_size - layout.offset
+    tokens = room // width if layout.tokens is None else layout.tokens
+    if tokens * width > room:
         raise RequestError(f"{path}: its header says {tokens:,} tokens, the file ends before them")
-    if not layout and stat.st_size % width:
-        raise RequestError(f"{path}: {stat.st_size:,} bytes are no whole number of {dtype} tokens; check data.dtype")
-    tokens = tokens if layout else stat.st_size // width
-    if not tokens:
+    if layout.tokens is None and room % width:
+        raise RequestError(f"{path}: {room:,} bytes are no whole number of {dtype} tokens; check data.dtype")
+    if tokens < 1:
         raise RequestError(f"{path}: holds no tokens")
-    return TokenFile(os.path.abspath(path), offset, 0, tokens, dtype, stat.st_size, stat.st_mtime_ns)
+    return TokenFile(os.path.abspath(path), layout.offset, 0, tokens, layout.dtype, stat.st_size, stat.st_mtime_ns)
 
 
 def look_all(patterns: list[str], dtype: str, name: str) -> list[TokenFile]:
-    """The token files of all globs, in order; `name` is the key that lists them."""
-    paths: dict[str, None] = {}
+    """Return the token files of all globs, in order, each once; `name` is the key that lists them."""
+    paths: dict[tuple[int, int], str] = {}
     for pattern in patterns:
         found = sorted(glob.glob(os.path.expanduser(pattern), recursive=True))
         if not found:
             raise RequestError(f"{name}: no file matches {pattern!r} (from {os.getcwd()})")
-        paths.update(dict.fromkeys(found))
-    return [look(path, dtype) for path in paths]
+        for path in found:
+            stat = os.stat(path)
+            paths.setdefault((stat.st_dev, stat.st_ino), path)
+    return [look(path, dtype) for path in paths.values()]
 
 
 class Shards:
@@ -95,7 +88,7 @@ class Shards:
     def __init__(self, parts: Sequence[np.ndarray]):
         self.parts = parts
         self.starts = np.cumsum([0] + [len(part) for part in parts])  # (files + 1,)
-        self.dtype = parts[0].dtype
+        self.dtype = max((part.dtype for part in parts), key=lambda dtype: dtype.itemsize)
 
     def __len__(self) -> int:
         return int(self.starts[-1])

@@ -1,0 +1,108 @@
+"""End-of-text markers that are written out in a text: `<|endoftext|>` and the tokenizer's own end documents.
+
+A marker between equal quotes or backticks is a mention, as in source code, and stays text. Markers that are HTML tags
+too (`</s>`) count at the end of a line only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Protocol
+
+END_OF_TEXT = "<|endoftext|>"
+CHUNK = 256 << 10
+MARGIN = 256  # bytes, longer than any marker with what stands around it
+
+
+class Readable(Protocol):
+    """Whatever bytes are read from."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class Ends:
+    """The markers that end documents, and how many were found.
+
+    Attributes
+    ----------
+    found : ends of documents by marker
+    mentions : markers that stay text
+    """
+
+    def __init__(self, markers: Iterable[str] = (END_OF_TEXT,)):
+        self.markers = [marker.encode() for marker in dict.fromkeys((END_OF_TEXT, *markers))]
+        self.found: dict[str, int] = {}
+        self.mentions = 0
+        any_marker = b"|".join(map(_pattern, self.markers))
+        self._pattern = re.compile(rb"(?:\r?\n)?(?P<marker>" + any_marker + rb")(?:[ \t]*\r?\n)?")
+
+    def notices(self) -> list[str]:
+        """Return what to say of the markers that were found."""
+        out = [f"{n:,} markers {name} in the text end documents" for name, n in self.found.items()]
+        if self.mentions:
+            out.append(f"{self.mentions:,} end-of-text markers in quotes or inside a line stay text")
+        return out
+
+    def are_in(self, text: bytes) -> bool:
+        """Return whether any marker is written in a text."""
+        return any(marker in text for marker in self.markers)
+
+    def search(self, text: bytes, start: int) -> re.Match[bytes] | None:
+        """Return the first marker from `start` on that is no mention, with one line break on each side."""
+        while match := self._pattern.search(text, start):
+            a, b = match.span("marker")
+            if not (text[a - 1 : a] in (b'"', b"'", b"`") and text[a - 1 : a] == text[b : b + 1]):
+                return match
+            start = b
+        return None
+
+
+class Documents:
+    """A stream read as one document after the other: `read` stops at a marker, `advance` goes on behind it."""
+
+    def __init__(self, file: Readable, ends: Ends):
+        self._file, self._ends = file, ends
+        self._buffer, self._at = b"", 0  # one byte before `_at` is kept, for a quote
+        self._end: re.Match[bytes] | None = None  # of this document, where `_at` stands before it
+        self._whole = False  # whether the buffer reaches the end of the file
+
+    def read(self, size: int) -> bytes:
+        """Return `size` bytes of this document, or what is left of it."""
+        self._fill(size + MARGIN)
+        if self._end is None:
+            self._end = self._ends.search(self._buffer, self._at)
+        stop = self._at + size if self._end is None else min(self._at + size, self._end.start())
+        out = self._buffer[self._at : stop]
+        self._at += len(out)
+        self._ends.mentions += sum(out.count(marker) for marker in self._ends.markers)
+        if self._end is not None and self._at < self._end.start():
+            self._end = None  # found again: the buffer may be another by then
+        return out
+
+    def advance(self) -> bool:
+        """Go to the next document; False where there is none."""
+        if self._end is None:
+            return False
+        marker = self._end["marker"].decode()
+        self._ends.found[marker] = self._ends.found.get(marker, 0) + 1
+        self._at, self._end = self._end.end(), None
+        return True
+
+    def _fill(self, size: int) -> None:
+        """Have `size` bytes before us; a marker that was found stays valid only while nothing moves."""
+        if self._end is not None or len(self._buffer) - self._at >= size:
+            return
+        keep = max(self._at - 1, 0)
+        self._buffer, self._at = self._buffer[keep:], self._at - keep
+        while len(self._buffer) - self._at < size and not self._whole:
+            more = self._file.read(max(CHUNK, size))
+            self._whole = not more
+            self._buffer += more
+
+
+def _pattern(marker: bytes) -> bytes:
+    """Return the expression of one marker; one that is an HTML tag too must end its line, or stand before another."""
+    if marker.startswith(b"<|") or marker.startswith(b"["):
+        return re.escape(marker)
+    return re.escape(marker) + rb"(?=[ \t]{0,9}(?:\r?\n|$|<s>))"
