@@ -6,11 +6,16 @@ Exit codes: 0 done; 1 some runs failed or the answer is a refusal; 2 the request
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import re
 import sys
+from typing import NoReturn
 
 from proxytrain.errors import Refusal, RequestError, did_you_mean
 from proxytrain.verbs import VERBS
+
+DASHES = "-–—−"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,8 +32,13 @@ def main(argv: list[str] | None = None) -> int:
     if argv[0] not in VERBS:
         print(f"{argv[0]}: no such verb; there are {', '.join(VERBS)}{did_you_mean(argv[0], VERBS)}", file=sys.stderr)
         return 2
-    options = _options(argv[0], argv[1:])
     try:
+        options = _options(argv[0], argv[1:])
+    except RequestError as error:
+        print(f"proxytrain {argv[0]}: {error}", file=sys.stderr)
+        return 2
+    try:
+        _twice(options)
         if options.cfg:
             return _print_config(options)
         return VERBS[argv[0]].run(options)
@@ -69,8 +79,31 @@ def _print_config(options: argparse.Namespace) -> int:
     return 0
 
 
+def _twice(options: argparse.Namespace) -> None:
+    """Report keys that are typed twice; what was typed last counts."""
+    from proxytrain.compose import twice
+
+    for line in () if options.quiet else twice(options.overrides):
+        print(f"note: {line}", file=sys.stderr)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all others here."""
+
+    def error(self, message: str) -> NoReturn:
+        text = re.sub("^unrecognized arguments: (.*)", r"\1: no such flag", message)
+        raise RequestError(f"{text}. `{self.prog} --help` lists flags and keys.")
+
+
 def _options(name: str, argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    """Return flags and overrides, in any order.
+
+    Raises
+    ------
+    RequestError
+        For an unknown flag, and for a key that was typed as a flag.
+    """
+    parser = _Parser(
         prog=f"proxytrain {name}",
         description=VERBS[name].text,
         epilog=(_laws() if name == "fit" else "") + _keys(),
@@ -84,7 +117,22 @@ def _options(name: str, argv: list[str]) -> argparse.Namespace:
     for names, how in VERBS[name].flags:
         parser.add_argument(*names, **how)
     parser.set_defaults(answered=False)
+    _check_dashes(parser, argv)
     return parser.parse_intermixed_args(argv)
+
+
+def _check_dashes(parser: argparse.ArgumentParser, argv: list[str]) -> None:
+    """Refuse keys with dashes before them (--lr=0.1), and flags with a typographic dash."""
+    if not any(a[:1] in DASHES for a in argv if a):
+        return
+    from proxytrain.compose import dashed
+    from proxytrain.config import Config
+
+    groups = {"experiment", *(f.name for f in dataclasses.fields(Config))}
+    flags = {flag for action in parser._actions for flag in action.option_strings}
+    for argument, following in zip(argv, [*argv[1:], ""]):
+        if line := dashed(argument, following, groups, flags):
+            raise RequestError(line)
 
 
 def _overview() -> str:

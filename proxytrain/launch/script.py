@@ -30,6 +30,12 @@ OURS = {  # options of sbatch that have a key of their own, or that the workers 
         ("job-name", "comment", "chdir", "dependency", "wrap", "parsable", "nodes", "ntasks"), "proxytrain"
     ),
 }
+# The Python of an environment that launch.setup activates starts the worker, or else the one that wrote the script.
+CHOICE = """
+# the lines of launch.setup may activate another environment; its Python then runs the worker
+environment() {{ echo "$VIRTUAL_ENV:$CONDA_PREFIX:$(type -P proxytrain)"; }}
+python_now() {{ if [ "$(environment)" = "$before" ]; then echo {ours}; else type -P python || type -P python3; fi; }}
+before=$(environment)"""
 Options = dict[str, str | int | float | bool | None]
 
 
@@ -137,10 +143,14 @@ def _finish(launch: Slurm, folder: Path, overrides: list[str], config_dir: str |
 
 
 def _script(launch: Slurm, lines: list[str], command: list[str]) -> str:
-    """Lines, the user's setup, and this Python's proxytrain with every argument quoted."""
-    setup = [launch.setup.strip()] if launch.setup.strip() else []
-    start = f"exec {shlex.join([sys.executable, '-m', 'proxytrain', *command])}"
-    return "\n".join(["#!/bin/bash", *lines, *setup, start]) + "\n"
+    """Return lines, the user's setup, and proxytrain with every argument quoted.
+
+    It starts with the Python that writes the script, or with that of another environment which the setup activates.
+    """
+    ours, setup = shlex.quote(sys.executable), launch.setup.strip()
+    choice, python = ([], ours) if not setup else ([*CHOICE.format(ours=ours).splitlines(), setup], '"$(python_now)"')
+    start = f"exec {python} -m proxytrain {shlex.join(command)}"
+    return "\n".join(["#!/bin/bash", *lines, *choice, start]) + "\n"
 
 
 def _head(launch: Slurm, folder: Path, name: str, log: str, more: Options) -> list[str]:

@@ -11,6 +11,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,7 +102,7 @@ def cancel(folder: Path) -> list[str]:
 def begin(name: str) -> None:
     """First words of a task's log."""
     life = int(os.environ.get("SLURM_RESTART_COUNT") or 0) + 1
-    print(f"worker of {name}: {_task()} on {socket.gethostname()}, life {life}", flush=True)
+    print(f"worker of {name}: {_task()} on {socket.gethostname()}, life {life}, {sys.executable}", flush=True)
 
 
 def leave(code: int, why: str, requeue: bool) -> int:

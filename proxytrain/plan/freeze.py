@@ -110,13 +110,7 @@ def make(
     states = {key for key, kept in stored.items() if kept}
     todo = _todo(forest(runs, states) if states else nodes, stored, store)
     packs = pack(todo, memory=memory, workers=workers, largest=LARGEST_PACK[device], device=device, native=native)
-    try:
-        micro = {p.id: cost.micro_batches(p, memory, device, native) for p in packs}
-    except ValueError as error:
-        raise RequestError(
-            f"train.memory={memory}: {error} does not fit; give more memory or a smaller model (no model is split over "
-            "devices)"
-        ) from None
+    micro = _micro_batches(packs, memory, device, native)
     return Plan(
         name=name,
         request=request_of(records, target),
@@ -128,6 +122,35 @@ def make(
         packs=packs,
         costs=_costs(nodes, records, target, packs, micro, workers, device, threads, native, train, speeds),
     )
+
+
+def changed(plan: Plan, train: Train, device: str) -> Plan:
+    """Return the plan as one worker trains it: with other checkpoints, device or memory, which change no run.
+
+    Parameters
+    ----------
+    train : of the plan, with other `checkpoint_seconds`, `device` or `memory` (micro-batches follow)
+    device : cpu or cuda, on which the worker trains
+
+    Raises
+    ------
+    RequestError
+        If not even one sequence of some pack fits into the memory.
+    """
+    micro = plan.micro_batches
+    if train.memory is not None and train.memory != plan.train.memory:
+        micro = _micro_batches(plan.packs, train.memory, device, bool(plan.costs.get("native")))
+    return dataclasses.replace(plan, train=train, micro_batches=micro)
+
+
+def _micro_batches(packs: list[Pack], memory: int, device: str, native: bool) -> dict[str, int]:
+    try:
+        return {p.id: cost.micro_batches(p, memory, device, native) for p in packs}
+    except ValueError as error:
+        raise RequestError(
+            f"train.memory={memory}: {error} does not fit; give more memory or a smaller model (no model is split over "
+            "devices)"
+        ) from None
 
 
 def _todo(nodes: dict[Key, Node], stored: dict[Key, bool], store: Store) -> dict[Key, Node]:

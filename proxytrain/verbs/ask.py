@@ -12,25 +12,61 @@ FITTING = "fitting laws, holding out the largest runs"
 FITTING_CURVES = "fitting curve laws, holding out schedules, lengths and sizes"
 
 
-def config(options: argparse.Namespace) -> Any:
+def config(options: argparse.Namespace, mode: str = "") -> Any:
+    """Return the configuration; with a `mode` of the verb, overrides that it does not use are refused.
+
+    Raises
+    ------
+    RequestError
+        For overrides that do not compose, or that the verb does not use in this mode.
+    """
     from proxytrain.compose import compose
     from proxytrain.config import Config, build
+    from proxytrain.verbs import uses
 
-    return build(Config, compose(options.overrides, options.config_dir))
+    built = build(Config, compose(options.overrides, options.config_dir))
+    if mode:
+        uses.check(mode, options)
+    return built
 
 
-def request(options: argparse.Namespace, *, without: str = "") -> tuple[Any, Any]:
-    """What was asked for, and the console; `without` a key whose value is not the sweep's to read."""
+def request(options: argparse.Namespace, mode: str, *, without: str = "") -> tuple[Any, Any]:
+    """Return the request and the console; `without` a key whose value is not the sweep's to read.
+
+    Raises
+    ------
+    RequestError
+        As `config` does, and for what could not be trained.
+    """
     from proxytrain import request as asking
+    from proxytrain.compose import read
+    from proxytrain.verbs import uses
 
     shown = console(options)
+    read(options.overrides)
+    uses.check(mode, options)
     overrides = [o for o in options.overrides if not without or o.partition("=")[0] != without]
     return asking.request(overrides, options.config_dir, shown), shown
 
 
+def given(options: argparse.Namespace) -> set[str]:
+    """Return the dotted keys that the command line sets."""
+    from proxytrain.compose import given as keys
+
+    return set(keys(options.overrides))
+
+
 def named(options: argparse.Namespace) -> bool:
-    """Whether a sweep was asked for by name."""
-    return any(o.startswith(("sweep.name=", "experiment=")) for o in options.overrides)
+    """Return whether a sweep is named: by `sweep.name`, or by an experiment."""
+    return bool(given(options) & {"sweep.name", "experiment"})
+
+
+def first_word(options: argparse.Namespace) -> str:
+    """Take the first word that is no override (`sync`, RUN_ID) out of the overrides; empty where there is none."""
+    word = next((o for o in options.overrides if "=" not in o), "")
+    if word:
+        options.overrides.remove(word)
+    return word
 
 
 def where(asked: Any) -> str:
@@ -38,9 +74,9 @@ def where(asked: Any) -> str:
 
 
 def place(options: argparse.Namespace, config: Any) -> dict[str, float]:
-    """The run that was named on the command line: two of params, tokens and flops, or one."""
-    given = {o.partition("=")[0].lstrip("+") for o in options.overrides}
-    return {c: getattr(config, c) for c in ("params", "tokens", "flops") if c in given}
+    """Return the run that the command line names: two of params, tokens and flops, or one; `null` names none."""
+    keys = given(options)
+    return {c: value for c in ("params", "tokens", "flops") if c in keys and (value := getattr(config, c)) is not None}
 
 
 def console(options: argparse.Namespace) -> Any:

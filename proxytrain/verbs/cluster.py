@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 
 from proxytrain.errors import RequestError
@@ -33,7 +34,7 @@ def submit(options: argparse.Namespace) -> int:
     check(ask.config(options).track)
     if not options.dry_run:
         slurm.needs("sbatch")
-    asked, console = ask.request(options)
+    asked, console = ask.request(options, "submit launch.finish=true" if launch.finish else "submit")
     made = job.plan(asked, None if options.dry_run else job.afford)
     folder, named = asked.folder.resolve(), f"{ask.where(asked)} sweep.name={asked.name}"
     packs = unfinished(made, asked.store)
@@ -72,15 +73,19 @@ def work(options: argparse.Namespace) -> int:
     from proxytrain.track.beside import Beside
     from proxytrain.track.console import Console
 
-    config = ask.config(options)
+    config = ask.config(options, "work")
     launch = config.launch
     store = Store(config.store)
     made = freeze.load(store.sweep(config.sweep.name) / "plan.json")
+    given = [k.removeprefix("train.") for k in ask.given(options) if k.startswith("train.")]
+    train = dataclasses.replace(made.train, **{k: getattr(config.train, k) for k in given})
+    kind = device(dataclasses.replace(config, train=train))
+    made = freeze.changed(made, train, kind)
     stop = Stop(None if isinstance(launch, Slurm) else launch.time_limit)
     if isinstance(launch, Slurm):
         slurm.begin(made.name)
     with Beside(config.track, store, made.name, Console(options.quiet), PATIENCE) as mirror:
-        code = worker(made, store, device(config), launch, stop)
+        code = worker(made, store, kind, launch, stop)
         mirror.interrupted = code == 130
     return slurm.leave(code, stop.why, launch.requeue) if isinstance(launch, Slurm) else code
 
@@ -91,7 +96,7 @@ def cancel(options: argparse.Namespace) -> int:
     from proxytrain.plan import freeze
     from proxytrain.store import Store
 
-    config = ask.config(options)
+    config = ask.config(options, "cancel")
     folder = Store(config.store).sweep(config.sweep.name)
     freeze.load(folder / "plan.json")
     ids = slurm.cancel(folder)
@@ -105,7 +110,7 @@ def retry(options: argparse.Namespace) -> int:
     from proxytrain.plan import freeze
     from proxytrain.store import Store
 
-    config = ask.config(options)
+    config = ask.config(options, "retry")
     store = Store(config.store)
     cleared = parts.retry(freeze.load(store.sweep(config.sweep.name) / "plan.json"), store)
     print(f"{config.sweep.name}: {cleared} failures cleared")

@@ -27,7 +27,7 @@ def status(options: argparse.Namespace) -> int:
     from proxytrain.store import Store
     from proxytrain.track.text import disk_line, progress_line, run_lines
 
-    config = ask.config(options)
+    config = ask.config(options, "status")
     store = Store(config.store)
     named = ask.named(options)
     names = [config.sweep.name] if named else store.sweeps()
@@ -86,7 +86,7 @@ def gc(options: argparse.Namespace) -> int:
     from proxytrain.store import Store
     from proxytrain.track.text import size
 
-    config = ask.config(options)
+    config = ask.config(options, "gc")
     store = Store(config.store)
     went = collect(store, config.train.keep_weights, dry_run=options.dry_run)
     for kind, (count, amount) in went.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.verbs import ask
+from proxytrain.verbs import ask, uses
 from proxytrain.verbs.verb import JSON, flag, verb
 
 
@@ -17,7 +17,7 @@ from proxytrain.verbs.verb import JSON, flag, verb
 def sweep(options: argparse.Namespace) -> int:
     from proxytrain import sweep as job
 
-    asked, console = ask.request(options)
+    asked, console = ask.request(options, "sweep")
     made = job.plan(asked, job.trainable)
     with ask.mirrored(asked, asked.name, console):
         code = job.train(asked, made, console)
@@ -36,9 +36,10 @@ def sweep(options: argparse.Namespace) -> int:
 @verb("the same up to training: runs, segments, packs, what sharing saves, time, memory, disk; trains nothing", JSON)
 def plan(options: argparse.Namespace) -> int:
     from proxytrain import sweep as job
+    from proxytrain.corpus import preview
     from proxytrain.track.text import pack_lines, pack_rows, plan_lines
 
-    asked, console = ask.request(options)
+    asked, console = ask.request(options, "plan")
     made = job.plan(asked)
     try:
         job.afford(asked, made)
@@ -47,7 +48,8 @@ def plan(options: argparse.Namespace) -> int:
     speeds = job.speeds(asked)
     packs = pack_rows(made, speeds)
     content = {"sweep": made.name, **made.costs, "target": made.target, "packs": packs, "runs": made.runs}
-    ask.put(options, [*plan_lines(made), *pack_lines(packs, speeds)], content)
+    content["text"] = {**vars(preview(asked.corpus)), "notices": asked.corpus.manifest.notices or []}
+    ask.put(options, [*plan_lines(made, asked.corpus), *pack_lines(packs, speeds)], content)
     return 0
 
 
@@ -57,7 +59,7 @@ def probe(options: argparse.Namespace) -> int:
     from proxytrain.launch.machine import machine
     from proxytrain.launch.probe import probe as measure
 
-    asked, console = ask.request(options)
+    asked, console = ask.request(options, "probe")
     made = job.plan(asked)
     for line in measure(made, asked.store, machine(asked.config)):
         console.say(line)
@@ -71,7 +73,7 @@ def probe(options: argparse.Namespace) -> int:
 def train(options: argparse.Namespace) -> int:
     if options.multirun:
         return _multirun(options)
-    asked, console = ask.request(options)
+    asked, console = ask.request(options, "train")
     return _train_one(asked, console)
 
 
@@ -80,18 +82,19 @@ def branch(options: argparse.Namespace) -> int:
     from proxytrain import branch as branching
     from proxytrain.track.console import Console
 
-    run_id, *overrides = options.overrides or [""]
-    if not run_id or "=" in run_id:
+    run_id = ask.first_word(options)
+    if not run_id:
         raise RequestError("RUN_ID: say which run to branch from, as in `proxytrain branch 0123456789abcdef tokens=8M`")
+    uses.check("branch", options)
     console = Console(options.quiet)
-    return _train_one(branching.branch(run_id, overrides, options.config_dir, console), console)
+    return _train_one(branching.branch(run_id, options.overrides, options.config_dir, console), console)
 
 
 @verb("train the target (verify.seeds=3: three times) and show prediction against truth", JSON)
 def verify(options: argparse.Namespace) -> int:
     from proxytrain import sweep as job
 
-    asked, console = ask.request(options)
+    asked, console = ask.request(options, "verify")
     if not asked.target:
         raise RequestError(
             "sweep.target=null: nothing to verify; name the larger run, as sweep.target={model:{width:128}}"
@@ -118,7 +121,7 @@ def verify(options: argparse.Namespace) -> int:
 def report(options: argparse.Namespace) -> int:
     if options.compare:
         return _compare(options)
-    asked, console = ask.request(options)
+    asked, console = ask.request(options, "report")
     _check_words(asked)
     with ask.mirrored(asked, asked.name, console):
         print(f"report: {_write_report(asked, console)}")
@@ -141,7 +144,7 @@ def _compare(options: argparse.Namespace) -> int:
     from proxytrain.report import write_comparison
     from proxytrain.store import Store
 
-    config, (a, b) = ask.config(options), options.compare
+    config, (a, b) = ask.config(options, "report --compare"), options.compare
     store = Store(config.store)
     page = store.sweep(a) / f"against-{store.sweep(b).name}" / "report.html"
     with ask.console(options).at_work("writing the report"):
@@ -190,6 +193,7 @@ def _multirun(options: argparse.Namespace) -> int:
         result = asked.store.result(asked.runs[0].id) or {}
         return float(result.get("final_loss") or "nan")
 
+    uses.check("train", options)
     search = ["--config-dir", options.config_dir] if options.config_dir else []
     sys.argv = ["proxytrain", "--multirun", *search, *options.overrides]
     warnings.filterwarnings("ignore", "The version_base parameter is deprecated")  # in 1.4; 1.3 asks for it
@@ -237,7 +241,7 @@ def _conclude(options: argparse.Namespace, asked: Any, console: Any) -> int:
 
 def _compared(asked: Any) -> tuple[list[Any], Any]:
     """The sweep's runs, and which recipes are better where several were tried at several rates."""
-    from proxytrain.report.facts import varied_keys
+    from proxytrain.outcomes import varied_keys
     from proxytrain.report.row import row_of
     from proxytrain.report.standing import standing
 

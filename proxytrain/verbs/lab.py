@@ -15,7 +15,7 @@ def coordcheck(options: argparse.Namespace) -> int:
     from proxytrain.report.coordcheck import draw_scans
     from proxytrain.train.coordcheck import FLAT, Scan, scan
 
-    asked, console = ask.request(options)
+    asked, console = ask.request(options, "coordcheck")
     config = asked.config
     if not config.coordcheck.widths and not config.coordcheck.depths:
         raise RequestError("coordcheck.widths=[], coordcheck.depths=[]: nothing to look at")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.verbs import ask
+from proxytrain.verbs import ask, uses
 from proxytrain.verbs.verb import JSON, verb
 
 BULK = {"laws", "runs", "draws", "correlations", "checksum"}
@@ -22,6 +22,9 @@ def fit(options: argparse.Namespace) -> int:
     from proxytrain import sweep as job
 
     config = ask.config(options)
+    mode, sources = _mode(config), [s for s in (config.table, config.curves, config.wandb) if s is not None]
+    if mode in uses.READS and len(sources) < 2:  # of two sources, a line says so below
+        uses.check(mode, options, ("fit.columns",) if config.wandb else ())
     path = Path(config.file or "fit.json")
     if path.is_dir() or not path.parent.is_dir():
         raise RequestError(f"file={path}: {'a folder' if path.is_dir() else 'its folder does not exist'}; name a file")
@@ -41,7 +44,7 @@ def fit(options: argparse.Namespace) -> int:
         return _fit_curves(options, config, path)
     if config.table is not None:
         return _fit_table(config, path, options)
-    asked, console = ask.request(options)
+    asked, console = ask.request(options, mode)
     with console.at_work(ask.FITTING) as tell:
         result = job.fit(asked, tell)
     if config.file:
@@ -60,17 +63,19 @@ def predict(options: argparse.Namespace) -> int:
     from proxytrain.track.text import sentence
 
     config = ask.config(options)
-    given = {o.partition("=")[0].lstrip("+") for o in options.overrides}
+    given = ask.given(options)
     place = ask.place(options, config)
     of_sweep = not place or ("params" not in place and ask.named(options))
     if of_sweep and not config.file:
-        asked, console = ask.request(options)
+        asked, console = ask.request(options, "predict")
         if not asked.target:
             raise RequestError("params=null: give params=... and tokens=..., or a sweep with a target")
         ask.put(options, *ask.answer(asked, console))
         return 0
     path = _fit_file(options, config)
     fitted = load_fit(path)
+    kind = " of curves" if isinstance(fitted, CurveFit) else " of an optimum" if isinstance(fitted, OptimumFit) else ""
+    uses.check(f"predict file={kind}" if config.file or kind else "predict params=", options)
     if isinstance(fitted, CurveFit):
         return _predict_curve(options, config, fitted)
     if isinstance(fitted, OptimumFit):
@@ -85,6 +90,19 @@ def predict(options: argparse.Namespace) -> int:
     what = ", ".join(f"{v:,.0f} {words[c]}" for c, v in place.items())
     ask.put(options, [sentence(answer, what, str(path))], vars(answer))
     return 0
+
+
+def _mode(config: Any) -> str:
+    """Return what is fitted, as `uses` names it."""
+    source = config.table is not None or config.wandb is not None
+    if config.compare:
+        return "fit compare="
+    if config.fit.law in ("optimum", "critical_batch"):
+        of_sweep = not source and config.curves in (None, "sweep")
+        return f"fit fit.law={config.fit.law}{' sweep.name=' if of_sweep else ''}"
+    if source:
+        return "fit table="
+    return "fit" if config.curves is None else "fit curves=sweep" if config.curves == "sweep" else "fit curves="
 
 
 def _logged(config: Any, path: Path) -> Any:
@@ -140,7 +158,7 @@ def _fit_curves(options: argparse.Namespace, config: Any, path: Path) -> int:
     wanted = {k: getattr(config.fit, k) for k in ("law", "level", "allow_extrapolation", "columns")}
     asked = None
     if config.curves == "sweep":
-        asked, console = ask.request(options)
+        asked, console = ask.request(options, "fit curves=sweep")
         with console.at_work(ask.FITTING_CURVES) as tell:
             result = fit_curves(outcomes.curves(asked.store, asked.records), **wanted, progress=tell)
         path = path if config.file else asked.folder / "curve_fit.json"
@@ -170,7 +188,7 @@ def _fit_critical_batch(options: argparse.Namespace, config: Any, path: Path) ->
 
     curves = config.table if config.table is not None else config.curves
     if curves in (None, "sweep"):
-        asked, _ = ask.request(options, without="fit.law")
+        asked, _ = ask.request(options, "fit fit.law=critical_batch sweep.name=", without="fit.law")
         curves, path = (
             outcomes.curves(asked.store, asked.records),
             path if config.file else asked.folder / "critical_batch.json",
@@ -189,9 +207,9 @@ def _fit_optimum(options: argparse.Namespace, config: Any, path: Path) -> int:
 
     table, asked = config.table, None
     if table is None:
-        asked, _ = ask.request(options, without="fit.law")
+        asked, _ = ask.request(options, "fit fit.law=optimum sweep.name=", without="fit.law")
         table, path = outcomes.table(asked.store, asked.records), path if config.file else asked.folder / "optimum.json"
-    keys = {k: getattr(config.fit, k) for k in ("level", "schedule", "allow_extrapolation", "columns")}
+    keys = {k: getattr(config.fit, k) for k in ("level", "schedule", "allow_extrapolation", "columns", "where", "rows")}
     result = fit_optimum(table, **keys)
     result.save(path)
     lines, content, refused = result.summary(), _written(path), None
@@ -217,8 +235,8 @@ def _predict_optimum(options: argparse.Namespace, config: Any, fitted: Any) -> i
     place = ask.place(options, config)
     if set(place) != {"params", "tokens"}:
         raise RequestError("params, tokens: give both, such as params=7e9 tokens=2e12 (and batch_tokens to fix it)")
-    given = any(o.startswith("batch_tokens=") for o in options.overrides)
-    level = config.fit.level if any(o.startswith("fit.level=") for o in options.overrides) else None
+    given = "batch_tokens" in ask.given(options)
+    level = config.fit.level if "fit.level" in ask.given(options) else None
     fitted = replace(fitted, allow_extrapolation=fitted.allow_extrapolation or config.fit.allow_extrapolation)
     batch = float(config.batch_tokens) if given else None
     answer = fitted.predict(**place, batch_tokens=batch, level=level)
@@ -274,7 +292,7 @@ def _predict_curve(options: argparse.Namespace, config: Any, fitted: Any) -> int
     plan = phases(config.schedule, lr=config.lr, warmup=config.warmup, tokens=config.tokens, batch_tokens=batch)
     position = np.arange(batch, config.tokens + 1, batch)
     rates = learning_rates(plan, position)
-    level = config.fit.level if any(o.startswith("fit.level=") for o in options.overrides) else None
+    level = config.fit.level if "fit.level" in ask.given(options) else None
     fitted = replace(fitted, allow_extrapolation=fitted.allow_extrapolation or config.fit.allow_extrapolation)
     answer = fitted.predict(rates, params=config.params, level=level)
     columns = (np.arange(1, len(rates) + 1), position, rates, answer.loss, answer.low, answer.high)
@@ -323,7 +341,8 @@ def _fit_file(options: argparse.Namespace, config: Any) -> Path:
     from proxytrain.store import Store
 
     own = Store(config.store).sweep(config.sweep.name) / "fit.json"
-    places = [Path(config.file)] if config.file else [own] if ask.named(options) else [Path("fit.json"), own]
+    of_store = ask.named(options) or "store" in ask.given(options)
+    places = [Path(config.file)] if config.file else [own] if of_store else [Path("fit.json"), own]
     for path in places:
         if path.exists():
             return path

@@ -26,11 +26,12 @@ def track(options: argparse.Namespace) -> int:
     from proxytrain.track.client import mode
     from proxytrain.track.mirror import Mirror
 
-    what, *rest = options.overrides or [""]
+    what = ask.first_word(options)
     if what not in ("sync", "dashboard"):
         raise RequestError(f"{what or 'nothing'} asked: allowed are `track sync` and `track dashboard`")
-    options.overrides = rest if any(o.startswith("track=") for o in rest) else ["track=wandb", *rest]
-    config = ask.config(options)
+    if not any(o.startswith("track=") for o in options.overrides):
+        options.overrides.insert(0, "track=wandb")
+    config = ask.config(options, "track")
     if what == "dashboard":
         return _dashboard(config)
     how = mode(config.track)

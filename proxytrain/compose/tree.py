@@ -1,7 +1,8 @@
-"""Hydra's part: `conf/` and overrides to one plain tree, composed once a verb, never once a run."""
+"""Hydra's part: `conf/` and overrides to one plain tree, composed once per verb, never once per run."""
 
 from __future__ import annotations
 
+import copy
 import functools
 import re
 import warnings
@@ -9,17 +10,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from proxytrain.compose.overrides import FREE, given, leaves, parsed, quoted, read
 from proxytrain.errors import RequestError, did_you_mean
 from proxytrain.scale import enlarged
 
 Tree = dict[str, Any]
-# keys that hold mappings and lists of the user's own making, on which Hydra imposes no structure
-FREE = ("sweep.target", "sweep.grids", "fit.columns", "launch.sbatch_args")
 
 
 def conf_dir() -> Path:
     """`conf/`: inside the package where it was installed from a wheel, beside it in a checkout."""
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).resolve().parents[1]
     for folder in (here / "conf", here.parent / "conf"):
         if (folder / "config.yaml").is_file():
             return folder
@@ -51,6 +51,7 @@ def compose(overrides: list[str], config_dir: str | None = None) -> Tree:
             if (conf_dir() / name).is_file() and not mine.samefile(conf_dir() / name):
                 raise RequestError(f"--config-dir {config_dir}: {name} is the name of one of ours, rename it")
         extra = [f"hydra.searchpath=[{quoted(f'file://{Path(config_dir).resolve()}')}]"]
+    overrides = read(overrides)
     for chosen in _groups_chosen(overrides):
         group, _, option = chosen.partition("=")
         if option.strip() in ("null", ""):  # of which Hydra makes a traceback
@@ -65,7 +66,7 @@ def compose(overrides: list[str], config_dir: str | None = None) -> Tree:
         with search:
             config = hydra_compose("config", overrides=[*extra, *(o for o in overrides if not _is_free(o))])
             tree: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-        tree = enlarged(tree, _given(overrides))
+        tree = enlarged(tree, given(overrides))
         _set_free(tree, filter(_is_free, overrides))
     except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         raise RequestError(_one_line(error, overrides)) from error
@@ -74,18 +75,9 @@ def compose(overrides: list[str], config_dir: str | None = None) -> Tree:
     return dict(tree)
 
 
-def quoted(value: str) -> str:
-    """A text as Hydra's grammar reads it back, whatever is in it."""
-    return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + ("\\'" if m[2] else ""), value) + "'"
-
-
-def leaves(tree: Tree, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys of a tree, with their values."""
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+def experiments() -> list[str]:
+    """Return the names that `experiment=` takes."""
+    return sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
 
 
 def group_loader(overrides: list[str], config_dir: str | None = None) -> Callable[[str, str], Tree]:
@@ -126,8 +118,6 @@ def _one_line(error: Exception, overrides: list[str]) -> str:
             f"{key}={values}: one value is needed, or a list as {key}=[{values}]; an axis of a sweep stands in "
             f"sweep.grids=[{{{key}:[{values}]}}]"
         )
-    if any(sign in text for sign in ("mismatched input", "LexerNoViableAlt", "no viable alternative", "missing EQUAL")):
-        return f"not understood: {lines[0]}; an override reads key=value, with quotes against the shell"
     return re.sub(r"\s*See https?://\S+.*", "", text)
 
 
@@ -138,24 +128,14 @@ def _is_free(override: str) -> bool:
 
 def _set_free(tree: Tree, overrides: Iterator[str]) -> None:
     """Keys of `FREE`: given whole they replace what was there, and below them any key may be set."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     for override in overrides:
-        parsed = OverridesParser.create().parse_override(override)
-        *path, last = parsed.key_or_group.split(".")
+        reading = parsed(override)
+        *path, last = reading.key_or_group.split(".")
         node = tree
         for part in path:
             node[part] = node.get(part) or {}
             node = node[part]
-        node[last] = parsed.value()
-
-
-def _given(overrides: list[str]) -> set[str]:
-    """Dotted keys whose values the command line says."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    parsed = OverridesParser.create().parse_overrides(overrides)
-    return {key for o in parsed for key, _ in leaves({o.key_or_group: o.value()})}
+        node[last] = copy.deepcopy(reading.value())  # readings are kept
 
 
 def _groups_chosen(overrides: list[str]) -> list[str]:
@@ -166,6 +146,12 @@ def _groups_chosen(overrides: list[str]) -> list[str]:
 
 def _unknown_key(key: str, tree: Tree) -> str:
     keys = [k for k, _ in leaves(tree)]
+    group, _, name = key.partition(".")
+    files = sorted((conf_dir() / group).glob("*.yaml")) if name else []
+    others = [f"{group}={p.stem}" for p in files if re.search(rf"^{re.escape(name)}:", p.read_text(), re.M)]
+    if group != "experiment" and others:
+        chosen = tree[group].get("name", "")
+        return f"{key}: no such key with {group}={chosen}. It is a key of {', '.join(others)}."
     if hint := did_you_mean(key, keys):
         return f"{key}: no such key{hint}"
     parent = key.rpartition(".")[0]
