@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from proxytrain.compose import leaves
+from proxytrain.corpus import preview
 from proxytrain.plan import freeze
 from proxytrain.report import ink, stability, words
 from proxytrain.report.facts import Facts, Row
@@ -87,9 +88,16 @@ def _answer(facts: Facts) -> str:
         parts.append(f'<p class="truth">{escape(after)}</p>')
     parts.append(boxes(unsafe))
     parts.append(boxes(words.notes(facts), "notes"))
-    rows = "".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in words.grounds(facts))
+    grounds = [*words.grounds(facts), ("Text", _text(facts))]
+    rows = "".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in grounds)
     parts.append(f"<dl>{rows}</dl></section>")
     return "\n".join(part for part in parts if part)
+
+
+def _text(facts: Facts) -> str:
+    """Return how the prepared text begins, and how it was read."""
+    corpus = facts.asked.corpus
+    return "; ".join([" ".join(preview(corpus).lines(corpus)), *(corpus.manifest.notices or ())])
 
 
 def boxes(texts: Iterable[str], kind: str = "warnings") -> str:

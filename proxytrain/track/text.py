@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from proxytrain.corpus import Corpus, preview
 from proxytrain.plan import cost
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.speed import Speeds
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 STATES = ("done", "running", "waiting", "failed", "diverged")
 
 
-def plan_lines(plan: Plan) -> list[str]:
-    """A plan in a few lines: runs, what sharing saves, what is left to do and what it takes."""
+def plan_lines(plan: Plan, corpus: Corpus | None = None) -> list[str]:
+    """Return a plan in a few lines: runs, what sharing saves, what is left to train, its cost; how the text begins."""
     c = plan.costs
     shared = c["tokens_shared"] / c["tokens_unshared"]
     lines = [
@@ -35,7 +37,13 @@ def plan_lines(plan: Plan) -> list[str]:
         lines.append(
             f"target: {describe(t)}, {t['flops']:.2g} FLOPs, {c['gap']:.1f} times those of the largest run of the sweep"
         )
-    return lines
+    return lines + (text_lines(corpus) if corpus else [])
+
+
+def text_lines(corpus: Corpus) -> list[str]:
+    """Return how many documents a corpus has and how it begins, in characters that standard output can show."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return [line.encode(encoding, "backslashreplace").decode(encoding) for line in preview(corpus).lines(corpus)]
 
 
 def pack_lines(packs: list[dict[str, Any]], speeds: Speeds) -> list[str]:
