@@ -178,7 +178,7 @@ def own_from(curves: Sequence[Curve]) -> list[int]:
 
 def _check_losses(name: str, step: np.ndarray, loss: np.ndarray, steps: str, losses: str, updates: int) -> None:
     if len(step) != len(loss):
-        raise RequestError(f"{name}: {len(step)} values of {steps} and {len(loss)} of {losses}; one of each a row")
+        raise RequestError(f"{name}: {len(step)} values of {steps} and {len(loss)} of {losses}; one of each per row")
     if not len(step):
         raise RequestError(f"{name}: no losses")
     if (step != np.floor(step)).any() or step[0] < 0:
@@ -191,10 +191,10 @@ def _check_losses(name: str, step: np.ndarray, loss: np.ndarray, steps: str, los
         what = "repeated" if step[i] == step[i + 1] else f"followed by {step[i + 1]:g}"
         raise RequestError(f"{name}: {steps} {step[i]:g} in row {i + 1} is {what}; {steps} must rise")
     if step[-1] > updates:
-        raise RequestError(f"{name}: {steps} {step[-1]:g}, but lr has {updates} values; one value an update is needed")
+        raise RequestError(f"{name}: {steps} {step[-1]:g}, but lr has {updates} values; one value per update is needed")
     bad = ~((loss > 0) & (loss < 20))
     if bad.any():
-        raise RequestError(f"{name}: {losses} has {_first(loss, bad)}; nats a token, above 0 and below 20")
+        raise RequestError(f"{name}: {losses} has {_first(loss, bad)}; nats per token, above 0 and below 20")
 
 
 def _numbers(values: Any, key: str, name: str) -> np.ndarray:
@@ -203,7 +203,7 @@ def _numbers(values: Any, key: str, name: str) -> np.ndarray:
     except (TypeError, ValueError):
         raise RequestError(f"{name}: {key} must be numbers") from None
     if out.ndim != 1:
-        raise RequestError(f"{name}: {key} has {out.ndim} dimensions; one value a row is needed")
+        raise RequestError(f"{name}: {key} has {out.ndim} dimensions; one value per row is needed")
     if not np.isfinite(out).all():
         raise RequestError(f"{name}: {key} has {_first(out, ~np.isfinite(out))}; finite numbers only")
     return out

@@ -12,6 +12,7 @@ import numpy as np
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.combine import combine
 from proxytrain.fit.curves.backtest import Cut, block_errors, cuts, later_rows, part, schedules
+from proxytrain.fit.curves.cleaning import cleaned
 from proxytrain.fit.curves.curve import Curve, Observed, own_from, quieted
 from proxytrain.fit.curves.estimate import Data, Estimate, estimate
 from proxytrain.fit.curves.jumps import jump
@@ -48,7 +49,8 @@ def fit_curves(
     allow_extrapolation : bool
         Predict beyond what the backtest supports too, and say so, instead of refusing.
     columns : mapping of str to str, optional
-        Of a folder: our name to the files' name, of step (or tokens), lr, loss, val_loss, params, tokens_per_step, file.
+        Of a folder: our name to the files' name, of step (or tokens), lr, loss, val_loss, params, tokens_per_step and
+        file.
     progress : callable, optional
         Called with the share that is done and what comes next, for who waits.
 
@@ -77,8 +79,11 @@ def fit_curves(
     if not (isinstance(level, float) and 0 < level < 1):
         raise RequestError(f"level={level!r}: must be a number between 0 and 1")
     curves = list(curves)
-    refuse_unfit(curves)
-    curves = quieted(curves)
+    refuse_few(curves)
+    clean = cleaned(curves)
+    warnings += clean.notes
+    refuse_unfit(clean.curves, clean.notes)
+    curves = quieted(clean.curves)
     peaks = [float(c.lr.max()) for c in curves]
     peak = float(np.exp(np.mean(np.log(peaks))))
     scaling = 0.0
@@ -117,6 +122,7 @@ def fit_curves(
         "names": [c.name for c in curves],
         "hash": _hash(curves),
         "schedules": len(schedules(curves)),
+        **({"unsure": clean.unsure} if clean.unsure else {}),
     }
     return CurveFit(
         law,
@@ -138,8 +144,8 @@ def data_of(curves: Sequence[Curve], r: float, peak: float) -> Data:
     return Data.of(curves, r, peak, [Observed.of(c, own) for c, own in zip(curves, own_from(curves))])
 
 
-def refuse_unfit(curves: Sequence[Curve]) -> None:
-    """Curves that contradict each other are wrong requests; curves that cannot tell are refused."""
+def refuse_few(curves: Sequence[Curve]) -> None:
+    """Refuse what is no curve, and curves with too few losses."""
     if not curves:
         raise RequestError("curves: none given")
     for i, c in enumerate(curves):
@@ -150,6 +156,10 @@ def refuse_unfit(curves: Sequence[Curve]) -> None:
                 f"{c.name}: {len(c.step)} losses, the last after update {c.step[-1]}; warm-up ends at {c.warmup}; "
                 f"a curve needs at least {LEAST_ROWS} losses after it"
             )
+
+
+def refuse_unfit(curves: Sequence[Curve], notes: Sequence[str] = ()) -> None:
+    """Refuse curves that contradict each other as wrong requests, and curves that do not identify a law."""
     sized = [c for c in curves if c.params]
     if sized and len(sized) < len(curves):
         missing = next(c.name for c in curves if not c.params)
@@ -168,13 +178,23 @@ def refuse_unfit(curves: Sequence[Curve]) -> None:
             f"loss falls {100 * worst.excess:.1f}% more between updates {worst.start} and {worst.end} than before "
             "at the same learning rate (a capability that appears); larger or longer runs may have more of them. Use a "
             "model or text without it (token shift, shuffled lines), or fit only the runs and the stretch after it"
+            + _hint_on_rates(next(c for c in curves if c.name == worst.curve))
         )
     if not part(curves):
+        left_out = "".join(f"{n}; " for n in notes if n.startswith("left out"))
+        hints = "".join(sorted({_hint_on_rates(c) for c in curves}))
         raise Refusal(
-            f"{len(curves)} curve{'s' * (len(curves) > 1)} under one schedule: what annealing does cannot be told from "
-            "progress; add a run whose learning rate parts from it after warm-up, such as a constant rate beside a "
-            "decay"
+            f"{left_out}{len(curves)} curve{'s' * (len(curves) > 1)} under one schedule: what annealing does cannot be "
+            "told from progress; add a run whose learning rate parts from it after warm-up, such as a constant rate "
+            f"beside a decay{hints}"
         )
+
+
+def _hint_on_rates(curve: Curve) -> str:
+    """Return what may be wrong with a rate that is constant to the end."""
+    if np.ptp(curve.lr[curve.warmup :]) > 0:
+        return ""
+    return ". Where the rate did fall, lr may be the base rate: log the scheduled one"
 
 
 def several_peaks(curves: Sequence[Curve]) -> bool:

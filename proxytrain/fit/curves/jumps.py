@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from proxytrain.fit.curves.curve import Curve
+from proxytrain.fit.curves.spikes import without_spikes
 
 RATIO = 1.25  # of the grid of updates: from update s to this many times s
 # Steps of that grid that a stretch is long; the log loss beyond what it fell over an earlier one, and how many standard
@@ -34,7 +35,11 @@ class Jump:
 
 
 def jump(curve: Curve) -> Jump | None:
-    """The largest jump of a curve in its stretch of constant rate; None where there is none."""
+    """Return the largest jump of a curve in its stretch of constant rate; None where there is none.
+
+    A fall from a spike is none.
+    """
+    curve, _ = without_spikes(curve)
     moved = np.flatnonzero(np.abs(curve.lr[curve.warmup :] / curve.lr.max() - 1.0) > 0.05)
     last = min(curve.warmup + int(moved[0]) if len(moved) else curve.updates, int(curve.step[-1]))
     first = max(FIRST * curve.warmup, last / RULES[0][3], 10.0)

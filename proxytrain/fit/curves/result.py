@@ -194,6 +194,7 @@ class CurveFit:
         beyond = (PRIOR_ERROR * self.reach(step, params)) ** 2 / (1.0 + known)
         spread = ((weight * own).sum(0) + between + luck + beyond) * self.calibration**2
         spread = np.maximum(spread, (self.floor(step, params) / 1.645) ** 2)
+        spread = spread + float(self.data.get("unsure", 0.0)) ** 2  # what smoothing moved
         if self.ratio:
             shift, scatter = self.ratio.at(params)
             centre, spread = centre + shift, spread + scatter
