@@ -21,15 +21,18 @@ from proxytrain.schedule import learning_rates
 from proxytrain.store import Store
 
 MOST_CURVES = 96  # that tell of a target
+COLUMNS = ("batch_tokens",)  # of a table, whether the runs differ in them or not
 FREE = ("model.width", "tokens", "init_seed", "data_seed", "warmup")  # may differ from the target's
 
 
 def table(store: Store, records: list[dict[str, Any]]) -> dict[str, list[Any]]:
     """Finished runs as columns for a fit. `params` is non-embedding; `params_total` has all of them.
 
-    Runs of one recipe and one trunk share its luck: `trunk` names it.
+    Runs of one recipe and one trunk share its seed noise: `trunk` names it. Other keys of the configuration that differ
+    between the runs are columns under their own names.
     """
     rows = []
+    varied = [key for key in varied_keys(records) if key not in COLUMNS]
     for record in records:
         result = store.result(record["id"])
         if result is None or result["status"] != "done":
@@ -52,11 +55,35 @@ def table(store: Store, records: list[dict[str, Any]]) -> dict[str, list[Any]]:
                 "init_seed": recipe["init_seed"],
                 "data_seed": recipe["data_seed"],
                 "trunk": f"{result['recipe_id']}/{result['lr']:g}/{record['schedule']}",
+                **{key: _get(record["config"], key) for key in varied},
             }
         )
     if not rows:
         raise Refusal("no finished run to fit: train the sweep first (`proxytrain sweep`), or see `proxytrain status`")
     return {key: [row[key] for row in rows] for key in rows[0]}
+
+
+def varied_keys(records: list[dict[str, Any]]) -> list[str]:
+    """Return the keys of the configuration that differ between runs, beside size, length, schedule, rate and seeds.
+
+    A key that only some have stands at its default in the others; but what belongs to a schedule or an optimizer must
+    differ under its name.
+    """
+    known = ("model.width", "model.depth", "tokens", "lr", "init_seed", "data_seed", "schedule.name")
+    values: dict[tuple[str, str], list[str]] = {}
+    for r in records:
+        for key, value in leaves(r["config"]):
+            group = key.partition(".")[0]
+            own = group in ("schedule", "optimizer") and not key.endswith(".name")
+            values.setdefault((key, r["config"][group]["name"] if own else ""), []).append(str(value))
+    differ = [k for k, found in values.items() if len(set(found)) > 1 or len(found) < _under(k, records)]
+    return list(dict.fromkeys(key for key, _ in differ if key not in known))
+
+
+def _under(key: tuple[str, str], records: list[dict[str, Any]]) -> int:
+    """Runs that could have a key: all, or those of the schedule or optimizer that it belongs to."""
+    group = key[0].partition(".")[0]
+    return sum(not key[1] or r["config"][group]["name"] == key[1] for r in records)
 
 
 def curves(store: Store, records: list[dict[str, Any]]) -> list[Curve]:

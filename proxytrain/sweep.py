@@ -5,7 +5,9 @@ Each function takes what the one before returned, so that the verbs are short ch
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import math
 import shutil
 from collections.abc import Callable, Iterable
@@ -15,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from proxytrain.cache import compiler
+from proxytrain.compose import leaves
 from proxytrain.config import Local, Slurm
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import CurveFit, Fit, FitConfig, Prediction, fit_curves, fit_losses, load_fit
 from proxytrain.fit.steps import Progress
+from proxytrain.fit.table import as_labels, read_runs
 from proxytrain.fit.together import together
 from proxytrain.launch import local
 from proxytrain.launch.claims import holder
@@ -175,6 +179,9 @@ def fit(asked: Request, progress: Progress | None = None) -> Fit:
                 "of it: add some, or predict its whole curve (proxytrain fit curves=sweep)"
             )
         options = dataclasses.replace(options, schedule=schedule)
+    if asked.target_record:
+        where = _like(asked.target_record, table(asked.store, asked.records), options)
+        options = dataclasses.replace(options, where={**where, **options.where})
     return fit_runs(asked.store, asked.folder, asked.records, options, progress)
 
 
@@ -187,8 +194,9 @@ def fit_runs(
 ) -> Fit:
     """`fit` of the runs of a sweep that lies in a folder; without options as it was fitted before."""
     columns = table(store, records)
-    lines = [",".join(columns), *(",".join("" if v is None else str(v) for v in row) for row in zip(*columns.values()))]
-    text = "\n".join(lines) + "\n"
+    lines = io.StringIO()
+    csv.writer(lines, lineterminator="\n").writerows([columns, *zip(*columns.values())])
+    text = lines.getvalue()
     losses, path = folder / "losses.csv", folder / "fit.json"
     kept = None
     with suppress(RequestError):  # none, broken, or of another version: fitted again
@@ -202,6 +210,17 @@ def fit_runs(
     result = fit_losses(losses, **vars(options or FitConfig()), progress=progress)
     result.save(path)
     return result
+
+
+def _like(target: dict[str, Any], columns: dict[str, list[Any]], options: FitConfig) -> dict[str, Any]:
+    """The target's values of the settings in which runs of one size, length and seed differ, where runs have them.
+
+    What belongs to a schedule is empty for runs of another one, which stay.
+    """
+    settings = read_runs(columns, options.columns).settings
+    own = {key: str(as_labels([value])[0]) for key, value in leaves(target["config"]) if key in settings}
+    own = {key: value for key, value in own.items() if value in settings[key]}
+    return {key: [value, ""] if key.startswith("schedule.") else value for key, value in own.items()}
 
 
 def curve_fit(asked: Request, progress: Progress | None = None) -> CurveFit:

@@ -84,7 +84,7 @@ def gadre(path: Path) -> dict[str, float]:
     """Five RedPajama runs predict two larger ones (arXiv 2403.08540: 0.71% and 0.73%); least squares on the loss."""
     table = pd.read_csv(path)
     table = table[table.corpus == "rpj"]
-    multiple = table.chinchilla_multiple  # of 20 tokens a parameter
+    multiple = table.chinchilla_multiple  # of 20 tokens per parameter
     small = (table.params < 5e8) & ((multiple == 1) | ((multiple == 16) & (table.params < 2e7)))
     out = {}
     for name, weight, delta in (("least squares", table.loss**2, 0.5), ("huber", table.loss * 0 + 1, None)):

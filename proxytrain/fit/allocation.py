@@ -20,7 +20,7 @@ from proxytrain.errors import Refusal
 from proxytrain.fit.predictor import Member, Predictor
 
 APPROACHES = ("parametric", "isoflop", "envelope")
-RATIOS = (1e-2, 1e5)  # tokens a parameter among which the optimum is looked for
+RATIOS = (1e-2, 1e5)  # tokens per parameter among which the optimum is looked for
 POINTS = 241
 STEP = 0.5  # in log flops, to either side, for the exponent
 
@@ -72,8 +72,8 @@ def by_law(predictor: Predictor, flops: float, level: float) -> Allocation:
     here, fewer, more = (_optimum(members, weight, flops * np.exp(s * STEP)) for s in (0, -1, 1))
     if not np.isfinite(here[0]):
         raise Refusal(
-            f"no best split of {flops:.3g} FLOPs between {RATIOS[0]:g} and {RATIOS[1]:g} tokens a parameter: the loss "
-            "falls with one of them only; add runs at more sizes and lengths"
+            f"no best split of {flops:.3g} FLOPs between {RATIOS[0]:g} and {RATIOS[1]:g} tokens per parameter: the "
+            "loss falls with one of them only; add runs at more sizes and lengths"
         )
     shares = np.concatenate([np.full(len(m.draws), w / len(m.draws)) for m, w in zip(members, weight)])
     ratio = np.where(np.isfinite(here[1]), here[1], np.log(RATIOS[1]))
@@ -125,7 +125,7 @@ def from_draws(
 
 
 def _optimum(members: Sequence[Member], weight: np.ndarray, flops: float) -> tuple[float, np.ndarray]:
-    """Log tokens a parameter at which the mixture is lowest, and at which each refit of each law is."""
+    """Log tokens per parameter at which the mixture is lowest, and at which each refit of each law is."""
     ratio = np.geomspace(*RATIOS, POINTS)
     params = np.sqrt(flops / 6 / ratio)
     columns = {"params": params, "tokens": params * ratio, "unique_tokens": params * ratio}

@@ -105,7 +105,7 @@ def _kept(runs: Runs, keep: np.ndarray, place: np.ndarray) -> Iterator[str]:
 def set_apart(runs: Runs, outliers: str | None) -> tuple[Runs, list[str]]:
     """Name runs whose loss lies far off that of their neighbours in size and length: diverged ones, with a finite loss.
 
-    What is expected of a run is a quadratic in log params and log tokens, fitted robustly to all runs.
+    What is expected of a run is a quadratic in log params and log tokens, fitted robustly to the runs of its group.
 
     Parameters
     ----------
@@ -116,9 +116,12 @@ def set_apart(runs: Runs, outliers: str | None) -> tuple[Runs, list[str]]:
     Refusal
         Names rows and factors.
     """
-    expected = _smooth(runs)
-    if expected is None:
-        return runs, []
+    expected = np.log(runs.loss)  # of those that cannot be judged
+    groups = runs.labels.get("group", np.zeros(len(runs)))
+    for group in np.unique(groups):
+        inside = groups == group
+        smooth = _smooth(runs.take(inside))
+        expected[inside] = expected[inside] if smooth is None else smooth
     off = np.log(runs.loss) - expected
     scale = 1.4826 * float(np.median(np.abs(off)))
     far = np.flatnonzero(np.abs(off) > max(FAR, FAR_SD * scale))
@@ -148,8 +151,8 @@ def _smooth(runs: Runs) -> np.ndarray | None:
     axes = [(a - a.mean()) / a.std() for a in axes if a.std() > 1e-6]
     x += axes + [a**2 for a in axes if len(np.unique(np.round(a, 3))) > 3]
     x += [axes[0] * axes[1]] if len(axes) == 2 else []
-    for column in runs.asked:
-        x += [(runs.labels[column] == v).astype(float) for v in np.unique(runs.labels[column])[1:]]
+    if "schedule" in runs.labels:
+        x += [(runs.labels["schedule"] == v).astype(float) for v in np.unique(runs.labels["schedule"])[1:]]
     design, y = np.stack(x, axis=1), np.log(runs.loss)
     if len(runs) < 2 * design.shape[1]:
         return None
@@ -158,7 +161,7 @@ def _smooth(runs: Runs) -> np.ndarray | None:
         root = np.sqrt(weight)[:, None]
         fitted = design @ np.linalg.lstsq(design * root, y * root[:, 0], rcond=1e-9)[0]
         off = np.abs(y - fitted)
-        scale = max(1.4826 * float(np.median(off)), 1e-4)
+        scale = max(1.4826 * float(np.median(off)), FAR / 8)
         huber = np.minimum(1.0, 1.5 * scale / np.maximum(off, 1e-12))
         weight = huber if turn < 25 else np.clip(1 - (off / (6 * scale)) ** 2, 0, 1) ** 2
     return fitted

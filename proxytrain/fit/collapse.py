@@ -29,7 +29,7 @@ EARLY = 0.2  # of training: what comes before is shown and not compared
 POINTS = 101  # of x in [0, 1]
 ROWS = 4  # losses in a window at least
 LEAST_SIZES = 3
-RATIO = 1.1  # largest tokens a parameter over the smallest, at most
+RATIO = 1.1  # largest tokens per parameter over the smallest, at most
 LEVEL = 0.9  # of the interval of L0
 HALVINGS = 12  # of the way from the best L0 to none, and to the lowest loss, in search of its interval
 TRIED = 100  # values of L0 in its interval
@@ -118,7 +118,7 @@ class Collapse:
             f"L0 {self.floor:.3f} nats, where the curves are closest; final losses alone say {self.floor_fit:.3f} "
             f"({self.floor_low:.3f} to {self.floor_high:.3f}, {LEVEL:.0%}) by L0 + a C^-b with b {self.exponent:.3g}, "
             f"from {len(self.losses)} runs that end at {self.losses.min():.3f} to {self.losses.max():.3f}, C from "
-            f"{self.flops.min():.3g} to {self.flops.max():.3g} FLOPs, {self.tokens_per_param:.3g} tokens a parameter"
+            f"{self.flops.min():.3g} to {self.flops.max():.3g} FLOPs, {self.tokens_per_param:.3g} tokens per parameter"
             f"{notes}",
         ]
 
@@ -149,7 +149,7 @@ def collapse(curves: Sequence[Curve]) -> Collapse:
     RequestError
         A curve lacks `params` or `tokens_per_step`.
     Refusal
-        The curves cannot be compared: too few sizes, unlike tokens a parameter, schedules of other shapes, losses too
+        The curves cannot be compared: too few sizes, unlike tokens per parameter, schedules of other shapes, losses too
         sparse, or final losses that do not fall with size.
     """
     curves = list(curves)
@@ -221,8 +221,8 @@ def _refuse_unfit(curves: list[Curve]) -> None:
     low, high = min(curves, key=_ratio), max(curves, key=_ratio)
     if _ratio(high) > RATIO * _ratio(low):
         raise Refusal(
-            f"tokens a parameter: {_ratio(low):.3g} in {low.name}, {_ratio(high):.3g} in {high.name}; only runs of one "
-            f"ratio collapse, within {RATIO - 1:.0%}: give tokens_per_param in place of tokens"
+            f"tokens per parameter: {_ratio(low):.3g} in {low.name}, {_ratio(high):.3g} in {high.name}; only runs of "
+            f"one ratio collapse, within {RATIO - 1:.0%}: give tokens_per_param in place of tokens"
         )
     for c in curves[1:]:
         apart = np.abs(_shape(c) - _shape(curves[0]))

@@ -44,7 +44,7 @@ class Comparison:
     def summary(self, a: str = "a", b: str = "b") -> list[str]:
         """Short lines for people, with names for the two."""
         names = {"a": a, "b": b}
-        lines = [f"{a} against {b} at {self.tokens_per_param:g} tokens a parameter, {100 * self.level:g}% intervals:"]
+        lines = [f"{a} against {b} at {self.tokens_per_param:g} tokens per parameter, {100 * self.level:g}% intervals:"]
         for place, flops in zip(("smallest runs", "largest runs", "farthest answer"), (*self.runs, self.flops[-1])):
             i = int(np.abs(np.log(self.flops / flops)).argmin())
             d, h = self.difference[i], self.half[i]

@@ -56,7 +56,7 @@ def _of_one_seed(runs: Runs) -> np.ndarray:
                 f"{runs.source}: rows {listed} have one seed, size and length, and other losses. Remove all but the "
                 "finished run, or add a column that tells them apart."
             )
-        best = rows[int(np.argmax([_decimals(v) for v in loss]))]
+        best = rows[int(np.argmax([_decimals(v) for v in loss.tolist()]))]
         out[rows[rows != best]] = True
     return out
 
@@ -67,18 +67,18 @@ def _rounded(runs: Runs) -> np.ndarray:
     out = np.zeros(len(runs), dtype=bool)
     pairs = 0
     for i in np.flatnonzero(np.bincount(cell) > 1):
-        rows = sorted(np.flatnonzero(cell == i), key=lambda r: -_decimals(runs.loss[r]))
+        rows = sorted(np.flatnonzero(cell == i).tolist(), key=lambda r: -_decimals(float(runs.loss[r])))
         pairs += len(rows) - 1
         for k, row in enumerate(rows[1:], start=1):
-            digits = _decimals(runs.loss[row])
-            fuller = [r for r in rows[:k] if not out[r] and _decimals(runs.loss[r]) > digits]
+            digits = _decimals(float(runs.loss[row]))
+            fuller = [r for r in rows[:k] if not out[r] and _decimals(float(runs.loss[r])) > digits]
             out[row] = digits >= 2 and any(abs(runs.loss[r] - runs.loss[row]) < 0.51 * 10.0**-digits for r in fuller)
     return out if out.sum() >= max(3, pairs / 2) else np.zeros(len(runs), dtype=bool)
 
 
 def _decimals(value: float) -> int:
     """Digits after the decimal point that a loss is written with."""
-    return len(repr(float(value)).partition(".")[2]) if "e" not in repr(float(value)) else 16
+    return len(repr(value).partition(".")[2]) if "e" not in repr(value) else 16
 
 
 def _rows(rows: np.ndarray) -> str:

@@ -156,6 +156,6 @@ def _together(law: Law, runs: Runs) -> str | None:
     n, d = runs.params[smallest], runs.tokens[smallest]
     return (
         f"{law.name} needs params and tokens to vary apart, and here one follows from the other "
-        f"({np.median(runs.tokens / runs.params):.3g} tokens a parameter); add runs at another ratio, "
+        f"({np.median(runs.tokens / runs.params):.3g} tokens per parameter); add runs at another ratio, "
         f"for example params={n:.4g} tokens={4 * d:.4g}, or fit law=power_in_flops along this one"
     )

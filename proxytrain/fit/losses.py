@@ -15,7 +15,7 @@ from proxytrain.fit.checks import asked_for, best_settings, left_out, refuse_unf
 from proxytrain.fit.duplicates import once
 from proxytrain.fit.frontier import one_variable
 from proxytrain.fit.identify import usable, what_is_missing
-from proxytrain.fit.laws import AUTO, LAWS, get_law
+from proxytrain.fit.laws import AUTO, LAWS, Law, get_law
 from proxytrain.fit.nested import drifting_offsets, own_exponents
 from proxytrain.fit.noise import FROM_REPEATS
 from proxytrain.fit.options import FitConfig
@@ -99,22 +99,10 @@ def fit_losses(
     read = read_runs(table, columns, where=where, rows=rows)
     names = [law] if law != "auto" else [f"power_in_{read.only}"] if read.only else list(AUTO)
     warnings = list(read.notes)
-    runs, more = once(read)
-    warnings += more
-    runs, more = asked_for(runs, schedule, group)
-    warnings += more
-    runs, more = best_settings(runs)
-    warnings += more
-    if LAWS[names[0]].single:
-        runs, more = one_variable(LAWS[names[0]], runs)
-        warnings += more
-    runs, more = set_apart(runs, outliers)
-    warnings += more
-    refuse_unfit(runs)
-    laws = _identified(names, runs)
-    used = np.any([usable(item, runs) for item in laws], axis=0)
-    warnings += left_out(laws, runs, used)
-    runs = runs.take(used)
+    try:
+        runs, laws = _ready(read, names, config, warnings)
+    except Refusal as refusal:
+        raise Refusal(". ".join(s.rstrip(".") for s in (str(refusal), *warnings))) from None
     # one random generator for all laws: they are refitted to the same samples, and their mixture's draws are joint ones
     tell = steps(progress, len(laws) * (1 + len(splits(runs))))
     members = []
@@ -160,6 +148,32 @@ def fit_losses(
     return fit
 
 
+def _ready(read: Runs, names: list[str], config: FitConfig, warnings: list[str]) -> tuple[Runs, list[Law]]:
+    """The runs that the laws describe, and the laws that they identify; what was left out is added to `warnings`.
+
+    Raises
+    ------
+    RequestError, Refusal
+        The rows contradict each other, or identify no law.
+    """
+    runs, said = once(read)
+    warnings += said
+    runs, said = asked_for(runs, config.schedule, config.group)
+    warnings += said
+    runs, said = best_settings(runs)
+    warnings += said
+    if LAWS[names[0]].single:
+        runs, said = one_variable(LAWS[names[0]], runs)
+        warnings += said
+    runs, said = set_apart(runs, config.outliers)
+    warnings += said
+    refuse_unfit(runs)
+    laws = _identified(names, runs)
+    used = np.any([usable(item, runs) for item in laws], axis=0)
+    warnings += left_out(laws, runs, used)
+    return runs.take(used), laws
+
+
 def versions() -> dict[str, str]:
     """Of what the numbers depend on."""
     from importlib.metadata import PackageNotFoundError, version
@@ -173,7 +187,7 @@ def versions() -> dict[str, str]:
     return {"proxytrain": own, "numpy": np.__version__, "scipy": scipy.__version__, "python": platform.python_version()}
 
 
-def _identified(names: list[str], runs: Runs) -> list[Any]:
+def _identified(names: list[str], runs: Runs) -> list[Law]:
     missing = {name: what_is_missing(LAWS[name], runs) for name in names}
     laws = [LAWS[name] for name in names if missing[name] is None]
     if not laws:

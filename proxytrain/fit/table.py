@@ -101,7 +101,7 @@ def read_runs(
         runs,
         numbers={**numbers, "loss": _in_range(losses, "loss", names["loss"], read)},
         settings={c: unknown[c] for c in found.settings},
-        reading=_reading(names, have, found),
+        reading=(*_reading(names, have, found), *_of(where or {}, read, len(next(iter(raw.values()))))),
     )
     runs, _, more = only_finished(runs, unknown, rows)
     said += more + _with_seed(found)
@@ -214,6 +214,14 @@ def _unused_flops(read: _Table, numbers: Mapping[str, np.ndarray]) -> dict[str, 
     return {"flops": flops} if np.isfinite(flops).all() and (flops > 0).all() else {}
 
 
+def _of(where: Mapping[str, Any], read: _Table, rows: int) -> list[str]:
+    return (
+        [f"rows: {len(read.row)} of {rows}, those with {', '.join(f'{c}={v}' for c, v in where.items())}"]
+        if where
+        else []
+    )
+
+
 def _with_seed(found: Roles) -> list[str]:
     if not found.with_seed:
         return []
@@ -291,9 +299,11 @@ def _in_range(out: np.ndarray, column: str, name: str, read: _Table) -> np.ndarr
 
 
 def as_labels(values: Any) -> np.ndarray:
-    """Return values as texts (n,); whole numbers have no decimal point."""
+    """Return values as texts (n,); whole numbers have no decimal point, missing values are empty."""
 
     def text(value: Any) -> str:
+        if value is None or (isinstance(value, float) and value != value):
+            return ""
         whole = isinstance(value, (float, np.floating)) and float(value).is_integer()
         return str(int(value)) if whole else str(value).strip()
 

@@ -10,7 +10,7 @@ from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.collapse import LEAST_SIZES, Collapse, collapse
 from proxytrain.store import Store
 
-SAME = 1.02  # tokens a parameter: lengths are whole updates
+SAME = 1.02  # tokens per parameter: lengths are whole updates
 
 
 def collapsed(records: list[dict[str, Any]], store: Store) -> Collapse | None:

@@ -121,7 +121,7 @@ def _pairs(a: Side, b: Side) -> list[tuple[Row, Row]]:
 def _answer(a: Side, b: Side, c: Comparison) -> str:
     d, half = float(c.difference[-1]), float(c.half[-1])
     better, worse = (a, b) if d < 0 else (b, a)
-    where = f"{ink.power_of_ten(c.flops[-1])} FLOPs at {c.tokens_per_param:g} tokens a parameter"
+    where = f"{ink.power_of_ten(c.flops[-1])} FLOPs at {c.tokens_per_param:g} tokens per parameter"
     if c.winner:
         text = (
             f"{better.name} reaches a loss {100 * abs(d):.2f}% ± {100 * half:.2f}% below that of {worse.name} at "
@@ -153,7 +153,7 @@ def _unsafe(a: Side, b: Side, c: Comparison) -> list[str]:
     ratios = [r.tokens / r.params for s in (a, b) for r in s.rows]
     if not min(ratios) / 1.5 <= c.tokens_per_param <= max(ratios) * 1.5:
         out.append(
-            f"No run has about {c.tokens_per_param:g} tokens a parameter (they have {min(ratios):.3g} to "
+            f"No run has about {c.tokens_per_param:g} tokens per parameter (they have {min(ratios):.3g} to "
             f"{max(ratios):.3g}): the laws are stretched in that direction too."
         )
     return out
@@ -220,7 +220,7 @@ def _difference(view: View, a: Side, b: Side, c: Comparison, pairs: list[tuple[R
         room = 0.08 * (seen.max() - seen.min()) or 1.0
         ax.set_ylim(seen.min() - room, seen.max() + room)
         ax.yaxis.set_major_formatter(ink.percent)
-        ax.set_xlabel(f"compute (6 N D) at {c.tokens_per_param:g} tokens a parameter, FLOPs")
+        ax.set_xlabel(f"compute (6 N D) at {c.tokens_per_param:g} tokens per parameter, FLOPs")
         ink.top_label(ax, f"loss of {a.name} over that of {b.name}, minus one")
 
     alt = (
@@ -271,8 +271,8 @@ def _both(view: View, a: Side, b: Side, c: Comparison) -> Picture:
     return Picture(
         "both",
         "Both laws",
-        "Dots above their line have more or fewer tokens a parameter than the line, which nearly always costs loss.",
-        f"Lines: each law at {c.tokens_per_param:g} tokens a parameter. Dots: all runs of the fitted schedule.",
+        "Dots above their line have more or fewer tokens per parameter than the line, which nearly always costs loss.",
+        f"Lines: each law at {c.tokens_per_param:g} tokens per parameter. Dots: all runs of the fitted schedule.",
         alt,
         view.draw("both", alt, ("wide", "phone"), paint),
     )

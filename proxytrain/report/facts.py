@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from proxytrain import outcomes, sweep
-from proxytrain.compose import leaves
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import Collapse, Fit, LogitGrowth, Prediction
 from proxytrain.plan import freeze
@@ -113,7 +112,7 @@ def collect(asked: Request) -> Facts:
     """Read the store, fit where no fresh fit lies there, and note what is missing."""
     missing: list[tuple[str, str]] = []
     states = _states(asked)
-    varied = varied_keys(asked.records)
+    varied = outcomes.varied_keys(asked.records)
     listed = [row_of(record, asked.store, states.get(record["id"]), varied) for record in asked.records]
     rows = sorted(listed, key=lambda r: (r.schedule, r.params, r.tokens, r.lr, r.init_seed, r.data_seed))
     missing += _unfinished(rows)
@@ -204,28 +203,6 @@ def _rates(asked: Request, rows: list[Row], fitted: Fit | None, missing: list[tu
     if why:
         missing.append(("law of the learning rate", why))
     return found
-
-
-def varied_keys(records: list[dict[str, Any]]) -> list[str]:
-    """Keys of the configuration that differ between runs, beside size, length, schedule, rate and seeds. A key that
-    only some have stands at its default in the others; but what belongs to a schedule or an optimizer must differ
-    under its name.
-    """
-    known = ("model.width", "model.depth", "tokens", "lr", "init_seed", "data_seed", "schedule.name")
-    values: dict[tuple[str, str], list[str]] = {}
-    for r in records:
-        for key, value in leaves(r["config"]):
-            group = key.partition(".")[0]
-            own = group in ("schedule", "optimizer") and not key.endswith(".name")
-            values.setdefault((key, r["config"][group]["name"] if own else ""), []).append(str(value))
-    differ = [k for k, found in values.items() if len(set(found)) > 1 or len(found) < _under(k, records)]
-    return list(dict.fromkeys(key for key, _ in differ if key not in known))
-
-
-def _under(key: tuple[str, str], records: list[dict[str, Any]]) -> int:
-    """Runs that could have a key: all, or those of the schedule or optimizer that it belongs to."""
-    group = key[0].partition(".")[0]
-    return sum(not key[1] or r["config"][group]["name"] == key[1] for r in records)
 
 
 def _costs(asked: Request) -> dict[str, Any]:

@@ -126,7 +126,9 @@ def render(fit: Fit, name: str) -> tuple[str, dict[str, bytes]]:
             "params and tokens with <code>proxytrain fit</code>.</p>"
         )
     unsafe = ([p.note] if p and p.note else []) + fit.warnings
-    lines = [line for line in fit.summary() if not line.startswith(("warning: ", "target: "))]
+    reading = fit.data.get("reading", [])
+    lines = [line for line in fit.summary() if not line.startswith(("warning: ", "target: ")) and line not in reading]
+    parts += [f'<p class="lead">{escape(". ".join(reading))}.</p>'] if reading else []
     parts += [boxes(unsafe), "</section>", '<section id="figures" class="figures" aria-label="Figures">']
     parts += [figure(picture) for picture in drawn]
     versions = ", ".join(f"{k} {v}" for k, v in sorted(fit.versions.items()))

@@ -1,21 +1,40 @@
-"""Runs that anybody logged to W&B, as a table for `fit`: `fit wandb=entity/project`."""
+"""Runs that anybody logged to W&B, as a table for `fit`: `fit wandb=entity/project`.
+
+What a run was set to stands in its config; what it reached, in its summary. The last logged learning rate is not the
+peak, so settings are looked for in the config first, and losses in the summary first.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from proxytrain.errors import RequestError
-from proxytrain.fit.table import LABELS, NUMERIC, SCALE, SEEDS
+from proxytrain.errors import RequestError, did_you_mean
+from proxytrain.fit.runs import LABELS, NUMERIC, SCALE
 from proxytrain.track.client import SECONDS, key_known
 
-# where a run that this package mirrored has what a table calls otherwise
-OURS = {"params": "params_nonembedding", "loss": "final_loss", "loss_se": "val_se", "schedule": "schedule.name"}
-OURS["trunk"] = "recipe_id"
+# where a run has what a table calls otherwise: a run that this package mirrored, then one of others
+OTHERS = {
+    "params": ("params_nonembedding",),
+    "loss": ("final_loss",),
+    "loss_se": ("val_se",),
+    "schedule": ("schedule.name",),
+    "trunk": ("recipe_id",),
+    "init_seed": ("seed", "train.seed", "training.seed", "random_seed"),
+}
+REACHED = ("loss", "loss_se", "tokens", "flops")  # of the summary first; all else is of the config first
+APART = 0.01  # relative difference of two values that are not one
+SHOWN = 40
+
+Row = dict[str, Any]
 
 
 def read_logged(path: str, columns: Mapping[str, str]) -> tuple[dict[str, list[Any]], str]:
-    """Finished runs as columns of a table, and a sentence on what was read and what was left out.
+    """Return finished runs as columns of a table, and a sentence on what was read and what was left out.
+
+    Keys of the config that differ between the runs are columns too, under their own names, so that a fit sees them as
+    settings.
 
     Parameters
     ----------
@@ -34,23 +53,75 @@ def read_logged(path: str, columns: Mapping[str, str]) -> tuple[dict[str, list[A
         raise RequestError(f"wandb={path}: must be entity/project, or entity/project/group")
     unknown = sorted(set(columns) - {*NUMERIC, *LABELS})
     if unknown:
+        hint = did_you_mean(unknown[0], NUMERIC + LABELS)
         raise RequestError(
-            f"fit.columns: {unknown[0]!r} is not a column that is used; use {', '.join(NUMERIC + LABELS)}"
+            f"fit.columns: {unknown[0]!r} is not a column that is used; use {', '.join(NUMERIC + LABELS)}{hint}"
         )
     runs = _runs(path, entity, project, group)
+    if not runs:
+        raise RequestError(f"wandb={path}: it has no finished run")
     found = [{c: v for c in (*NUMERIC, *LABELS) if (v := _value(run, c, columns)) is not None} for run in runs]
-    whole = [(run, row) for run, row in zip(runs, found) if "loss" in row and set(row) & set(SCALE)]
-    if not whole:
+    names, whole = _with_most(path, columns, runs, found)
+    table: dict[str, list[Any]] = {"run": [run["id"] for run, _ in whole]}
+    table |= {c: [row[c] for _, row in whole] for c in names}
+    read = {columns.get(c, c) for c in names} | {k for c in names for k in OTHERS.get(c, ())}
+    table |= _settings([run for run, _ in whole], read | set(table))
+    told = [f"{len(whole)} finished runs of {path}"]
+    if len(whole) < len(runs):
+        lost = sum("loss" not in row for row in found)
+        told[0] += f", {len(runs) - len(whole)} left out"
+        told[0] += f" ({lost} without a finite loss)" if lost else " for want of a value that the others have"
+    told.append(f"columns {', '.join(names)}")
+    if more := [c for c in table if c not in (*names, "run")]:
+        told.append(f"config keys that differ: {', '.join(more[:12])}{', ...' if len(more) > 12 else ''}")
+    return table, "; ".join(told + _two_values([run for run, _ in whole], names, columns))
+
+
+def _with_most(
+    path: str, columns: Mapping[str, str], runs: list[dict[str, Any]], found: list[Row]
+) -> tuple[list[str], list[tuple[dict[str, Any], Row]]]:
+    """The columns that (nearly) all runs with a loss have, and the runs that have them all."""
+    lossy = [row for row in found if "loss" in row]
+    # a column that few runs lack is needed of all; one that many lack is not read
+    names = [
+        c for c in (*NUMERIC, *LABELS) if sum(c in row for row in lossy) > (0 if c in columns else 0.8 * len(lossy))
+    ]
+    whole = [(run, row) for run, row in zip(runs, found) if all(c in row for c in names)]
+    if not whole or "loss" not in names or not set(names) & set(SCALE):
         keys = sorted({k for run in runs[:20] for k in _flat(run["config"]) | _flat(run["summary"]) if k[0] != "_"})
-        lacking = "loss" if not any("loss" in row for row in found) else "params, tokens or flops"
-        have = f"; name its key with fit.columns={{...}}; they have {', '.join(keys[:40])}" if keys else ""
+        lacking = "loss" if not lossy else "params, tokens or flops"
+        have = f"; name its key with fit.columns={{...}}; they have {', '.join(keys[:SHOWN])}" if keys else ""
         raise RequestError(f"wandb={path}: none of {len(runs)} finished runs has a number as {lacking}{have}")
-    names = [c for c in (*NUMERIC, *LABELS) if all(c in row for _, row in whole)]
-    table = {c: [row[c] for _, row in whole] for c in names}
-    if set(SEEDS) & set(names):
-        table = {"run": [run["id"] for run, _ in whole], **table}
-    left = f", {len(runs) - len(whole)} left out for want of loss, params or tokens" if len(whole) < len(runs) else ""
-    return table, f"{len(whole)} finished runs of {path}{left}; columns {', '.join(names)}"
+    return names, whole
+
+
+def _settings(runs: list[dict[str, Any]], read: set[str]) -> dict[str, list[Any]]:
+    """Config keys with plain values that differ between runs; where a run has none, the cell is empty."""
+    flats = [_flat(run["config"]) for run in runs]
+    keys = dict.fromkeys(k for flat in flats for k, v in flat.items() if isinstance(v, bool | int | float | str))
+    out = {}
+    for key in keys:
+        values = [flat.get(key, "") for flat in flats]
+        if key not in read and not key.startswith("_") and len(set(map(str, values))) > 1:
+            out[key] = ["" if isinstance(v, list | dict) or v is None else v for v in values]
+    return out
+
+
+def _two_values(runs: list[dict[str, Any]], names: list[str], columns: Mapping[str, str]) -> list[str]:
+    """What config and summary disagree on, with an example and which of them was taken."""
+    told = []
+    for c in names:
+        key = columns.get(c, c)
+        pairs = [(_number(_flat(run["config"]).get(key)), _number(_flat(run["summary"]).get(key))) for run in runs]
+        apart = [(a, b) for a, b in pairs if a is not None and b is not None and abs(a - b) > APART * abs(a)]
+        if apart:
+            a, b = apart[0]
+            taken = "summary" if c in REACHED else "config"
+            told.append(
+                f"{key} differs between config and summary in {len(apart)} runs (such as {a:.4g} and {b:.4g}): "
+                f"the {taken}'s was read"
+            )
+    return told
 
 
 def _runs(path: str, entity: str, project: str, group: str) -> list[dict[str, Any]]:
@@ -74,14 +145,28 @@ def _runs(path: str, entity: str, project: str, group: str) -> list[dict[str, An
 
 
 def _value(run: dict[str, Any], column: str, columns: Mapping[str, str]) -> Any:
-    """A number or a text; None where the run has none."""
-    keys = [columns[column]] if column in columns else [column, OURS.get(column, column)]
-    for key in keys:
-        for place in (run["summary"], run["config"]):
+    """A finite number or a text; None where the run has none."""
+    places = [run["summary"], run["config"]] if column in REACHED else [run["config"], run["summary"]]
+    for key in [columns[column]] if column in columns else [column, *OTHERS.get(column, ())]:
+        for place in places:
             value = place.get(key, _flat(place).get(key))
-            if isinstance(value, int | float | str) and not isinstance(value, bool):
-                return value
+            if isinstance(value, bool) or not isinstance(value, int | float | str):
+                continue
+            if column in LABELS or (number := _number(value)) is None:
+                if column in LABELS and value != "":
+                    return value
+                continue
+            return value if isinstance(value, int | float) else number
     return None
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, also from its text."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -131,7 +131,7 @@ def test_another_ratio_of_tokens_to_params_is_refused():
     long = run(SIZES[-1], 0)
     half = len(long.step) // 2
     curves[-1] = replace(long, lr=rates(half), step=long.step[:half], loss=long.loss[:half], name="half")
-    with pytest.raises(Refusal, match=r"tokens a parameter: .* in half, 20 in .*give tokens_per_param"):
+    with pytest.raises(Refusal, match=r"tokens per parameter: .* in half, 20 in .*give tokens_per_param"):
         collapse(curves)
 
 

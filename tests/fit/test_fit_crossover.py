@@ -19,7 +19,7 @@ def recipe(seed, E, A, alpha, sd, sizes=None):
 
 
 def planted(gap):
-    """Difference of the true laws at 20 tokens a parameter."""
+    """Difference of the true laws at 20 tokens per parameter."""
     n = np.sqrt(gap / 6 / 20)
     return (1.8 + 480 * n**-0.35) - (1.7 + 250 * n**-0.3)
 

@@ -1,7 +1,5 @@
 """Estimation: known parameters come back, published optima are reached, whatever the start and the units."""
 
-import time
-
 import numpy as np
 import pytest
 
@@ -117,13 +115,6 @@ def test_bootstrap_standard_errors_are_the_published_ones(published):
     draws, _ = polish(np.tile(theta[values.argmin()], (1500, 1)), problem, counts)
     for name, error in zip(bound.names, bound.natural(draws).std(0)):
         assert error == pytest.approx(PUBLISHED_STDERR[name], rel=0.15)
-
-
-def test_a_full_multi_start_takes_a_fraction_of_a_second(published):
-    bound, problem = setup("chinchilla", published("chinchilla_epoch.csv"))
-    begin = time.perf_counter()
-    polish(grid_starts(bound, problem, np.ones(240)), problem, np.ones(240))
-    assert time.perf_counter() - begin < 1.0  # .06 s alone on a machine; the benchmark holds it to .1 s
 
 
 def test_log_loss_is_the_formula(grid):

@@ -16,7 +16,7 @@ def test_conf_fitconfig_and_fit_losses_have_the_same_keys_and_defaults():
     assert conf == {f.name: getattr(FitConfig(), f.name) for f in fields(FitConfig)}
     signature = inspect.signature(fit_losses).parameters
     for name, value in conf.items():
-        assert signature[name].default == (value if name != "columns" else None)
+        assert signature[name].default == (value if name not in ("columns", "where") else None)
 
 
 def test_every_law_says_what_its_parameters_mean_and_where_it_is_from():

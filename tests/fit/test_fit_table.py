@@ -48,7 +48,7 @@ def test_values_within_one_percent_are_one_level():
         ({"loss": [3.0, float("nan")]}, ["loss in row 2", "nan", "above 0"]),
         ({"loss": [3.0, float("inf")]}, ["loss in row 2", "inf"]),
         ({"loss": [-1.0, 3.0]}, ["loss in row 1", "-1", "above 0"]),
-        ({"loss": [300.0, 3.0]}, ["loss in row 1", "300", "nats a token"]),
+        ({"loss": [300.0, 3.0]}, ["loss in row 1", "300", "nats per token"]),
         ({"tokens": [12, 1e9]}, ["tokens in row 1", "12", "at least 1000"]),
         ({"params": [7, 70]}, ["params in row 1", "at least 1000"]),
         ({"params": [1e7]}, ["different length"]),
@@ -69,10 +69,10 @@ def test_a_bad_table_gets_one_line_that_names_it(change, words):
     [
         ("empty.csv", b"", "is empty"),
         ("head.csv", b"params,tokens,loss\n", "has no rows"),
-        ("t.txt", b"x", "must be .csv or .parquet"),
+        ("t.txt", b"x", "must be .csv, .tsv or .parquet"),
         ("t.parquet", b"not parquet", "cannot be read"),
         ("t.csv", b"params,tokens,loss\n1e7,1e9\n1e7,1e9,3,4,5\n", "cannot be read"),
-        ("u.csv", b"\xff\xfe\x00\x01", "cannot be read"),
+        ("u.csv", b"\xff\x00\x01", "cannot be read"),
     ],
 )
 def test_a_bad_file_gets_one_line_that_names_it(tmp_path, name, content, words):

@@ -67,7 +67,7 @@ def test_the_crossing_is_that_of_the_laws(swept: Request, slow: Request, tmp_pat
     assert isinstance(b, Fit)
     found = compare(a, b, 3.0)
     assert ("the laws cross at" in words(path)) == (found.crossing is not None)
-    assert "at 3 tokens a parameter" in words(path)
+    assert "at 3 tokens per parameter" in words(path)
 
 
 def test_a_half_done_sweep_is_compared_and_said_to_be(swept: Request, asking: Callable[..., Request], tmp_path) -> None:
