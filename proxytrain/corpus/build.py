@@ -140,10 +140,10 @@ def _split(data: TextData, train: Shuffle, val: Shuffle, progress: Progress, not
     for line in [*notices, *ends.notices()]:
         notice(line)
     if skipped:
-        what = f"documents are not UTF-8 text and were left out (the first: {skipped[0]})"
         if not any(counts):
-            raise RequestError(f"data={data.name}: all {len(skipped):,} {what}. Convert them to UTF-8, as with iconv.")
-        notice(f"{len(skipped):,} of {len(skipped) + sum(counts):,} {what}")
+            raise RequestError(f"data={data.name}: no document is UTF-8 text (the first: {skipped[0]}). Convert them.")
+        of = f"{len(skipped):,} of {len(skipped) + sum(counts):,} documents"
+        notice(f"{of} are not UTF-8 text and were left out (the first: {skipped[0]})")
     if not any(counts):
         raise RequestError(f"data={data.name}: no text found; check the files and data.max_bytes={data.max_bytes}")
     if not all(counts):

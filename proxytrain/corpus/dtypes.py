@@ -43,6 +43,8 @@ def check_dtype(path: str, tokens: np.ndarray) -> None:
 
 def hint_of(tokens: np.ndarray, vocab_size: int) -> str:
     """Return the dtype that tokens beyond the vocabulary have instead; empty where none fits."""
+    if tokens.dtype == np.uint32 and tokens[tokens >= vocab_size].min() > np.iinfo(np.int32).max:
+        return "; int32 read as uint32, so it is negative: leave such padding out"
     swapped, halves = tokens.byteswap(), tokens.view(np.uint16)
     if tokens.dtype == np.uint32 and halves.max() < vocab_size and halves[1::2].any():
         return "; the file holds uint16: set data.dtype=uint16"
@@ -72,12 +74,12 @@ def _is_split(rows: np.ndarray) -> bool:
     The upper parts are zero, or small in at most half of the rows beside lower parts that are not. The largest integer
     is the upper part of a negative number, as padding has.
     """
-    low, high = rows[:, 0], rows[:, 1]
-    if rows[:, 2:].any():
+    low, high, signs, negative = rows[:, 0], rows[:, 1], rows[:, 2:], np.iinfo(rows.dtype).max
+    if ((signs != 0) & (signs != negative)).any() or np.count_nonzero(signs) > signs.size // 2:
         return False
     if not high.any():
         return np.count_nonzero(low) >= len(low) // 4
-    small = (high < HIGH) | (high == np.iinfo(high.dtype).max)
+    small = (high < HIGH) | (high == negative)
     return bool(small.all()) and np.count_nonzero(high) <= len(high) // 2 and len(np.unique(low[: 1 << 14])) > 2 * HIGH
 
 

@@ -204,8 +204,8 @@ def _copies(texts: list[Source]) -> list[str]:
         return []
     copy, twin = next(iter(twins.values()))
     return [
-        f"{_count(len(twins), 'file')} with the content of another one read too: their text counts twice "
-        f"(the first: {copy.path}, as {twin.path})"
+        f"{_count(len(twins), 'file')} read though another has the same content; the text counts twice "
+        f"(the first: {copy.path}, the same as {twin.path})"
     ]
 
 

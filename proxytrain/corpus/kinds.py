@@ -29,12 +29,13 @@ BINARY = Binary("binary data", NOT_TEXT)
 UTF16 = Binary("UTF-16 without a byte-order mark", "Convert it to UTF-8", True)
 POINTER = Binary("a Git LFS pointer, not the file itself", "Run `git lfs pull`", True)
 
+PARQUET = b"PAR1\x15"
 MAGIC = (
     (b"7z\xbc\xaf\x27\x1c", Binary("a 7z archive", UNPACK, True)),
     (b"Rar!\x1a\x07", Binary("a rar archive", UNPACK, True)),
     (b"ARROW1\0\0", ARROW),
-    (b"FEA1", Binary("a Feather file", "Write it as Parquet", True)),
-    (b"PAR1", Binary("a Parquet file inside another file", UNPACK, True)),
+    (b"FEA1\0", Binary("a Feather file", "Write it as Parquet", True)),
+    (PARQUET, Binary("a Parquet file inside another file", UNPACK, True)),
     (b"%PDF-", Binary("a PDF", "Extract its text first")),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", Binary("an Office document", "Save it as plain text")),
     (b"SQLite format 3\0", Binary("an SQLite database", TO_JSONL)),
@@ -47,7 +48,8 @@ MAGIC = (
     (b"\x1f\x9d", Binary("a .Z file", "Unpack it first", True)),
     (b"\x89PNG", Binary("a PNG image", NOT_TEXT)),
     (b"\xff\xd8\xff", Binary("a JPEG image", NOT_TEXT)),
-    (b"GIF8", Binary("a GIF image", NOT_TEXT)),
+    (b"GIF87a", Binary("a GIF image", NOT_TEXT)),
+    (b"GIF89a", Binary("a GIF image", NOT_TEXT)),
     (b"\x7fELF", Binary("a program", NOT_TEXT)),
     (b"version https://git-lfs.github.com/spec/", POINTER),
 )
@@ -59,7 +61,7 @@ IN_ZIP = (  # by the name of the first entry
     (rb"mimetype$", Binary("an e-book or OpenDocument file", "Save it as plain text")),
 )
 ZIPPED = Binary("a zip archive", UNPACK, True)
-PICKLE = re.compile(rb"\x80[\x02-\x05](\x95.{8}|[\]}()cXK\x8a\x8c])", re.DOTALL)
+PICKLE = re.compile(rb"\x80[\x02-\x05](\x95.{4}\0{4}|[\]}(]q|X.\0{3}|c[a-z_]|\x8a\nl\xfc)", re.DOTALL)
 GGUF = re.compile(rb"GGUF[\x01-\x09]\0\0\0")
 SAFETENSORS = re.compile(rb'.{5}\0\0\0\{"', re.DOTALL)
 NOT_PRINTED = bytes({*range(9), *range(14, 27), *range(28, 32), 127})

@@ -110,15 +110,15 @@ def _refuse_llm_c(path: str, magic: int, version: int, swapped: int) -> None:
 
 def _refuse_known(path: str, head: bytes) -> None:
     """Refuse files that are no tokens by their magic numbers, which raw tokens never form by chance."""
+    if head.startswith((b"MMIDIDX\0\0", b"TNTIDX\0\0")):
+        raise RequestError(f"{path}: a Megatron index, not tokens. Name its .bin file.")
     found = format_of(head)
     if found:
         raise RequestError(f"{path}: is {found.name}, not a token file. Save its token ids as .npy of uint32.")
     if head.startswith(PACKED):
         raise RequestError(f"{path}: is compressed, and token files are used in place. Unpack it first.")
-    if head.startswith(b"TNTIDX\0\0"):
-        raise RequestError(f"{path}: an old Megatron index, not tokens. Name its .bin file.")
     count = int.from_bytes(head[:4], "little")
-    if 4 * (count + 2) < len(head) and head[4 * (count + 2) : 4 * (count + 2) + 2] == b'{"':
+    if path.endswith(".mds") or head[4 * (count + 2) : 4 * (count + 2) + 2] == b'{"':
         raise RequestError(f"{path}: a MosaicML shard, not a token file. Save its token ids as .npy.")
 
 

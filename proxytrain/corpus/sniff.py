@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Literal
 
-from proxytrain.corpus.kinds import Binary, binary_of
+from proxytrain.corpus.kinds import PARQUET, Binary, binary_of
 from proxytrain.corpus.records import BETWEEN, is_cut, shown
 from proxytrain.corpus.unpack import HEAD, Unpacked, stem
 from proxytrain.errors import RequestError
@@ -74,7 +74,7 @@ def reading_of(path: str, opened: Unpacked, text_key: str) -> Reading:
     """
     head = opened.head()
     suffix = os.path.splitext(stem(path))[1]
-    if head.startswith(b"PAR1") and not opened.packed:
+    if head.startswith(PARQUET) and not opened.packed:
         return Reading("parquet", unusual="" if suffix == ".parquet" else "Parquet")
     if suffix == ".parquet" and not opened.packed:
         return Reading("parquet")  # damaged, which its reader reports
@@ -137,6 +137,8 @@ def _json(path: str, suffix: str, shape: Shape, text_key: str) -> Reading:
         return Reading(records, unusual="" if is_json else "JSON")
     if suffix in LINES:
         return Reading("lines" if not shape.array else "values")
+    if is_json and not shape.valid:
+        return Reading("text", unusual="plain text, since it is not valid JSON")
     if not isinstance(first, dict) or not shape.valid:
         return Reading("text")
     if is_json and len(shape.values) == 1 and shape.whole and not shape.array:
