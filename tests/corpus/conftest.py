@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from samples import DOCS, LINES
 
 from proxytrain.config import CodeData, FilesData, HubData, ProseData, TokensData
+from proxytrain.corpus import Manifest, prepare
 
 TEXT = {
     "unit": "document",
@@ -108,3 +110,27 @@ def preparing() -> Callable[..., subprocess.Popen]:
 def read_back() -> Callable[[np.ndarray], str]:
     """Byte tokens as text."""
     return lambda tokens: np.asarray(tokens).astype(np.uint8).tobytes().decode("utf-8")
+
+
+@pytest.fixture
+def reading(tmp_path: Path, files_data: Callable[..., FilesData]) -> Callable[..., tuple[Manifest, list[str]]]:
+    """Prepares files by name and content; gives the manifest and the notices."""
+    roots = iter(range(100))
+
+    def read(contents: dict[str, bytes], /, **keys: object) -> tuple[Manifest, list[str]]:
+        for name, content in contents.items():
+            (tmp_path / name).write_bytes(content)
+        notices: list[str] = []
+        data = files_data(**{"files": [str(tmp_path / name) for name in contents], "val_fraction": 0.05} | keys)
+        return prepare(data, tmp_path / f"root{next(roots)}", notice=notices.append).manifest, notices
+
+    return read
+
+
+@pytest.fixture
+def clean(reading: Callable[..., tuple[Manifest, list[str]]]) -> Manifest:
+    """The manifest of the documents of `samples` as plain JSON lines."""
+    manifest, notices = reading({"clean.jsonl": LINES})
+    assert not notices
+    assert manifest.train_documents + manifest.val_documents == len(DOCS)
+    return manifest
