@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from proxytrain import report
+from proxytrain.corpus import prepare, preview
 from proxytrain.launch.parts import folders, record_failure, unfinished
 from proxytrain.outcomes import caveats
 from proxytrain.report import facts as report_facts
@@ -296,6 +297,21 @@ def test_hostile_words_are_shown_and_not_obeyed(page: str, swept: Request) -> No
     assert made.count("&lt;script&gt;alert(") > len(rows)
     for text in svgs(made):
         ET.fromstring(text)
+
+
+def test_the_page_shows_how_the_text_begins(page: str, swept: Request) -> None:
+    assert preview(swept.corpus).begins in " ".join(Reader(page).text)
+
+
+def test_hostile_text_is_shown_and_not_obeyed(page: str, swept: Request, tmp_path: Path) -> None:
+    for k in range(60):
+        (tmp_path / f"{k}.md").write_text(f"<script>alert({k})</script>\x1b[2J\ud7ff\u202e")
+    data = dataclasses.replace(swept.config.data, files=[f"{tmp_path}/*.md"], val_fraction=0.3, val_tokens=500)
+    asked = dataclasses.replace(swept, corpus=prepare(data, tmp_path / "root"))
+    made = render(dataclasses.replace(collect(swept), asked=asked))[0]
+    Reader(made)
+    assert "<script" not in made.replace(SCRIPT, "")
+    assert "\x1b" not in made
 
 
 @pytest.mark.slow
