@@ -56,11 +56,34 @@ def test_the_curve_of_another_schedule(fitted):
     assert answer["loss"] == pytest.approx(rows["loss"][-1], rel=1e-5)
 
 
+def renamed(cwd: Path, names: dict[str, str]) -> None:
+    """The same folder under other names."""
+    (cwd / "theirs").mkdir(exist_ok=True)
+    for path in (cwd / "mine").glob("*.csv"):
+        header, rows = path.read_text().split("\n", 1)
+        (cwd / "theirs" / path.name).write_text(",".join(names[c] for c in header.split(",")) + "\n" + rows)
+
+
+def test_columns_under_other_names_are_mapped_and_give_the_same_fit(fitted):
+    renamed(fitted, {"step": "_step", "lr": "optim/group 0 (lr)", "loss": "train/loss"})
+    done = proxytrain("fit", "curves=theirs", "file=theirs.json", cwd=fitted, check=2)
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "fit.columns={lr:NAME_OF_LR}" in done.stderr
+    columns = 'fit.columns={lr:"optim/group 0 (lr)"}'
+    said = proxytrain("fit", "curves=theirs", columns, "file=theirs.json", cwd=fitted).stdout
+    assert "read '_step' as step, 'optim/group 0 (lr)' as lr, 'train/loss' as loss, in all curves" in said
+    theirs, mine = (json.loads((fitted / f"{name}.json").read_text()) for name in ("theirs", "mine"))
+    assert theirs["params"] == mine["params"]
+    assert theirs["warnings"] != mine["warnings"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says", "code"),
     [
         (["fit", "curves=none"], "curves=none: no such folder", 2),
         (["fit", "curves=mine", "table=x.csv"], "a fit reads one of them", 2),
+        (["fit", "curves=mine", "fit.columns={los:loss}"], "fit.columns=los: curves have no such column", 2),
+        (["fit", "curves=mine", "fit.columns={loss:los}"], "fit.columns=loss:los: mine/cosine.csv has no such", 2),
         (["fit", "curves=mine", "fit.law=chinchilla"], "allowed are auto, progress", 2),
         (["predict", "file=mine.json", "batch_tokens=1"], "tokens=null: a curve has a length", 2),
         (["predict", "file=mine.json", "tokens=10", "batch_tokens=100"], "shorter than one update", 2),

@@ -60,6 +60,8 @@ def _repeats(curve: Curve, other: Curve) -> bool:
         return False
     if len(curve.step) < LEAST_ROWS or (curve.step != other.step).any():
         return False
+    if np.abs(curve.loss[:LEAST_ROWS] / other.loss[:LEAST_ROWS] - 1).max() > SAME:  # soon seen of most
+        return False
     a, b = np.log(curve.loss), np.log(other.loss)
     apart = np.abs(a - b).max()
     noise = float(np.median(np.abs(np.diff(a, 2)))) / np.sqrt(6.0)

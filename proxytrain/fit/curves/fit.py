@@ -181,7 +181,8 @@ def refuse_unfit(curves: Sequence[Curve], notes: Sequence[str] = ()) -> None:
             + _hint_on_rates(next(c for c in curves if c.name == worst.curve))
         )
     if not part(curves):
-        left_out = "".join(f"{n}; " for n in notes if n.startswith("left out"))
+        gone = [n.removeprefix("left out ").split(":")[0] for n in notes if n.startswith("left out")]
+        left_out = f"left out {', '.join(gone[:6])}{', ...' if len(gone) > 6 else ''}; " if gone else ""
         hints = "".join(sorted({_hint_on_rates(c) for c in curves}))
         raise Refusal(
             f"{left_out}{len(curves)} curve{'s' * (len(curves) > 1)} under one schedule: what annealing does cannot be "

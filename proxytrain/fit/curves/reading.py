@@ -205,7 +205,9 @@ def _lost_from(step: np.ndarray, loss: np.ndarray) -> int | None:
         return int(step[np.argmax(np.isinf(loss))])
     at = np.flatnonzero(np.isfinite(loss))
     usual = int(np.max(np.diff(at), initial=1))
-    return int(step[at[-1] + 1]) if len(loss) - 1 - at[-1] > max(ENDLESS, 2 * usual) else None
+    missing = len(loss) - 1 - int(at[-1])
+    centred = abs(missing - int(at[0])) <= 1  # a mean about each row lacks as many rows at the start
+    return int(step[at[-1] + 1]) if missing > max(ENDLESS, 2 * usual) and not centred else None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -135,6 +135,8 @@ def refuse_other_losses(step: np.ndarray, loss: np.ndarray, column: str, source:
             f"{source}: {column} has {loss[i]:g} in {every}; nats per token, above 0 and below 20. "
             "Check that it is the loss, before any log."
         )
+    if len(loss) >= 10 and np.ptp(loss) == 0:
+        raise RequestError(f"{source}: {column} is {loss[0]:g} in every row. Check that it is the loss.")
     late = loss[step >= step[-1] / 2]
     if np.median(late) > WORST:
         high = int(np.argmax(loss > WORST))
