@@ -38,13 +38,13 @@ def only_finished(
     RequestError
         Where checkpoints are asked for and no run has several rows, or none has reached its planned length.
     """
-    found = None if rows == "runs" or runs.only else _runs_with_checkpoints(runs, unknown)
+    found = None if rows == "runs" or runs.only else _runs_with_checkpoints(runs, unknown, rows is not None)
     if found is None:
         if rows in ("last", "checkpoints"):
             raise RequestError(
-                f"fit.rows={rows}: {runs.source} has no runs with several rows. Name each run in a column `run`."
+                f"fit.rows={rows}: nothing in {runs.source} shows which rows are one run. Add a column `run`."
             )
-        return runs, dict(unknown), []
+        return runs, dict(unknown), [] if rows else _perhaps(runs, unknown)
     run, name = found
     count, of = int(run.max()) + 1, f"column {name}" if name else "equal size and settings, evenly spaced tokens"
     if rows == "checkpoints":
@@ -70,25 +70,50 @@ def only_finished(
     return runs.take(keep), {c: v[keep] for c, v in unknown.items()}, said
 
 
-def _runs_with_checkpoints(runs: Runs, unknown: Mapping[str, np.ndarray]) -> tuple[np.ndarray, str] | None:
-    """The run (n,) of each row and the column that names it, where rows are checkpoints."""
-    alike = [to_levels(runs.params).astype(str), *runs.seeds]
-    alike += [runs.numbers[c].astype(str) for c in ("lr", "batch_tokens", "unique_tokens") if c in runs.numbers]
-    alike += [runs.labels[c] for c in ("schedule", "group") if c in runs.labels]
-    alike += list(runs.settings.values())
+def _perhaps(runs: Runs, unknown: Mapping[str, np.ndarray]) -> list[str]:
+    """A warning where a column that counts steps suggests checkpoints, and nothing else tells."""
     names = {c.lower(): c for c in unknown}
+    size = numbered(_alike(runs))
+    stepped = [names[c] for c in STEPS if c in names and _rises(unknown[names[c]], runs.tokens, size)]
+    if runs.only or not stepped or _named_alone(names, unknown, len(runs)):
+        return []
+    return [
+        f"column {stepped[0]} rises within runs of one size: each row was read as a finished run. If rows are "
+        "checkpoints of one run, say fit.rows=last"
+    ]
+
+
+def _runs_with_checkpoints(runs: Runs, unknown: Mapping[str, np.ndarray], known: bool) -> tuple[np.ndarray, str] | None:
+    """The run (n,) of each row and the column that names it, where rows are (`known`) or seem to be checkpoints."""
+    alike = _alike(runs)
+    names = {c.lower(): c for c in unknown}
+    if not known and _named_alone(names, unknown, len(runs)):
+        return None
     stepped = any(names.get(c) and _rises(unknown[names[c]], runs.tokens, numbered(alike)) for c in STEPS)
     for name in RUN_NAMES:
         if name not in names or len(np.unique(unknown[names[name]])) == len(runs):
             continue
         run = numbered([unknown[names[name]], *alike])
         several = len(np.unique(np.stack([run, runs.tokens]), axis=1).T) > run.max() + 1
-        if several and (name in OF_ONE_RUN or _even(run, runs.tokens, LEAST)):
+        if several and (known or name in OF_ONE_RUN or _even(run, runs.tokens, LEAST)):
             return run, names[name]
-    if any(n in names and len(np.unique(unknown[names[n]])) == len(runs) for n in OF_ONE_RUN):
-        return None  # each row is named as a run of its own
     run = numbered(alike)
-    return (run, "") if _even(run, runs.tokens, LEAST if stepped else LEAST_ALONE) else None
+    several = int(run.max()) + 1 < len(run)
+    return (run, "") if several and (known or _even(run, runs.tokens, LEAST if stepped else LEAST_ALONE)) else None
+
+
+def _alike(runs: Runs) -> list[np.ndarray]:
+    """Columns (n,) in which the rows of one run agree."""
+    alike = [to_levels(runs.params).astype(str), *runs.seeds]
+    alike += [runs.numbers[c].astype(str) for c in ("lr", "batch_tokens", "unique_tokens") if c in runs.numbers]
+    alike += [runs.labels[c] for c in ("schedule", "group") if c in runs.labels]
+    return alike + list(runs.settings.values())
+
+
+def _named_alone(names: Mapping[str, str], unknown: Mapping[str, np.ndarray], rows: int) -> bool:
+    """Whether a column names each row as a run of its own."""
+    own = [unknown[names[n]] for n in OF_ONE_RUN if n in names]
+    return any(len(np.unique(v)) == rows and not all(x.isdigit() for x in v) for v in own)  # digits may number the rows
 
 
 def _rises(steps: np.ndarray, tokens: np.ndarray, run: np.ndarray) -> bool:

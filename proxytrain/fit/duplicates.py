@@ -50,11 +50,12 @@ def _of_one_seed(runs: Runs) -> np.ndarray:
     for i in np.flatnonzero(np.bincount(run) > 1):
         rows = np.flatnonzero(run == i)
         loss = runs.loss[rows]
-        if loss.max() > (1 + NEAR) * loss.min():
+        if float(np.ptp(loss)) > max(NEAR * float(loss.min()), _rounding(min(map(_decimals, loss.tolist())))):
             listed = ", ".join(f"{runs.row[r]} ({runs.loss[r]:.6g})" for r in rows[np.argsort(runs.row[rows])][:SHOWN])
+            more = f" ({several} such groups of rows)" if (several := int((np.bincount(run) > 1).sum())) > 1 else ""
             raise RequestError(
-                f"{runs.source}: rows {listed} have one seed, size and length, and other losses. Remove all but the "
-                "finished run, or add a column that tells them apart."
+                f"{runs.source}: rows {listed} have one seed, size and length, and other losses{more}. Remove all but "
+                "the finished run, or add a column that tells them apart."
             )
         best = rows[int(np.argmax([_decimals(v) for v in loss.tolist()]))]
         out[rows[rows != best]] = True
@@ -72,8 +73,13 @@ def _rounded(runs: Runs) -> np.ndarray:
         for k, row in enumerate(rows[1:], start=1):
             digits = _decimals(float(runs.loss[row]))
             fuller = [r for r in rows[:k] if not out[r] and _decimals(float(runs.loss[r])) > digits]
-            out[row] = digits >= 2 and any(abs(runs.loss[r] - runs.loss[row]) < 0.51 * 10.0**-digits for r in fuller)
+            out[row] = any(abs(runs.loss[r] - runs.loss[row]) <= _rounding(digits) for r in fuller)
     return out if out.sum() >= max(3, pairs / 2) else np.zeros(len(runs), dtype=bool)
+
+
+def _rounding(digits: int) -> float:
+    """The most that a loss changes when it is rounded to so many digits after the point, or to two: 3.60 reads 3.6."""
+    return 0.51 * 10.0 ** -max(digits, 2)
 
 
 def _decimals(value: float) -> int:

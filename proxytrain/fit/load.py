@@ -116,7 +116,7 @@ def _decoded(path: Path) -> str:
         with gzip.open(path) if suffix == ".gz" else open(path, "rb") as file:
             content = file.read()
     wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")  # as some spreadsheets save it
-    return content.decode("utf-16" if wide else "utf-8-sig")
+    return content.decode("utf-16" if wide else "utf-8").lstrip("\ufeff")
 
 
 def _cells(line: str, separator: str) -> list[str]:

@@ -96,7 +96,7 @@ def fit_losses(
     )
     if law != "auto":
         get_law(law)
-    read = read_runs(table, columns, where=where, rows=rows)
+    read = read_runs(table, columns, where=where, rows=rows, drop=outliers == "drop")
     names = [law] if law != "auto" else [f"power_in_{read.only}"] if read.only else list(AUTO)
     warnings = list(read.notes)
     try:

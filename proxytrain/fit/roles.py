@@ -4,14 +4,13 @@ size and length.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from proxytrain.errors import RequestError
-from proxytrain.fit.runs import SAME, Runs, cell_index, numbered
+from proxytrain.fit.runs import SAME, Runs, cell_index, numbered, words_of
 
 RECURS = 0.5  # share of the rows of a setting whose value occurs at several sizes or lengths
 # Words in a column's name. Those of the first never set a run apart. Numbers under the second are measured, unless a
@@ -94,7 +93,8 @@ def refuse_parts(runs: Runs, unknown: Mapping[str, np.ndarray]) -> None:
             kinds, counts = np.unique(values, return_counts=True)
             listed = ", ".join(kinds[:6]) + (", ..." if len(kinds) > 6 else "")
             several = "" if sides or name.lower() == "metric" else f", or fit all with fit.columns={{group: {name}}}"
-            best = next((k for k in kinds if k.lower() in VALIDATION), kinds[counts.argmax()])
+            wanted = [k for k in kinds if k.lower() in VALIDATION] or [k for k in kinds if "loss" in k.lower()]
+            best = wanted[0] if wanted else kinds[counts.argmax()]
             raise RequestError(
                 f"{runs.source}: runs of one size, length and seed have {listed} in column {name}. "
                 f"Choose one, as fit.where={{{name}: {best}}}{several}."
@@ -102,18 +102,13 @@ def refuse_parts(runs: Runs, unknown: Mapping[str, np.ndarray]) -> None:
 
 
 def _is_kept_by_loggers(name: str) -> bool:
-    return bool(_words(name) & KEPT_BY_LOGGERS) or name.startswith("_")
+    return bool(words_of(name) & KEPT_BY_LOGGERS) or name.startswith("_")
 
 
 def _is_measured(name: str, values: np.ndarray) -> bool:
-    words = _words(name)
+    words = words_of(name)
     named = words & MEASURED or {"grad", "norm"} <= words or {"bits", "byte"} <= words
     return bool(named) and not words & SET_BY_USERS and _as_numbers(values) is not None
-
-
-def _words(name: str) -> set[str]:
-    split = re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower()
-    return set(re.split(r"[^a-z0-9]+", split))
 
 
 def _as_numbers(values: np.ndarray) -> np.ndarray | None:

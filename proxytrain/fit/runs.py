@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -120,6 +121,11 @@ def numbered(keys: Sequence[np.ndarray]) -> np.ndarray:
     """Return the number (n,) of each combination of the keys, each (n,)."""
     joined = np.array(["\0".join(map(str, parts)) for parts in zip(*keys)])
     return np.unique(joined, return_inverse=True)[1].reshape(-1)
+
+
+def words_of(name: str) -> set[str]:
+    """Return the words in a column's name, in lower case: `trainLoss/c4` has train, loss and c4."""
+    return set(re.split(r"[^a-z0-9]+", re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", name).lower()))
 
 
 def size_and_length(known: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from proxytrain.errors import RequestError, did_you_mean
+from proxytrain.errors import Refusal, RequestError, did_you_mean
 from proxytrain.fit.checkpoints import only_finished
 from proxytrain.fit.load import load
 from proxytrain.fit.roles import Roles, refuse_parts, roles
@@ -45,6 +45,7 @@ def read_runs(
     *,
     where: Mapping[str, Any] | None = None,
     rows: str | None = None,
+    drop: bool = False,
 ) -> Runs:
     """Read a DataFrame, a mapping of arrays, or a path of CSV or Parquet.
 
@@ -62,6 +63,8 @@ def read_runs(
         Column to the values that a row must have to be read.
     rows : {"runs", "last", "checkpoints"}, optional
         What a row is; see :func:`proxytrain.fit.checkpoints.only_finished`. None: as recognised.
+    drop : bool
+        Whether rows whose loss is no finite number, or beyond any loss, are left out instead of refused: they diverged.
 
     Raises
     ------
@@ -78,6 +81,9 @@ def read_runs(
         raise RequestError(f"{source}: has no rows")
     read = _Table(source, raw, np.arange(1, lengths.pop() + 1), names)
     read, said = _finished(_chosen(read, where or {}))
+    if drop:
+        read, more = _without_diverged(read)
+        said += more
     numbers = {
         c: _numbers(read.raw[names[c]], c, read)
         for c in NUMERIC
@@ -203,6 +209,18 @@ def _finished(read: _Table) -> tuple[_Table, list[str]]:
     return read, []
 
 
+def _without_diverged(read: _Table) -> tuple[_Table, list[str]]:
+    """The rows whose loss is one (arXiv 2409.19913 leaves out the others)."""
+    loss = _floats(read.raw[read.names["loss"]], "loss", read)
+    good = np.isfinite(loss) & (loss < RANGES["loss"][1])
+    if good.all():
+        return read, []
+    if not good.any():
+        raise Refusal(f"{read.source}: all {len(good)} runs diverged; add smaller learning rates")
+    count = int((~good).sum())
+    return read.take(good), [f"left out {count} runs whose loss is no number below 20 (rows {_some(read.row[~good])})"]
+
+
 def _unused_flops(read: _Table, numbers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """FLOPs that the table gives beside params and tokens, to compare them with."""
     if "flops" not in read.names or "flops" in numbers:
@@ -248,7 +266,7 @@ def _reading(names: Mapping[str, str], have: Sequence[str], found: Roles) -> tup
         (found.unique, "a value of its own in each row"),
         (found.follows, "the same in all runs of one size and length"),
         (found.with_seed, "changes with the seed"),
-        (found.others, "no setting"),
+        (found.others, "constant, measured or kept by a logger"),
         ([names["flops"]] if "flops" in names and "flops" not in have else [], "params and tokens are there"),
     ]
     lines = "; ".join(f"{_some(cs)} ({why})" for cs, why in unused if cs)
@@ -293,7 +311,9 @@ def _in_range(out: np.ndarray, column: str, name: str, read: _Table) -> np.ndarr
         good &= out >= 0
     if not good.all():
         i = int(np.argmin(good))
-        hint = "; leave out runs that diverged" if column == "loss" and not out[i] < high else ""
+        hint = "; fit.outliers=drop leaves out runs that diverged" if column == "loss" and not out[i] < high else ""
+        if column in SCALE and 0 < out[i] < low:
+            hint = ". In thousands, millions or billions? Give the whole number, as 10000000 or 10M"
         raise RequestError(f"{read.source}: {name} in row {read.row[i]} is {out[i]:g}; must be {meaning}{hint}")
     return out
 

@@ -6,12 +6,12 @@ tables pass.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import numpy as np
 
 from proxytrain.errors import RequestError
+from proxytrain.fit.runs import words_of
 
 # (lowest, highest, what is meant): a value outside is a unit that cannot be, e.g. tokens counted in billions.
 RANGES = {
@@ -26,6 +26,7 @@ RANGES = {
     "unique_tokens": (1e3, 1e17, "tokens, at least 1000"),
 }
 LEAST_RATIO = 0.01  # tokens per parameter
+HIGH_RATIO = 1e5  # beyond any published run; the most over-trained have about 6e4
 MOST_RATIO = 1e6
 MOST_UPDATES = 1e7  # tokens / batch_tokens; long published runs have about 1e6
 FLOPS_APART = 30.0  # factor between FLOPs and 6 N D; embeddings and attention change it by less than 10
@@ -46,19 +47,23 @@ def check_scale(
     derived : the one of params and tokens that follows from flops
     """
     n, d = numbers["params"], numbers["tokens"]
-    ratio = float(np.median(d / n))
-    if not LEAST_RATIO <= ratio <= MOST_RATIO:
-        short = ratio < LEAST_RATIO
-        likely = _likely(ratio, "tokens") if short else _likely(1 / ratio, "params")
+    ratio = d / n
+    low, high = float(ratio.min()), float(np.median(ratio))
+    if low < LEAST_RATIO or high > MOST_RATIO:
+        short = low < LEAST_RATIO
+        i = int(ratio.argmin() if short else ratio.argmax())
+        likely = _likely(high, "tokens") if short else _likely(1 / high, "params")
         if derived:
             likely = f"{derived} follow from flops / 6: are flops counted in another unit?"
         raise RequestError(
-            f"{source}: tokens per parameter are {ratio:.2g} in the median run ({np.median(d):.3g} tokens, "
-            f"{np.median(n):.3g} params). {likely}"
+            f"{source}: a run has {ratio[i]:.2g} tokens per parameter ({d[i]:.3g} tokens, {n[i]:.3g} params). {likely}"
         )
     if "batch_tokens" in numbers:
         _check_batch(source, d, numbers["batch_tokens"], raw)
-    return _check_flops(numbers["flops"], 6.0 * n * d) if "flops" in numbers and not derived else []
+    said = []
+    if ratio.max() > HIGH_RATIO:
+        said = [f"tokens per parameter reach {ratio.max():.2g}: do params count thousands, or tokens bytes?"]
+    return said + (_check_flops(numbers["flops"], 6.0 * n * d) if "flops" in numbers and not derived else [])
 
 
 def check_loss(source: str, column: str, loss: np.ndarray, params: np.ndarray, tokens: np.ndarray) -> list[str]:
@@ -73,7 +78,7 @@ def check_loss(source: str, column: str, loss: np.ndarray, params: np.ndarray, t
     if finite.sum() < 3:
         return []
     loss, size = loss[finite], np.log(params[finite] * tokens[finite])
-    words = set(re.split(r"[^a-z0-9]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", column).lower()))
+    words = words_of(column)
     rises = _rank_correlation(size, loss) > 0.5
     if words & {"acc", "accuracy"} or (rises and (loss > 0).all() and loss.max() <= 1.0):
         raise RequestError(
@@ -145,7 +150,7 @@ def _likely(ratio: float, column: str) -> str:
     for factor, unit in ((1e3, "thousands"), (1e6, "millions"), (1e9, "billions")):
         if 0.3 <= ratio * factor <= 3000:
             return f"Does {column} count {unit}? Multiply it by {factor:.0e}."
-    return "Check the units of both columns."
+    return "Check the units of params and tokens."
 
 
 def _rank_correlation(x: np.ndarray, y: np.ndarray) -> float:

@@ -122,3 +122,61 @@ def test_runs_on_less_unique_text_are_not_left_out_as_worse_settings(grid):
     kept, said = best_settings(read_runs(table))
     assert len(kept) == 50
     assert said == []
+
+
+LINES = pd.DataFrame(GOOD).to_csv(index=False).splitlines()
+SPELT = {
+    "spaces": "\n".join(line.replace(",", " , ") for line in LINES),
+    "a comma at the end of each line": "\n".join(f"{line}," for line in LINES),
+    "a comma at the end of each row": "\n".join([LINES[0], *(f"{line}," for line in LINES[1:])]),
+    "names of rows, as of R": "\n".join([LINES[0], *(f'"{i}",{line}' for i, line in enumerate(LINES[1:]))]),
+    "comments": "\n".join(["# by hand", "# see x, y", *LINES]),
+    "a header that is a comment": "\n".join(["# " + LINES[0], *LINES[1:]]),
+    "a byte order mark": "\ufeff" + "\n".join(LINES),
+    "capitals": "\n".join([LINES[0].title(), *LINES[1:]]),
+    "suffixes": "params,tokens,loss\n10M,1B,3.0\n20M,1000M,2.9",
+    "thousands": 'params,tokens,loss\n"10,000,000","1,000,000,000",3.0\n"20,000,000","1,000,000,000",2.9',
+    "tabs": "\n".join(line.replace(",", "\t") for line in LINES),
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("how", SPELT)
+def test_a_csv_is_read_however_it_was_written(tmp_path, how, encoding):
+    path = tmp_path / "t.csv"
+    path.write_text(SPELT[how], encoding=encoding)
+    found, clean = read_runs(path), read_runs(GOOD)
+    for column in ("params", "tokens", "loss"):
+        assert (getattr(found, column) == getattr(clean, column)).all()
+
+
+def test_an_index_of_a_parquet_file_is_read(tmp_path):
+    pd.DataFrame(GOOD).set_index(["params", "tokens"]).to_parquet(tmp_path / "t.parquet")
+    assert read_runs(tmp_path / "t.parquet").hash == read_runs(GOOD).hash
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("\n".join(LINES[1:]), "Add a line with the names of the columns"),
+        ("params,tokens,loss,loss\n1e7,1e9,3,2", "two columns are named 'loss'"),
+        ("\n".join(line.replace(",", ";") for line in LINES), "separated by commas or tabs"),
+        ('params,tokens,loss\n1e7,1e9,"3,1"', "loss in row 1 is '3,1', not a number"),
+    ],
+)
+def test_a_csv_that_can_be_read_in_two_ways_is_refused(tmp_path, content, says):
+    (tmp_path / "t.csv").write_text(content)
+    with pytest.raises(RequestError, match=says):
+        read_runs(tmp_path / "t.csv")
+
+
+def test_tensors_are_read_whatever_their_precision_and_gradient():
+    torch = pytest.importorskip("torch")
+    table = {
+        "params": torch.tensor(GOOD["params"], dtype=torch.float64, requires_grad=True),
+        "tokens": torch.tensor(GOOD["tokens"]).int()[:, None],
+        "loss": torch.tensor(GOOD["loss"]).bfloat16(),
+    }
+    assert read_runs(table).params.tolist() == GOOD["params"]
+    with pytest.raises(RequestError, match=r"column loss has shape \(2, 2\)"):
+        read_runs({**table, "loss": torch.ones(2, 2)})

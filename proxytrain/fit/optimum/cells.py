@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.fit.load import load
 from proxytrain.fit.runs import to_levels
 from proxytrain.fit.table import read_runs
 
@@ -31,7 +30,7 @@ class Cells:
     names: tuple[str, ...]  # of the columns of x
     warnings: tuple[str, ...]
     source: str
-    runs: int  # of the table, diverged ones included
+    runs: int  # of the table
 
     def __len__(self) -> int:
         return len(next(iter(self.about.values())))
@@ -77,9 +76,8 @@ def read_cells(
     Refusal
         No cell brackets its optimum: which runs are missing.
     """
-    source, raw = load(table)
-    raw, lost = _without_diverged(raw, dict(columns or {}).get("loss", "loss"), source)
-    runs = read_runs(raw, columns, where=where, rows=rows)
+    runs = read_runs(table, columns, where=where, rows=rows, drop=True)
+    source = runs.source
     if "lr" not in runs.numbers:
         raise RequestError(f"{source}: no column lr; the optimum of a learning rate needs runs over several")
     if runs.only:
@@ -91,7 +89,7 @@ def read_cells(
             f"{source}: runs of one size, length and learning rate differ in {', '.join(runs.settings)}. "
             f"Choose one, as fit.where={{{name}: {kinds[counts.argmax()]}}}."
         )
-    warnings = [*([f"{lost} diverged runs left out"] if lost else []), *runs.notes]
+    warnings = list(runs.notes)
     if "schedule" in runs.labels:
         names, counts = np.unique(runs.labels["schedule"], return_counts=True)
         chosen = schedule or str(names[counts.argmax()])
@@ -116,27 +114,13 @@ def read_cells(
     axes = ("params", "tokens") if both or "batch_tokens" not in runs.numbers else ("params", "tokens", "batch_tokens")
     first = np.array([np.flatnonzero(index == k)[0] for k in range(index.max() + 1)])
     about = {c: v[first] for c, v in zip(axes, (size, length, batch))}
-    found = Cells(x, np.log(runs.loss), index, about, names, (), source, len(runs) + lost)
+    found = Cells(x, np.log(runs.loss), index, about, names, (), source, len(runs))
     wrong = {k: why for k in range(len(found)) if (why := _not_bracketed(found, k))}
     if len(wrong) == len(found):
         raise Refusal(f"{source}: no optimum lies inside what was tried: {next(iter(wrong.values()))}")
     warnings += [f"left out: {why}" for why in wrong.values()]
     kept = found.take(np.array([k not in wrong for k in range(len(found))]))
     return Cells(kept.x, kept.loss, kept.cell, kept.about, names, tuple(warnings), source, found.runs)
-
-
-def _without_diverged(raw: dict[str, Any], column: str, source: str) -> tuple[dict[str, Any], int]:
-    """The table without rows whose loss is no number or beyond any: they diverged (arXiv 2409.19913 drops them)."""
-    if column not in raw or len({len(v) for v in raw.values()}) > 1:
-        return raw, 0  # the reader says what is wrong
-    try:
-        loss = np.asarray(raw[column], dtype=float)
-    except (TypeError, ValueError):
-        return raw, 0
-    good = np.isfinite(loss) & (loss < 20)
-    if len(loss) and not good.any():
-        raise Refusal(f"{source}: all {len(loss)} runs diverged; add smaller learning rates")
-    return {c: np.asarray(v)[good] for c, v in raw.items()}, int((~good).sum())
 
 
 def _not_bracketed(cells: Cells, k: int) -> str | None:
