@@ -1,4 +1,4 @@
-"""End-of-text markers that are written out in a text: `<|endoftext|>` and the tokenizer's own end documents.
+"""Markers between documents that are written out in a text: `<|endoftext|>`, its kin, and the tokenizer's own.
 
 A marker between equal quotes or backticks is a mention, as in source code, and stays text. Markers that are HTML tags
 too (`</s>`) count at the end of a line only.
@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 END_OF_TEXT = "<|endoftext|>"
+ALWAYS = (END_OF_TEXT, "<|end_of_text|>", "<|startoftext|>", "<|begin_of_text|>")
 CHUNK = 256 << 10
 MARGIN = 256  # bytes, longer than any marker with what stands around it
 
@@ -22,16 +23,16 @@ class Readable(Protocol):
 
 
 class Ends:
-    """The markers that end documents, and how many were found.
+    """The markers that separate documents, and how many were found.
 
     Attributes
     ----------
-    found : ends of documents by marker
+    found : borders of documents by marker
     mentions : markers that stay text
     """
 
-    def __init__(self, markers: Iterable[str] = (END_OF_TEXT,)):
-        self.markers = [marker.encode() for marker in dict.fromkeys((END_OF_TEXT, *markers))]
+    def __init__(self, markers: Iterable[str] = ()):
+        self.markers = [marker.encode() for marker in dict.fromkeys((*ALWAYS, *markers))]
         self.found: dict[str, int] = {}
         self.mentions = 0
         any_marker = b"|".join(map(_pattern, self.markers))
@@ -39,9 +40,9 @@ class Ends:
 
     def notices(self) -> list[str]:
         """Return what to say of the markers that were found."""
-        out = [f"{n:,} markers {name} in the text end documents" for name, n in self.found.items()]
+        out = [f"{name} in the text separates documents, {n:,} times" for name, n in self.found.items()]
         if self.mentions:
-            out.append(f"{self.mentions:,} end-of-text markers in quotes or inside a line stay text")
+            out.append(f"markers of documents in quotes or inside a line stay text, {self.mentions:,} times")
         return out
 
     def are_in(self, text: bytes) -> bool:

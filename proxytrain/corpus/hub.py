@@ -42,6 +42,8 @@ def read_hub(data: HubData, ends: Ends) -> Iterator[tuple[str, bytes]]:
     name = f"data.path={data.path}"
     try:
         if is_saved(data.path):
+            if data.config is not None:
+                raise RequestError(f"data.config={data.config}: {data.path} has no configurations. Leave it out.")
             yield from read_saved(data.path, data.split, data.column, "data.column", ends)
             return
         rows = datasets.load_dataset(os.path.expanduser(data.path), data.config, split=data.split, streaming=True)

@@ -51,13 +51,18 @@ MAGIC = (
     (b"GIF87a", Binary("a GIF image", NOT_TEXT)),
     (b"GIF89a", Binary("a GIF image", NOT_TEXT)),
     (b"\x7fELF", Binary("a program", NOT_TEXT)),
+    (b"{\\rtf", Binary("an RTF document", "Save it as plain text")),
+    (b"%!PS-", Binary("a PostScript file", "Extract its text first")),
     (b"version https://git-lfs.github.com/spec/", POINTER),
 )
 ZIP = b"PK\x03\x04"
 IN_ZIP = (  # by the name of the first entry
     (rb"[^/]*\.npy$", Binary("a NumPy .npz file", "Read token ids with data=tokens, as .npy")),
     (rb"[^/]+/(data\.pkl|\.format_version|\.data/.*|byteorder|version)$", Binary("a PyTorch file", TO_JSONL)),
-    (rb"\[Content_Types\]\.xml$|_rels/|docProps/|word/", Binary("an Office document", "Save it as plain text")),
+    (
+        rb"\[Content_Types\]\.xml$|_rels/|docProps/|word/|xl/|ppt/",
+        Binary("an Office document", "Save it as plain text"),
+    ),
     (rb"mimetype$", Binary("an e-book or OpenDocument file", "Save it as plain text")),
 )
 ZIPPED = Binary("a zip archive", UNPACK, True)

@@ -15,11 +15,12 @@ from typing import BinaryIO
 
 from proxytrain.corpus.ends import Ends
 from proxytrain.corpus.pieces import text_pieces
+from proxytrain.corpus.unpack import stem
 from proxytrain.errors import RequestError
 
 CHUNK = 1 << 20  # bytes that are decoded at a time
 LARGEST = 1 << 28  # characters of one JSON value
-DELIMITERS = {",": "a comma", "\t": "a tab", ";": "a semicolon", "|": "a bar"}
+DELIMITERS = (",", ";", "|", "\t")
 BETWEEN = re.compile(r"[\s,]*")
 SHOWN = 300  # characters of keys or columns in a message
 
@@ -163,7 +164,7 @@ def _text_of(where: str, row: object, text_key: str) -> object:
 def _columns(path: str, header: str, text_key: str) -> tuple[str, list[str]]:
     """Return the separator and the columns: the separator is the one that gives the column of the text."""
     found: dict[str, list[str]] = {}
-    for delimiter in DELIMITERS:
+    for delimiter in sorted(DELIMITERS, key="\t".__ne__ if stem(path).endswith(".tsv") else str.isspace):
         try:
             found[delimiter] = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
         except csv.Error:

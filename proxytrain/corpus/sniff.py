@@ -88,13 +88,13 @@ def reading_of(path: str, opened: Unpacked, text_key: str) -> Reading:
             head += opened.file.read(LONGEST)
             shape = shape_of(head, whole=len(head) < LONGEST)
         found = _json(path, suffix, shape, text_key)
-        if found.format != "text" or suffix not in TABLES:
+        if found.format != "text" or suffix not in (*TABLES, ".ipynb"):
             return found
     if suffix in LINES:
         return Reading("lines")
     if suffix in TABLES:
         return Reading("csv")
-    return Reading("text")
+    return Reading("text", unusual="plain text though each is a notebook" if suffix == ".ipynb" else "")
 
 
 def shape_of(head: bytes, whole: bool) -> Shape:
@@ -133,7 +133,8 @@ def _json(path: str, suffix: str, shape: Shape, text_key: str) -> Reading:
     if suffix in LINES and not shape.array and (shape.lines or not keyed):
         return Reading("lines")
     if any(keyed) if is_json else all(keyed) and shape.valid and bool(keyed):
-        _refuse_columns(path, first, text_key)
+        if len(shape.values) == 1 and shape.whole:
+            _refuse_columns(path, first, text_key)
         return Reading(records, unusual="" if is_json else "JSON")
     if suffix in LINES:
         return Reading("lines" if not shape.array else "values")

@@ -107,9 +107,8 @@ def test_other_text_or_order_has_another_hash(tmp_path, folder, files_data):
 def test_a_corpus_is_prepared_once(tmp_path, code_data):
     data = code_data(max_bytes=2_000_000)
     first = prepare(data, tmp_path / "root")
-    started, calls = time.perf_counter(), []
+    calls = []
     again = prepare(data, tmp_path / "root", progress=lambda *call: calls.append(call))
-    assert time.perf_counter() - started < 0.2
     assert not calls
     assert again.manifest == first.manifest
 

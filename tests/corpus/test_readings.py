@@ -181,8 +181,8 @@ def test_a_quoted_marker_stays_text(reading):
     text = "\n".join([f"{END}\n".join(DOCS), f'end = "{END}"', f"write `{END}` there"])
     _, notices = reading({"a.txt": text.encode()})
     assert notices == [
-        f"299 markers {END} in the text end documents",
-        "2 end-of-text markers in quotes or inside a line stay text",
+        f"{END} in the text separates documents, 299 times",
+        "markers of documents in quotes or inside a line stay text, 2 times",
     ]
 
 
