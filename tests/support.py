@@ -49,6 +49,8 @@ TINY = [
     "train.eval_tokens=1024",
     "fit.bootstraps=40",
 ]
+# far more than any machine trains in a test's life: such a run cannot end before it is interrupted
+ENDLESS = ["tokens=4G", "sweep.grids=[{init_seed:[0,1]}]", "sweep.budget_hours=1e6", "launch.workers=1"]
 
 
 def planned(asked: Request, *, largest: int = 4) -> Plan:

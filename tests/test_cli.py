@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from guides import told
-from support import TINY, TINY_TEXT, assert_same_bits, kill_left, outcome, proxytrain, start
+from support import ENDLESS, TINY, TINY_TEXT, assert_same_bits, kill_left, outcome, proxytrain, start
 
 from proxytrain.store import Store
 
@@ -240,7 +240,7 @@ def test_train_runs_under_hydra_s_multirun(tmp_path, swept):
 def test_a_sweep_killed_at_any_moment_ends_in_the_same_bits(swept, tmp_path, corpora):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "corpora").symlink_to(corpora)
-    command, silent = ["sweep", *SWEEP, "train.checkpoint_seconds=0.2"], subprocess.DEVNULL
+    command, silent = ["sweep", *SWEEP, "train.checkpoint_seconds=0.001"], subprocess.DEVNULL
     moments = ["sweeps/s/packs/*/attempt-*/state-*.npz", "segments/*/*/segment.json", "runs/*/result.json"]
     for moment in moments:
         known = set(tmp_path.glob(f"runs/{moment}"))
@@ -263,18 +263,21 @@ def test_a_sweep_killed_at_any_moment_ends_in_the_same_bits(swept, tmp_path, cor
 def test_an_interrupt_saves_and_the_same_command_goes_on(tmp_path, corpora):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "corpora").symlink_to(corpora)
-    command = [*TINY_TEXT, *TINY, "sweep.name=s", "sweep.grids=[{tokens:300K,init_seed:[0,1]}]", "launch.workers=2"]
-    process = start("sweep", *command, cwd=tmp_path, stderr=subprocess.PIPE)
-    while not list(tmp_path.glob("runs/sweeps/s/packs/*/attempt-*/progress.json")):
-        time.sleep(0.2)
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
-    assert "the same command goes on" in process.stderr.read()
-    assert not list(tmp_path.glob("runs/sweeps/s/packs/*/claim"))
-    states = list(tmp_path.glob("runs/sweeps/s/packs/*/attempt-*/state-*.npz"))
-    assert min(json.loads(np.load(p)["meta"].tobytes())["members"][0]["position"] for p in states) > 0
-    assert "2 runs done" in proxytrain("sweep", *command, cwd=tmp_path).stdout
+    command, begun = [*TINY_TEXT, *TINY, "sweep.name=s", *ENDLESS], 0
+    for attempt in (1, 2):
+        process = start("sweep", *command, cwd=tmp_path, stderr=subprocess.PIPE)
+        while not (shown := list(tmp_path.glob(f"runs/sweeps/s/packs/*/attempt-{attempt:03d}-*/progress.json"))):
+            time.sleep(0.2)
+            assert process.poll() is None
+        assert json.loads(shown[0].read_text())["begun"] == begun
+        process.send_signal(signal.SIGINT)
+        assert process.wait(300) == 130
+        assert "the same command goes on" in process.stderr.read()
+        assert not list(tmp_path.glob("runs/sweeps/s/packs/*/claim"))
+        states = tmp_path.glob("runs/sweeps/s/packs/*/attempt-*/state-*.npz")
+        kept = [json.loads(np.load(p)["meta"].tobytes())["members"] for p in states]
+        before, begun = begun, max(sum(m["position"] for m in members) for members in kept)
+        assert begun > before
 
 
 @pytest.mark.parametrize("module", ["proxytrain.errors", "numpy.exceptions", "numpy.linalg._linalg", "omegaconf.base"])
@@ -317,13 +320,13 @@ def test_names_that_are_used_by_other_runs_in_training_are_refused(tmp_path, cor
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "corpora").symlink_to(corpora)
     base = [*TINY_TEXT, *TINY, "sweep.name=s", "launch.workers=1"]
-    process = start("sweep", *base, "tokens=4M", cwd=tmp_path, stderr=subprocess.DEVNULL)
+    process = start("sweep", *base, *ENDLESS, cwd=tmp_path, stderr=subprocess.DEVNULL)
     while not list(tmp_path.glob("runs/sweeps/s/packs/*/claim")):
         time.sleep(0.1)
         assert process.poll() is None
     assert "other runs are being trained" in proxytrain("plan", *base, "tokens=8192", cwd=tmp_path, check=2).stderr
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    assert process.wait(300) == 130
 
 
 WRONG = [

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -183,7 +182,6 @@ def test_of_workers_that_start_at_once_one_compiles(tmp_path):
 def test_one_that_is_killed_while_it_compiles_leaves_nothing_that_is_taken_for_whole(tmp_path):
     worker = library(tmp_path)
     assert "compiling" in worker.stderr.readline()
-    time.sleep(1)
     worker.send_signal(signal.SIGKILL)
     worker.wait()
     assert not list(tmp_path.rglob("native-*.so"))

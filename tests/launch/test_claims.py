@@ -15,9 +15,15 @@ import pytest
 from proxytrain.launch.claims import STALE_SECONDS, holder, take
 
 HOLD = (
-    "import sys, time; from pathlib import Path; from proxytrain.launch.claims import take\n"
-    "print(take(Path(sys.argv[1])) is not None, flush=True); time.sleep(60)"
+    "import sys; from pathlib import Path; from proxytrain.launch.claims import take\n"
+    "print(take(Path(sys.argv[1])) is not None, flush=True); sys.stdin.read()"
 )
+
+
+def holding(pack: Path) -> subprocess.Popen:
+    """A process that tries to take a pack, and stays until its standard input ends."""
+    command = [sys.executable, "-c", HOLD, str(pack)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 def overdue(claim: Path) -> None:
@@ -38,21 +44,20 @@ def test_a_claim_is_held_until_it_is_released(tmp_path):
 
 
 def test_of_many_processes_one_gets_it(tmp_path):
-    code = HOLD.replace("time.sleep(60)", "time.sleep(3)")
-    workers = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "pack")], stdout=subprocess.PIPE, text=True)
-        for _ in range(8)
-    ]
-    assert [w.communicate()[0].strip() for w in workers].count("True") == 1
+    workers = [holding(tmp_path / "pack") for _ in range(8)]
+    answers = [w.stdout.readline() for w in workers]  # nobody leaves before the last has tried
+    for worker in workers:
+        worker.communicate()
+    assert answers.count(b"True\n") == 1
     assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_a_dead_worker_s_claim_is_taken_at_once(tmp_path):
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "pack")], stdout=subprocess.PIPE) as worker:
+    with holding(tmp_path / "pack") as worker:
         assert worker.stdout.readline() == b"True\n"
         assert take(tmp_path / "pack") is None
         os.kill(worker.pid, signal.SIGKILL)
-        time.sleep(0.2)  # a zombie of this test by now: dead all the same
+        os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)  # a zombie of this test by now: dead all the same
         assert holder(tmp_path / "pack") is None
         assert take(tmp_path / "pack") is not None
 
@@ -93,18 +98,19 @@ def test_a_claim_is_kept_alive_while_it_is_held(tmp_path):
     claim = take(tmp_path / "pack")
     with claim.held(stale_seconds=0.6):
         overdue(claim.path)
-        time.sleep(0.5)
-        assert time.time() - claim.path.stat().st_mtime < 5
+        while time.time() - claim.path.stat().st_mtime > STALE_SECONDS:
+            assert claim.path.exists()
+            time.sleep(0.05)
     assert not claim.path.exists()
 
 
 def test_a_live_worker_of_this_machine_is_never_overdue_but_a_stopped_one_is(tmp_path):
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "pack")], stdout=subprocess.PIPE) as worker:
+    with holding(tmp_path / "pack") as worker:
         assert worker.stdout.readline() == b"True\n"
         overdue(tmp_path / "pack" / "claim")
         assert take(tmp_path / "pack") is None
         os.kill(worker.pid, signal.SIGSTOP)
-        time.sleep(0.2)
+        os.waitid(os.P_PID, worker.pid, os.WSTOPPED | os.WNOWAIT)
         assert take(tmp_path / "pack") is not None
         os.kill(worker.pid, signal.SIGKILL)
 
@@ -114,7 +120,7 @@ def test_a_worker_that_wakes_up_late_notices_that_its_claim_is_another_s(tmp_pat
     with late.held(stale_seconds=0.6):
         late.path.unlink()
         second = take(tmp_path / "pack")
-        assert late.lost.wait(5)
+        assert late.lost.wait(300)
     assert holder(tmp_path / "pack")["token"] == second.token
 
 

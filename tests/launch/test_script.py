@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+import sys
+import sysconfig
+import venv
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from guides import ROOT
 from support import TINY, TINY_TEXT
 
 from proxytrain.cli import main
@@ -62,6 +67,26 @@ def test_a_dry_run_prints_a_script_and_needs_no_slurm(say: Say, tmp_path: Path):
     assert json.loads(plan.read_text())["costs"]["device"] == "cpu"
     assert "--no-requeue\n" in script
     assert "--signal=B:USR1@30\n" in script
+
+
+@pytest.mark.parametrize("activates", [True, False])
+def test_the_guide_s_setup_runs_the_worker_on_the_python_that_it_activates(say: Say, tmp_path: Path, activates: bool):
+    (cell,) = re.findall(r"`([^`]*launch\.setup=[^`]*)`", (ROOT / "docs/slurm.md").read_text())
+    other = tmp_path / "environment"
+    venv.create(other, with_pip=False)
+    (site,) = other.glob("lib/python*/site-packages")
+    (site / "ours.pth").write_text(f"{sysconfig.get_path('purelib')}\n{ROOT}\n")
+    activate = f"source {other}/bin/activate" if activates else "true"
+    line = cell.replace("source /path/.venv/bin/activate", activate)
+    assert line != cell
+    word = subprocess.run(["/bin/bash", "-c", f"printf %s {line}"], capture_output=True, text=True, check=True).stdout
+    code, script, _ = say("submit", *SWEEP, "--dry-run", word)
+    assert code == 0
+    done = subprocess.run(["/bin/bash"], input=script, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    python = other / "bin" / "python" if activates else sys.executable
+    assert done.stdout.splitlines()[0].endswith(f", life 1, {python}")
+    assert main(["status", "sweep.name=s"]) == 0
 
 
 def test_without_slurm_s_commands_nothing_is_submitted_and_it_says_so(say: Say, tmp_path: Path):

@@ -112,8 +112,8 @@ def columns_of_index(names: Iterable[str], mapped: Mapping[str, str], source: ob
 
 def renamed(found: Mapping[str, str]) -> str:
     """Return which columns were read as which, for a note; empty where all have our names."""
-    other = {ours: theirs for ours, theirs in found.items() if ours != theirs and theirs not in ("train_loss",)}
-    return ", ".join(f"{theirs!r} as {ours}" for ours, theirs in other.items())
+    order = [c for c in (*OF_A_RUN, *OF_THE_INDEX) if c in found and found[c] not in (c, "train_loss")]
+    return ", ".join(f"{found[c]!r} as {c}" for c in order)
 
 
 def as_typed(columns: Mapping[str, str]) -> str:
