@@ -208,6 +208,7 @@ def fit_runs(
             return kept
     write_text(losses, text)
     result = fit_losses(losses, **vars(options or FitConfig()), progress=progress)
+    result.data["reading"] = [line for line in result.data["reading"] if line.startswith("rows: ")]  # the rest is ours
     result.save(path)
     return result
 
