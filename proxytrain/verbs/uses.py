@@ -14,7 +14,7 @@ from proxytrain.compose.shell import shown
 from proxytrain.errors import RequestError
 
 NAMED = ("sweep.name", "store")
-RUN = ("params", "tokens", "flops")
+RUN = ("params", "tokens", "flops")  # the run to predict, where the command line names it
 ANSWER = ("fit.level", "fit.allow_extrapolation")
 SOURCES = ("table", "wandb")
 READS: dict[str, tuple[str, ...]] = {
@@ -116,7 +116,7 @@ def _used(mode: str, key: str, options: argparse.Namespace) -> bool:
         return _within(key, BESIDE[mode]) or not (_within(key, FOREIGN) or _within(key, ONLY_NOT.get(mode, ())))
     reads = READS[mode]
     if key == "experiment":
-        return any(_within(k, reads) for k in _set_by(options))
+        return any(_within(k, reads) for k in _set_by(options) if k not in RUN)
     return _within(key, reads) or any(k.startswith(f"{key}.") for k in reads)
 
 

@@ -179,7 +179,7 @@ def test_a_worker_s_own_memory_splits_updates_and_leaves_all_else_as_it_is_plann
     assert freeze.changed(made, little, "cpu").packs == made.packs
     often = dataclasses.replace(made.train, checkpoint_seconds=0.1)
     assert freeze.changed(made, often, "cpu") == dataclasses.replace(made, train=often)
-    with pytest.raises(RequestError, match="train.memory=1000: one sequence of 32 tokens at width 16 does not fit"):
+    with pytest.raises(RequestError, match=r"train\.memory=1000: one sequence of 32 tokens at width 16 does not fit"):
         freeze.changed(made, dataclasses.replace(made.train, memory=1000), "cpu")
 
 
