@@ -192,10 +192,9 @@ def _equal(text: str, value: Any) -> bool:
 
 def _finished(read: _Table) -> tuple[_Table, list[str]]:
     """The runs that ended, where a column says which did."""
-    for name in read.raw:
-        state = as_labels(read.raw[name])
-        known = np.char.lower(state)
-        if name.lower() not in STATES or not set(known.tolist()) <= FINISHED | UNFINISHED:
+    for name in (c for c in read.raw if c.lower() in STATES):
+        known = np.char.lower(as_labels(read.raw[name]))
+        if not set(known.tolist()) <= FINISHED | UNFINISHED:
             continue
         done = np.isin(known, list(FINISHED))
         if done.all():
