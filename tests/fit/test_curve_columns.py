@@ -288,3 +288,31 @@ def test_semicolons_are_named_and_a_mark_at_the_start_of_a_file_is_dropped(tmp_p
     (folder / "run_3.csv").write_text((folder / "run_3.csv").read_text(encoding="utf-8-sig").replace(",", ";"))
     with pytest.raises(RequestError, match="Separate columns by commas"):
         read_curves(folder)
+
+
+def test_rows_that_repeat_the_loss_before_them_are_left_out(tmp_path: Path) -> None:
+    sparse = write(tmp_path / "a", lambda run, _: run.assign(loss=run.loss.where(run.step % 50 == 5)))
+    filled = write(tmp_path / "b", lambda run, _: run.assign(loss=run.loss.where(run.step % 50 == 5).ffill()))
+    (a, _), (b, notes) = read_curves(sparse), read_curves(filled)
+    assert all((one.step == two.step).all() for one, two in zip(a, b))
+    assert any(n.startswith("left out 4,050 rows of run_0") and n.endswith("as if filled forward") for n in notes)
+
+
+def test_the_lowest_loss_so_far_is_no_loss_of_a_row(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="never rises and mostly stays equal: the lowest so far"):
+        read_curves(write(tmp_path / "c", lambda run, _: run.assign(loss=run.loss.cummin())))
+
+
+def test_comment_lines_and_thousands_marks_are_read(tmp_path: Path, clean: Path) -> None:
+    folder = write(tmp_path / "c", params=[f"{n:,.0f}" for n in (1e6, 3e6, 9e6) for _ in range(3)])
+    path = folder / "run_0.csv"
+    path.write_text("# exported\n# by somebody\n" + path.read_text())
+    same(folder, clean)
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path / "c")
+    rows = (folder / "run_0.csv").read_text().splitlines()
+    (folder / "run_0.csv").write_text("\n".join(["step,lr,loss,loss", *(f"{row},9.9" for row in rows[1:])]))
+    with pytest.raises(RequestError, match="two columns are named 'loss'"):
+        read_curves(folder)

@@ -151,6 +151,20 @@ def test_a_curve_that_is_there_twice_counts_once(rounded: int) -> None:
     assert notes == ["left out twin: its losses repeat those of constant 6000"]
 
 
+def test_a_run_far_off_the_law_of_all_is_named_with_its_factor(tmp_path: Path) -> None:
+    in_bits = spoil(lambda run: run.assign(loss=run.loss / np.log(2)))
+    fit = fitted(write(tmp_path / "curves", in_bits))
+    assert any(
+        w.startswith("SUSPICIOUS: losses of run_4 are 1.4") and "bits in place of nats?" in w for w in fit.warnings
+    )
+    assert not any("SUSPICIOUS" in w for w in fitted(write(tmp_path / "clean")).warnings)
+
+
+def test_sizes_that_belong_to_other_runs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refusal, match=r"params: losses rise with size under every schedule, by 1\d\.\d% from 1e\+06"):
+        fitted(write(tmp_path / "curves", params=[n for n in (9e6, 3e6, 1e6) for _ in range(3)]))
+
+
 def published() -> list[Curve]:
     """Return the curves of capabilities that appear, and those of the banks."""
     out = []

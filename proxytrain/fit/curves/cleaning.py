@@ -14,6 +14,8 @@ from proxytrain.fit.curves.spikes import sound
 
 SAME = 1e-3  # of log loss: copies may have been rounded
 LEAST_ROWS = 20  # that must agree
+RISE = 0.01  # of log loss, from the smallest to the largest size
+FAR = 0.04  # of log loss, from the law of all runs
 CLOSER = 0.2  # SDs of a row: seeds lie farther apart
 
 
@@ -53,6 +55,48 @@ def once(curves: Sequence[Curve]) -> tuple[list[Curve], list[str]]:
         else:
             notes.append(f"left out {c.name}: its losses repeat those of {same.name}")
     return out, notes
+
+
+def refuse_rise_with_size(curves: Sequence[Curve]) -> None:
+    """Refuse runs of one length whose losses rise with their size, under every schedule.
+
+    Raises
+    ------
+    Refusal
+        Sizes may belong to other runs.
+    """
+    ends: dict[tuple[int, bytes], dict[float, list[float]]] = {}
+    for c in curves:
+        if c.params:
+            key = c.updates, np.round(c.shape(), 2).tobytes()
+            late = np.log(c.loss[c.step >= 0.9 * c.updates])
+            ends.setdefault(key, {}).setdefault(c.params, []).append(float(late.mean()) if len(late) else np.nan)
+    rises = []
+    for by_size in ends.values():
+        if len(by_size) > 1:
+            small, large = min(by_size), max(by_size)
+            rises.append((float(np.mean(by_size[large]) - np.mean(by_size[small])), small, large))
+    if rises and min(r for r, _, _ in rises) > RISE:
+        rise, small, large = max(rises)
+        raise Refusal(
+            f"params: losses rise with size under every schedule, by {100 * rise:.1f}% from {small:.3g} to "
+            f"{large:.3g} parameters. Check params in index.csv, and the learning rates of the largest runs."
+        )
+
+
+def outliers(names: Sequence[str], residuals: Sequence[np.ndarray]) -> list[str]:
+    """Return notes on runs that lie far off the law of all: mean residuals of log loss (M,) of each run."""
+    means = np.array([float(np.median(r)) for r in residuals])
+    usual = 1.4826 * float(np.median(np.abs(means - np.median(means))))
+    notes = []
+    for name, mean in zip(names, means):
+        if len(means) >= 4 and abs(mean) > max(FAR, 8 * usual):
+            bits = " (1.44 times: bits in place of nats?)" if abs(mean - np.log(1 / np.log(2))) < 0.1 else ""
+            notes.append(
+                f"SUSPICIOUS: losses of {name} are {np.exp(mean):.2f} times those of the law of all runs{bits}; check "
+                "the unit of its loss, its params, steps and rates, or leave it out"
+            )
+    return notes
 
 
 def _repeats(curve: Curve, other: Curve) -> bool:

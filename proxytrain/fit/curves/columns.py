@@ -86,6 +86,9 @@ def columns_of_run(names: Iterable[str], mapped: Mapping[str, str], source: obje
             f"{source}: no column {', '.join(missing)}; it has {', '.join(names)}.{several} "
             f"Name them, as {as_typed({**mapped, **likely})}."
         )
+    twice = next((t for t in found.values() if f"{t}.1" in names), None)
+    if twice is not None:
+        raise RequestError(f"{source}: two columns are named {twice!r}. Rename or remove one.")
     _refuse_other_units(found, source)
     return found
 

@@ -12,7 +12,7 @@ import numpy as np
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.combine import combine
 from proxytrain.fit.curves.backtest import Cut, block_errors, cuts, later_rows, part, schedules
-from proxytrain.fit.curves.cleaning import cleaned
+from proxytrain.fit.curves.cleaning import cleaned, outliers, refuse_rise_with_size
 from proxytrain.fit.curves.curve import Curve, Observed, own_from, quieted
 from proxytrain.fit.curves.estimate import Data, Estimate, estimate
 from proxytrain.fit.curves.jumps import jump
@@ -83,6 +83,7 @@ def fit_curves(
     clean = cleaned(curves)
     warnings += clean.notes
     refuse_unfit(clean.curves, clean.notes)
+    refuse_rise_with_size(clean.curves)
     curves = quieted(clean.curves)
     peaks = [float(c.lr.max()) for c in curves]
     peak = float(np.exp(np.mean(np.log(peaks))))
@@ -115,6 +116,8 @@ def fit_curves(
     for member in members:
         if member.at_bound:
             warnings.append(f"{member.law.name}: {', '.join(member.at_bound)} ended at a bound")
+    main = members[int(np.argmax(weights))]
+    warnings += outliers([c.name for c in curves], main.residuals)
     batches = {c.tokens_per_step for c in curves if c.tokens_per_step}
     data = {
         "tokens_per_step": batches.pop() if batches else None,

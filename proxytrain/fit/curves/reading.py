@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,7 @@ class _Run:
         self.found = columns_of_run(self.table, mapped, path)
         self.first = 1  # update of the first rate
         self.from_tokens = self.last_zero = False
+        self.repeated = 0  # rows that were filled forward
         self.lost_from: int | None = None
 
     def curve(self) -> Curve | None:
@@ -121,6 +124,7 @@ class _Run:
         if updates < 1 or updates > units.MOST_UPDATES:
             raise RequestError(f"{path}: step {updates} in the last row; updates, from 1 to 1e8")
         units.refuse_other_losses(step[lost], loss[lost], found["loss"], path)
+        lost, self.repeated = units.without_filled(loss, lost)
         at = step[rated]
         rates, self.last_zero = units.without_last_zero(lr[rated])
         self.first = int(at[0])
@@ -185,6 +189,9 @@ def _notes(runs: list[_Run]) -> list[str]:
         notes.append(f"steps of {some(names)} count tokens: divided by tokens_per_step")
     if names := [run.path.stem for run in runs if run.last_zero]:
         notes.append(f"the last rate of {some(names)} is 0 after a constant rate: read as that rate")
+    if names := [run.path.stem for run in runs if run.repeated]:
+        rows = sum(run.repeated for run in runs)
+        notes.append(f"left out {rows:,} rows of {some(names)} that repeat the loss before them, as if filled forward")
     for run in runs:
         if run.lost_from is not None:
             notes.append(
@@ -214,7 +221,9 @@ def _read(path: Path) -> dict[str, Any]:
     import pandas
 
     try:
-        frame = pandas.read_csv(path, encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig") as lines:
+            comments = sum(1 for _ in takewhile(lambda line: line.startswith("#"), lines))
+        frame = pandas.read_csv(path, encoding="utf-8-sig", skiprows=comments)
     except pandas.errors.EmptyDataError:
         raise RequestError(f"{path}: is empty") from None
     except (OSError, ValueError, UnicodeDecodeError) as error:
@@ -241,6 +250,8 @@ def _number(value: Any, path: Path, column: str, row: int) -> float:
 def _amount(value: Any, path: Path, column: str, row: int) -> float:
     """Return a number of params or tokens, also where it is written as 10M or 1.3B."""
     text = str(value).strip()
+    if re.fullmatch(r"\d{1,3}(,\d{3})+", text):
+        return float(text.replace(",", ""))
     if text[-1:].upper() in SUFFIXES and text[:-1].replace(".", "", 1).strip().isdigit():
         return float(text[:-1]) * SUFFIXES[text[-1].upper()]
     number = _number(value, path, column, row)

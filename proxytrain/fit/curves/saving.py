@@ -48,6 +48,8 @@ def from_json(raw: dict[str, Any], path: Path) -> CurveFit:
         members = tuple(_member_from(m) for m in raw["laws"])
         covered = raw["covered"]
         ratio = raw["ratio"]
+        if not 0 <= float(raw["data"].get("unsure", 0.0)) < 1:
+            raise ValueError("data.unsure is no share")
         return CurveFit(
             raw["law"],
             members,

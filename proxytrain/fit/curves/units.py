@@ -13,6 +13,8 @@ LEAST_BATCH = 64  # tokens per update: steps that are multiples of fewer may wel
 MOST_UPDATES = 1e8
 MANY_UPDATES = 1e6  # beyond this, steps with a large common divisor may be tokens
 WORST = 12.5  # nats per token of a guess among 260,000 tokens: after warm-up a loss is lower
+FILLED = 0.5  # share of rows that repeat the loss before them
+STUCK = 0.2  # share of rows of one value that is no filling
 FEW_TOKENS = 0.003  # per parameter
 
 
@@ -137,6 +139,11 @@ def refuse_other_losses(step: np.ndarray, loss: np.ndarray, column: str, source:
         )
     if len(loss) >= 10 and np.ptp(loss) == 0:
         raise RequestError(f"{source}: {column} is {loss[0]:g} in every row. Check that it is the loss.")
+    move = np.diff(loss)
+    if len(loss) >= 30 and (move == 0).mean() > FILLED and not (move > 0).any():
+        raise RequestError(
+            f"{source}: {column} never rises and mostly stays equal: the lowest so far? Give the loss of each row."
+        )
     late = loss[step >= step[-1] / 2]
     if np.median(late) > WORST:
         high = int(np.argmax(loss > WORST))
@@ -150,6 +157,18 @@ def refuse_other_losses(step: np.ndarray, loss: np.ndarray, column: str, source:
             f"{source}: {column} rises from {np.median(loss[:third]):.3g} to {np.median(loss[-third:]):.3g} and stays "
             "below 1: an accuracy? Give the loss in nats per token."
         )
+
+
+def without_filled(loss: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return which rows have a loss of their own, and how many repeat the one before; few equal ones are chance."""
+    at = np.flatnonzero(known)
+    again = np.r_[False, np.diff(loss[at]) == 0]
+    longest = np.diff(np.flatnonzero(np.r_[~again, True])).max(initial=0)
+    if len(at) < 30 or again.mean() <= FILLED or longest > STUCK * len(at):
+        return known, 0
+    own = known.copy()
+    own[at[again]] = False
+    return own, int(again.sum())
 
 
 def notes_on_scale(peaks: Sequence[float], tokens_per_param: Sequence[float]) -> list[str]:
