@@ -8,12 +8,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 END_OF_TEXT = "<|endoftext|>"
 ALWAYS = (END_OF_TEXT, "<|end_of_text|>", "<|startoftext|>", "<|begin_of_text|>")
 CHUNK = 256 << 10
 MARGIN = 256  # bytes, longer than any marker with what stands around it
+
+
+LINE_BREAK = re.compile(rb"\r?\n\Z")
+REST_OF_LINE = re.compile(rb"[ \t]{0,9}\r?\n")
+LINE_END = re.compile(rb"[ \t]{0,9}(\r?\n|\Z|<s>)")
+QUOTES = (b'"', b"'", b"`")
+
+
+class Border(NamedTuple):
+    """A marker with the line breaks around it: where it begins and ends in a buffer."""
+
+    start: int
+    end: int
+    marker: bytes
 
 
 class Readable(Protocol):
@@ -35,8 +49,6 @@ class Ends:
         self.markers = [marker.encode() for marker in dict.fromkeys((*ALWAYS, *markers))]
         self.found: dict[str, int] = {}
         self.mentions = 0
-        any_marker = b"|".join(map(_pattern, self.markers))
-        self._pattern = re.compile(rb"(?:\r?\n)?(?P<marker>" + any_marker + rb")(?:[ \t]*\r?\n)?")
 
     def notices(self) -> list[str]:
         """Return what to say of the markers that were found."""
@@ -49,14 +61,28 @@ class Ends:
         """Return whether any marker is written in a text."""
         return any(marker in text for marker in self.markers)
 
-    def search(self, text: bytes, start: int) -> re.Match[bytes] | None:
-        """Return the first marker from `start` on that is no mention, with one line break on each side."""
-        while match := self._pattern.search(text, start):
-            a, b = match.span("marker")
-            if not (text[a - 1 : a] in (b'"', b"'", b"`") and text[a - 1 : a] == text[b : b + 1]):
-                return match
-            start = b
-        return None
+    def search(self, text: bytes, start: int, known: dict[bytes, int]) -> Border | None:
+        """Return the first marker from `start` on that is no mention, with one line break on each side.
+
+        `known` has where each marker is next, for searches of one text from rising starts; it is filled in here.
+        """
+        while True:
+            for marker in self.markers:
+                if known.get(marker, -1) < start:
+                    at = text.find(marker, start)
+                    known[marker] = at if at >= 0 else len(text)
+            marker = min(self.markers, key=known.__getitem__)
+            at = known[marker]
+            if at == len(text):
+                return None
+            after = at + len(marker)
+            quote = text[at - 1 : at]
+            mention = quote in QUOTES and quote == text[after : after + 1]
+            if not mention and (not _is_tag(marker) or LINE_END.match(text, after)):
+                before = LINE_BREAK.search(text, max(at - 2, start), at)
+                behind = REST_OF_LINE.match(text, after)
+                return Border(before.start() if before else at, behind.end() if behind else after, marker)
+            start = after
 
 
 class Documents:
@@ -65,19 +91,20 @@ class Documents:
     def __init__(self, file: Readable, ends: Ends):
         self._file, self._ends = file, ends
         self._buffer, self._at = b"", 0  # one byte before `_at` is kept, for a quote
-        self._end: re.Match[bytes] | None = None  # of this document, where `_at` stands before it
+        self._end: Border | None = None  # of this document, where `_at` stands before it
+        self._known: dict[bytes, int] = {}  # where the markers are next in the buffer
         self._whole = False  # whether the buffer reaches the end of the file
 
     def read(self, size: int) -> bytes:
         """Return `size` bytes of this document, or what is left of it."""
         self._fill(size + MARGIN)
         if self._end is None:
-            self._end = self._ends.search(self._buffer, self._at)
-        stop = self._at + size if self._end is None else min(self._at + size, self._end.start())
+            self._end = self._ends.search(self._buffer, self._at, self._known)
+        stop = self._at + size if self._end is None else min(self._at + size, self._end.start)
         out = self._buffer[self._at : stop]
         self._at += len(out)
         self._ends.mentions += sum(out.count(marker) for marker in self._ends.markers)
-        if self._end is not None and self._at < self._end.start():
+        if self._end is not None and self._at < self._end.start:
             self._end = None  # found again: the buffer may be another by then
         return out
 
@@ -85,9 +112,9 @@ class Documents:
         """Go to the next document; False where there is none."""
         if self._end is None:
             return False
-        marker = self._end["marker"].decode()
+        marker = self._end.marker.decode()
         self._ends.found[marker] = self._ends.found.get(marker, 0) + 1
-        self._at, self._end = self._end.end(), None
+        self._at, self._end = self._end.end, None
         return True
 
     def _fill(self, size: int) -> None:
@@ -95,15 +122,13 @@ class Documents:
         if self._end is not None or len(self._buffer) - self._at >= size:
             return
         keep = max(self._at - 1, 0)
-        self._buffer, self._at = self._buffer[keep:], self._at - keep
+        self._buffer, self._at, self._known = self._buffer[keep:], self._at - keep, {}
         while len(self._buffer) - self._at < size and not self._whole:
             more = self._file.read(max(CHUNK, size))
             self._whole = not more
             self._buffer += more
 
 
-def _pattern(marker: bytes) -> bytes:
-    """Return the expression of one marker; one that is an HTML tag too must end its line, or stand before another."""
-    if marker.startswith(b"<|") or marker.startswith(b"["):
-        return re.escape(marker)
-    return re.escape(marker) + rb"(?=[ \t]{0,9}(?:\r?\n|$|<s>))"
+def _is_tag(marker: bytes) -> bool:
+    """Return whether a marker is an HTML tag too; it must then end its line, or stand before a begin of sequence."""
+    return not marker.startswith((b"<|", b"["))
