@@ -35,7 +35,8 @@ def read(overrides: Sequence[str]) -> list[str]:
 
     out = []
     for number, override in enumerate(overrides):
-        if (value := parsed(override)) is None:
+        value = parsed(override)
+        if value is None or not value.key_or_group:
             raise RequestError(shell.advice(overrides, number))
         if trouble := shell.changed(overrides, number):
             raise RequestError(trouble)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import unicodedata
 from collections.abc import Collection, Sequence
 
 from proxytrain.compose.overrides import FREE, depths, kind, known, parsed, pieces, quoted
@@ -30,6 +31,8 @@ LONGEST = 120  # characters of a word that a line repeats
 def advice(overrides: Sequence[str], number: int) -> str:
     """Return the line for an override that Hydra does not take: what is wrong, and what to type."""
     word = overrides[number]
+    if line := _unseen(word):
+        return line
     if sum(c in SMART for w in overrides[number:] for c in w) > 1 and (line := _smart(overrides, number)):
         return line
     key, equals, value = word.partition("=")
@@ -44,15 +47,14 @@ def advice(overrides: Sequence[str], number: int) -> str:
     if depths(value)[-1] > 0:
         if joined := _joined(overrides, number):
             return f"{shown(word)}: the shell split this word at a space. Type {typed(joined)}"
-        example = f". Type, for example, {typed(f'{key}={EXAMPLE[key]}')}" if key in EXAMPLE else ""
-        return f"{shown(word)}: not understood, a bracket or quote is not closed{example}"
+        return f"{shown(word)}: not understood: a bracket or quote is not closed. {_example(key)}"
     if key in FREE and value[:1] not in "[{":
         return _braces(overrides, key)
     text = kind(key) in ("text", "text or null") or key.startswith(("fit.columns.", "launch.sbatch_args."))
     form = inner(value) if text else _requoted(value) if kind(key) == "texts" or value[:1] in "[{" else value
-    if parsed(f"{key}={form}"):
+    if parsed(f"{key}={form}") and (text or value[:1] not in "[{" or form[:1] == value[:1]):
         return f"{shown(word)}: needs quotes of its own inside those of the shell. Type {typed(f'{key}={form}')}"
-    return f"{shown(word)}: not understood. An override reads key=value, such as model.width=64."
+    return f"{shown(word)}: not understood. {_example(key)}"
 
 
 def changed(overrides: Sequence[str], number: int) -> str | None:
@@ -101,7 +103,7 @@ def dashed(argument: str, following: str, groups: Collection[str], flags: Collec
 def shown(word: str) -> str:
     """Return a word as a line may repeat it: without line breaks, and not too long."""
     text = re.sub(r"[\x00-\x1f\x7f]", lambda m: repr(m[0])[1:-1], word)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    return (text if len(text) <= LONGEST else f"{text[:LONGEST]}…") if text.strip() else repr(text)
 
 
 def typed(word: str) -> str:
@@ -125,6 +127,19 @@ def inner(text: str) -> str:
     return plain if reading and reading.value() == text else quoted(text)
 
 
+def _unseen(word: str) -> str | None:
+    """Return the line for signs that look like others, as text editors and web pages put them."""
+    if word.endswith("\r"):
+        return f"{shown(word)}: ends with a carriage return. Save the script with the line ends of Unix (dos2unix)."
+    for c in word:
+        if unicodedata.category(c) in ("Zs", "Cf") and c != " ":
+            return f"{shown(word)}: contains {unicodedata.name(c).lower()} (U+{ord(c):04X}). Type it anew."
+    plain = "".join("-" if c in DASHES else c for c in word)
+    if plain != word and kind(word.partition("=")[0]) is None and parsed(plain):
+        return f"{shown(word)}: the dash is not the minus sign of the keyboard. Type {typed(plain)}"
+    return None
+
+
 def _requoted(value: str) -> str:
     """Return a list, mapping or text with quotes around each text in it that Hydra does not take without."""
     value = value.strip()
@@ -135,6 +150,10 @@ def _requoted(value: str) -> str:
         return "{" + ",".join(f"{key.strip()}{colon}{_requoted(rest)}" for key, colon, rest in entries) + "}"
     reading = parsed(f"x={value}")
     return value if reading and not reading.is_sweep_override() else inner(value)
+
+
+def _example(key: str) -> str:
+    return f"For example, type {typed(f'{key}={EXAMPLE[key]}' if key in EXAMPLE else 'model.width=64')}"
 
 
 def _joined(overrides: Sequence[str], number: int) -> str | None:
@@ -215,9 +234,7 @@ def _braces(overrides: Sequence[str], key: str) -> str:
     seen = shown(" ".join(words))
     if whole:
         return f"{seen}: the shell expanded the braces. Type {typed(form)}"
-    return (
-        f"{seen}: a mapping in braces is needed, in single quotes. Type, for example, {typed(f'{key}={EXAMPLE[key]}')}"
-    )
+    return f"{seen}: a mapping in braces is needed, in single quotes. {_example(key)}"
 
 
 def _nested(parts: list[str]) -> list[str]:

@@ -68,7 +68,11 @@ BESIDE: dict[str, tuple[str, ...]] = {  # which of them a verb reads, beside the
     "predict": ("verify",),
     "coordcheck": ("file", "coordcheck"),
 }
-ONLY_NOT = {"coordcheck": ("lr", "sweep.grids", "sweep.target", "schedule", "init_seed", "data_seed")}
+ONLY_NOT = {
+    "train": ("sweep.name", "sweep.target"),
+    "branch": ("sweep.name", "sweep.target"),
+    "coordcheck": ("lr", "sweep.grids", "sweep.target", "schedule", "init_seed", "data_seed"),
+}
 INSTEAD = {  # what to do, by verb and key (the longest that fits), else by key
     "work train": "The plan is frozen. `proxytrain plan` and `sweep` take this key.",
     "work launch.workers": "It is one worker. Start it once per worker that is wanted.",
@@ -77,6 +81,8 @@ INSTEAD = {  # what to do, by verb and key (the longest that fits), else by key
     "gc": "It frees the whole store. Type store=FOLDER for another store.",
     "predict file fit": "The fit keeps its own options. `proxytrain fit` makes another.",
     "predict params fit": "The fit keeps its own options. `proxytrain fit` makes another.",
+    "train sweep.name": "A run is named by its id.",
+    "branch sweep.name": "A run is named by its id.",
     "coordcheck lr": "It trains at coordcheck.lr.",
     "coordcheck init_seed": "coordcheck.seeds is their number.",
     "table": "`proxytrain fit` reads it.",

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from support import TINY, TINY_TEXT, proxytrain
+from support import ENDLESS, TINY, TINY_TEXT, proxytrain
 
 from proxytrain.launch import slurm
 
 SHORT = [*TINY_TEXT, *TINY, "sweep.name=s", "sweep.grids=[{tokens:[8192,16384],init_seed:[0,1]}]"]
-LONG = [*TINY_TEXT, *TINY, "sweep.name=s", "sweep.grids=[{tokens:400K,init_seed:[0,1]}]"]
-HALF = [*LONG, "sweep.grids=[{tokens:200K,init_seed:[0,1]}]"]
 ONE = ["launch=slurm", "launch.workers=1"]
+LONG = [*TINY_TEXT, *TINY, "sweep.name=s", *ENDLESS, *ONE]  # trains until it is cancelled
 Found = TypeVar("Found")
 
 
@@ -61,6 +60,15 @@ def saved(sweep: Path) -> int:
     """Tokens in the furthest checkpoint of a sweep."""
     metas = [json.loads(np.load(p)["meta"].tobytes()) for p in sweep.glob("packs/*/attempt-*/state-*.npz")]
     return max((sum(m["position"] for m in meta["members"]) for meta in metas), default=0)
+
+
+def goes_on(sweep: Path, cwd: Path) -> bool:
+    """Whether a sweep that is in the queue goes on from its checkpoint; it is cancelled then."""
+    before = saved(sweep)
+    until(lambda: held(sweep), "going on")
+    proxytrain("cancel", "sweep.name=s", cwd=cwd)
+    until(empty(sweep), "cancelling")
+    return saved(sweep) > before
 
 
 def logs(sweep: Path) -> str:

@@ -8,12 +8,12 @@ import os
 import pytest
 from guides import told
 from slurm_support import (
-    HALF,
     LONG,
     ONE,
     SHORT,
     ask,
     empty,
+    goes_on,
     held,
     job_field,
     logs,
@@ -59,7 +59,7 @@ def test_an_array_of_workers_trains_a_sweep_and_a_job_after_it_writes_the_page(c
 @pytest.mark.slow
 def test_a_warned_worker_saves_and_is_requeued_and_a_cancelled_sweep_goes_on(cluster, tmp_path, corpora):
     sweep = workplace(tmp_path, corpora)
-    job = submit(*LONG, *ONE, cwd=tmp_path)
+    job = submit(*LONG, cwd=tmp_path)
     until(lambda: held(sweep), "training")
     shown = status(tmp_path)
     assert f"jobs: {job}_0 running on {ask('hostname').strip()}" in shown
@@ -80,11 +80,10 @@ def test_a_warned_worker_saves_and_is_requeued_and_a_cancelled_sweep_goes_on(clu
     assert "no job in the queue" in proxytrain("cancel", "sweep.name=s", cwd=tmp_path).stdout
 
     plan = (sweep / "plan.json").read_bytes()
-    first, second = submit(*LONG, *ONE, cwd=tmp_path), submit(*LONG, *ONE, cwd=tmp_path)
+    first, second = submit(*LONG, cwd=tmp_path), submit(*LONG, cwd=tmp_path)
     assert first != second
     assert (sweep / "plan.json").read_bytes() == plan
-    until(empty(sweep), "the sweep")
-    assert "s: 2 done" in status(tmp_path)
+    assert goes_on(sweep, tmp_path)
 
 
 def test_a_failed_run_shows_and_its_worker_does_not(cluster, tmp_path, corpora):
@@ -113,21 +112,19 @@ def test_a_failed_run_shows_and_its_worker_does_not(cluster, tmp_path, corpora):
 @pytest.mark.slow
 def test_where_requeues_are_refused_a_warned_worker_ends_cleanly_and_submit_goes_on(strict_cluster, tmp_path, corpora):
     sweep = workplace(tmp_path, corpora)
-    asked = [*HALF, *ONE]
-    refused = proxytrain("submit", *asked, "launch.finish=true", cwd=tmp_path, check=2)
+    refused = proxytrain("submit", *LONG, "launch.finish=true", cwd=tmp_path, check=2)
     assert "dependencies are not allowed here" in refused.stderr
     until(empty(sweep), "the array, which must not stay when its last job is refused")
 
-    job = submit(*asked, cwd=tmp_path)
+    job = submit(*LONG, cwd=tmp_path)
     until(lambda: held(sweep), "training")
     ask("scancel", "--signal=USR1", "--batch", job)
     until(empty(sweep), "leaving")
     assert "not requeued: Requested operation is presently disabled" in logs(sweep)
     assert job_field(f"{job}_0", "JobState") == "COMPLETED"
     assert "waiting" in status(tmp_path)
-    submit(*asked, cwd=tmp_path)
-    until(empty(sweep), "the sweep")
-    assert "s: 2 done" in status(tmp_path)
+    submit(*LONG, cwd=tmp_path)
+    assert goes_on(sweep, tmp_path)
 
 
 def test_the_lines_of_the_guides_submit_follow_and_cancel(cluster, tmp_path, corpora):
