@@ -375,8 +375,14 @@ def _read(curves: Any) -> tuple[list[_Run], str, list[str]]:
         return _of_curves(curves)
     if isinstance(curves, (str, os.PathLike)) and Path(curves).is_dir():
         from proxytrain.fit.curves.reading import read_curves
+        from proxytrain.fit.curves.spikes import sound
 
-        return _of_curves(read_curves(curves)[0])
+        found, notes = read_curves(curves)
+        found, left_out = sound(found)
+        if not found:
+            raise Refusal(f"curves={curves}: no curve is left to fit; {left_out[-1]}. Fit runs that do not diverge.")
+        runs, source, warnings = _of_curves(found)
+        return runs, source, [*notes, *left_out, *warnings]
     from proxytrain.fit.load import load
 
     source, raw = load(curves)
@@ -394,7 +400,7 @@ def _read(curves: Any) -> tuple[list[_Run], str, list[str]]:
             i = int(np.argmin(good))
             raise RequestError(
                 f"{source}: {column} in row {i + 1} is {values[i]:g}; must be above 0"
-                f"{' and below 20 nats a token' if column == 'loss' else ''}"
+                f"{' and below 20 nats per token' if column == 'loss' else ''}"
             )
     step = numbers[unit] / (numbers["batch_tokens"] if unit == "tokens" else 1.0)
     size = numbers.get("params", np.zeros(len(step)))
@@ -436,5 +442,5 @@ def _run(name: str, params: float, batch: float, step: np.ndarray, loss: np.ndar
 
 def _loss(value: float) -> float:
     if not (isinstance(value, (int, float)) and 0 < value < 20):
-        raise RequestError(f"loss={value!r}: must be nats a token, above 0 and below 20")
+        raise RequestError(f"loss={value!r}: must be nats per token, above 0 and below 20")
     return float(value)

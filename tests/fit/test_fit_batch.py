@@ -133,7 +133,7 @@ def test_curves_are_read_until_their_rate_falls(tmp_path):
     pd.DataFrame(index, columns=["run", "params", "tokens_per_step"]).to_csv(tmp_path / "index.csv", index=False)
     fit = fit_critical_batch(tmp_path)
     assert fit.critical_batch(3.0)[0] == pytest.approx(critical(3.0), rel=0.1)
-    assert fit.warnings == []
+    assert not [w for w in fit.warnings if "left out" in w or "falls early" in w]
 
 
 def test_the_command_line_writes_what_it_found(tmp_path):
