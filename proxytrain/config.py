@@ -51,7 +51,7 @@ class ProseData(CodeData):
 
 @dataclass(frozen=True)
 class FilesData(TextData):
-    """`data=files`: globs of txt, md, code, jsonl (plain, gz, zst) and parquet."""
+    """`data=files`: globs of text, JSON, CSV and Parquet, packed or plain; their content decides what they are."""
 
     files: list[str]
     text_key: str
@@ -69,14 +69,14 @@ class HubData(TextData):
 
 @dataclass(frozen=True)
 class TokensData:
-    """`data=tokens`: ready token files (`.bin`), as nanoGPT and llm.c write them."""
+    """`data=tokens`: ready token files, as nanoGPT, llm.c and numpy write them."""
 
     name: str
     train: list[str]
     val: list[str]  # empty: the last val_fraction of the training files
     dtype: str  # uint16 | uint32
     vocab_size: int
-    bytes_per_token: PositiveFloat | None  # of the tokenizer that made them, for bits a byte
+    bytes_per_token: PositiveFloat | None  # of the tokenizer that made them, for bits per byte
     val_fraction: float
     val_tokens: int
     allow_repeat: bool

@@ -128,7 +128,7 @@ def render(fit: Fit, name: str) -> tuple[str, dict[str, bytes]]:
     unsafe = ([p.note] if p and p.note else []) + fit.warnings
     reading = fit.data.get("reading", [])
     lines = [line for line in fit.summary() if not line.startswith(("warning: ", "target: ")) and line not in reading]
-    parts += [f'<p class="lead">{escape(". ".join(reading))}.</p>'] if reading else []
+    parts += [f'<p class="lead">{escape(". ".join(line[:1].upper() + line[1:] for line in reading))}.</p>'] if reading else []
     parts += [boxes(unsafe), "</section>", '<section id="figures" class="figures" aria-label="Figures">']
     parts += [figure(picture) for picture in drawn]
     versions = ", ".join(f"{k} {v}" for k, v in sorted(fit.versions.items()))
