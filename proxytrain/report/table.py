@@ -128,7 +128,9 @@ def render(fit: Fit, name: str) -> tuple[str, dict[str, bytes]]:
     unsafe = ([p.note] if p and p.note else []) + fit.warnings
     reading = fit.data.get("reading", [])
     lines = [line for line in fit.summary() if not line.startswith(("warning: ", "target: ")) and line not in reading]
-    parts += [f'<p class="lead">{escape(". ".join(line[:1].upper() + line[1:] for line in reading))}.</p>'] if reading else []
+    if reading:
+        said = ". ".join(line[:1].upper() + line[1:] for line in reading)
+        parts.append(f'<p class="lead">{escape(said)}.</p>')
     parts += [boxes(unsafe), "</section>", '<section id="figures" class="figures" aria-label="Figures">']
     parts += [figure(picture) for picture in drawn]
     versions = ", ".join(f"{k} {v}" for k, v in sorted(fit.versions.items()))
