@@ -70,7 +70,7 @@ def main() -> int:
         calm = home / "calm"
         calm.mkdir()
         for name in SEEDS:
-            run("plan", name, calm, options)
+            run("plan", name, calm, *overrides(name, calm, options))
             work = ["work", f"sweep.name={name}", f"store={calm}", "train.device=cpu"]
             pair = [start(work, home / f"calm-{name}-{i}.log") for i in range(2)]
             for worker in pair:
@@ -81,7 +81,7 @@ def main() -> int:
         with small_disk(home / "disk", calm) as (store, disk):
             print(f"the disk that fills: {disk.what}", flush=True)
             for name in SEEDS:
-                run("plan", name, store, options)
+                run("plan", name, store, *overrides(name, store, options))
             needed = tokens_needed(store)
             storm = Storm(home, store, disk, options)
             storm.blow()
@@ -110,9 +110,9 @@ def overrides(name: str, store: Path, options: argparse.Namespace) -> list[str]:
     return [*BASE, f"sweep.name={name}", grid, f"store={store}", "train.checkpoint_seconds=0.5"]
 
 
-def run(verb: str, name: str, store: Path, options: argparse.Namespace, *more: str) -> None:
+def run(verb: str, name: str, store: Path, *words: str) -> None:
     log = store.parent / f"{verb}-{name}.log"
-    process = start([verb, *overrides(name, store, options), *more], log)
+    process = start([verb, *words], log)
     process.join()
     if process.exitcode:
         raise Trouble(f"{verb} of {name} ended with {process.exitcode}:\n{log.read_text()}")
@@ -326,8 +326,8 @@ def verify(store: Path, calm: Path, options: argparse.Namespace) -> None:
             raise Trouble(f"{what} are left: {', '.join(map(str, left[:5]))}")
     for name in SEEDS:
         # a cut state that nothing starts from any more stays cut until gc; it is named, which is what a check is for
-        run("gc", name, store, options)
-        run("status", name, store, options, "--check")
+        run("gc", name, store, f"store={store}")
+        run("status", name, store, f"sweep.name={name}", f"store={store}", "--check")
 
 
 def arrays(curve: RunCurve) -> dict[str, np.ndarray]:
