@@ -9,6 +9,11 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # typing's own costs a quarter of Python's start
 if TYPE_CHECKING:
+    from proxytrain.analysis.collapse import collapse
+    from proxytrain.analysis.critical_batch import fit_critical_batch
+    from proxytrain.analysis.crossover import compare
+    from proxytrain.analysis.ranking import rank
+    from proxytrain.analysis.stability import fit_logits, loss_spikes, lr_sensitivity
     from proxytrain.errors import Refusal, RequestError
     from proxytrain.fit import (
         Curve,
@@ -16,22 +21,15 @@ if TYPE_CHECKING:
         Fit,
         OptimumFit,
         Prediction,
-        compare,
-        fit_critical_batch,
         fit_curves,
-        fit_logits,
         fit_losses,
         fit_optimum,
         load_fit,
-        loss_spikes,
-        lr_sensitivity,
-        rank,
     )
-    from proxytrain.fit.collapse import collapse
-    from proxytrain.store import RunCurve, Store
+    from proxytrain.store.store import RunCurve, Store
     from proxytrain.train.export import load_model
 
-_ROOMS = {
+_HOME = {
     "Curve": "fit",
     "CurveFit": "fit",
     "Fit": "fit",
@@ -39,20 +37,20 @@ _ROOMS = {
     "Prediction": "fit",
     "Refusal": "errors",
     "RequestError": "errors",
-    "RunCurve": "store",
-    "Store": "store",
-    "collapse": "fit.collapse",  # not "fit", where the name is that of the file
-    "compare": "fit",
-    "fit_critical_batch": "fit",
+    "RunCurve": "store.store",
+    "Store": "store.store",
+    "collapse": "analysis.collapse",
+    "compare": "analysis.crossover",
+    "fit_critical_batch": "analysis.critical_batch",
     "fit_curves": "fit",
-    "fit_logits": "fit",
+    "fit_logits": "analysis.stability",
     "fit_losses": "fit",
     "fit_optimum": "fit",
     "load_fit": "fit",
     "load_model": "train.export",
-    "loss_spikes": "fit",
-    "lr_sensitivity": "fit",
-    "rank": "fit",
+    "loss_spikes": "analysis.stability",
+    "lr_sensitivity": "analysis.stability",
+    "rank": "analysis.ranking",
 }
 __all__ = [
     "Curve",
@@ -80,10 +78,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name not in _ROOMS:
+    if name not in _HOME:
         raise AttributeError(f"module 'proxytrain' has no attribute {name!r}")
-    return getattr(import_module(f"proxytrain.{_ROOMS[name]}"), name)
+    return getattr(import_module(f"proxytrain.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_ROOMS])
+    return sorted([*globals(), *_HOME])

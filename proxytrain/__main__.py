@@ -17,7 +17,7 @@ def main() -> int:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
     try:
-        from proxytrain.cli import main as run
+        from proxytrain.cli.main import main as run
 
         code = run()
     except BaseException as error:

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from proxytrain import outcomes
 from proxytrain.fit.curves.curve import quieted
 from proxytrain.plan import freeze
-from proxytrain.store import Store
+from proxytrain.store.store import Store
+from proxytrain.sweep import results as outcomes
 
 BLOCK = 32
 LARGEST = 128  # width of the proxies: wider ones are targets

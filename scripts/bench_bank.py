@@ -30,12 +30,12 @@ import pandas as pd
 from scipy.stats import t as student
 
 from proxytrain import Curve, Prediction, fit_curves, fit_losses
-from proxytrain.compose import compose
-from proxytrain.config import Config, build
+from proxytrain.config.compose import compose
+from proxytrain.config.schedule import learning_rates, phases
+from proxytrain.config.schema import Config, build
 from proxytrain.errors import Refusal
 from proxytrain.fit.together import together
-from proxytrain.schedule import learning_rates, phases
-from proxytrain.sweep import CURVE_LAW
+from proxytrain.sweep.main import CURVE_LAW
 
 BANK = Path(__file__).parent.parent / "tests" / "data" / "bank"
 GAPS = {3: (2.2, 4.2), 8: (6.5, 10.5), 16: (12.5, 20.5)}  # in 6ND, by what they are called

@@ -22,11 +22,12 @@ import numpy as np
 import pandas as pd
 import simulated_tables
 
+from proxytrain.analysis.critical_batch import fit_critical_batch
 from proxytrain.errors import Refusal
-from proxytrain.fit import LAWS, fit_critical_batch, fit_losses
-from proxytrain.fit.bound import bind
-from proxytrain.fit.estimate import ROUGH, Problem, grid_starts, polish, project, solve
-from proxytrain.fit.table import read_runs
+from proxytrain.fit import LAWS, fit_losses
+from proxytrain.fit.losses.bound import bind
+from proxytrain.fit.losses.estimate import ROUGH, Problem, grid_starts, polish, project, solve
+from proxytrain.fit.tables.table import read_runs
 
 COLUMNS = ["params", "tokens", "loss"]
 FRESH = 100_000  # simulated tables from here on; `choose_laws.py` uses the first ones

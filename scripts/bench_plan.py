@@ -87,9 +87,9 @@ def times(arguments: list[str], folder: str) -> tuple[float, float]:
 
 def look(planning: list[str], folder: str) -> tuple[float, float]:
     """CPU seconds of the live view's second look at a large plan that nobody works on, the least of five."""
+    from proxytrain.monitor.watch import Watch
     from proxytrain.plan import freeze
-    from proxytrain.store import Store
-    from proxytrain.track.watch import Watch
+    from proxytrain.store.store import Store
 
     subprocess.run(planning, cwd=folder, check=True, capture_output=True)
     store = Store(Path(folder) / "runs")

@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from proxytrain.housekeeping import disk_use
+from proxytrain.launch.housekeeping import disk_use
+from proxytrain.monitor.console import Console
 from proxytrain.plan.pack import Member, Pack
 from proxytrain.plan.share import forest
-from proxytrain.request import request
-from proxytrain.store import Store
-from proxytrain.track.console import Console
+from proxytrain.store.store import Store
+from proxytrain.sweep.request import request
 from proxytrain.train import checkpoint
 from proxytrain.train.members import Active, Rows
 

@@ -36,9 +36,9 @@ def main() -> None:
     if options.plain:
         return plain(json.loads(options.plain))
     from proxytrain.launch.machine import name
-    from proxytrain.request import request
-    from proxytrain.store import Store
-    from proxytrain.track.console import Console
+    from proxytrain.monitor.console import Console
+    from proxytrain.store.store import Store
+    from proxytrain.sweep.request import request
 
     cores = len(os.sched_getaffinity(0))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -116,9 +116,9 @@ def plain(spec: dict[str, Any]) -> None:
     """One process of several: every so many of the runs, from the longest; prints their losses."""
     import torch
 
-    from proxytrain import accounting
-    from proxytrain.request import request
-    from proxytrain.track.console import Console
+    from proxytrain.model import accounting
+    from proxytrain.monitor.console import Console
+    from proxytrain.sweep.request import request
 
     sys.path.insert(0, str(Path(__file__).parent))
     from plain_gpt import Training

@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 
 from proxytrain.launch.settle import settle
+from proxytrain.monitor.console import Console
 from proxytrain.plan.pack import Member, Pack
 from proxytrain.plan.share import forest
-from proxytrain.request import request
-from proxytrain.track.console import Console
+from proxytrain.sweep.request import request
 from proxytrain.train.update import Update, fresh
 
 UPDATES, TURNS = 8, 7  # of a block; blocks of each kind, one more to warm up

@@ -225,11 +225,11 @@ def worker(spec: dict[str, Any]) -> None:
     """Answers `go` with tokens and seconds, `memory` with bytes; every answer is a line of JSON."""
     import torch
 
-    from proxytrain import accounting
+    from proxytrain.model import accounting
+    from proxytrain.monitor.console import Console
     from proxytrain.plan.pack import Member, Pack
     from proxytrain.plan.share import forest
-    from proxytrain.request import request
-    from proxytrain.track.console import Console
+    from proxytrain.sweep.request import request
 
     sys.path.insert(0, str(Path(__file__).parent))
     device = torch.device(spec["device"])

@@ -35,8 +35,8 @@ import numpy as np
 from safetensors.numpy import load_file
 
 import proxytrain.train.loop  # noqa: F401 (imported once, for all workers)
-from proxytrain import cli
-from proxytrain.store import RunCurve, Store
+from proxytrain.cli import main as cli
+from proxytrain.store.store import RunCurve, Store
 
 STDLIB = sysconfig.get_path("stdlib")
 BASE = [

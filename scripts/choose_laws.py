@@ -22,15 +22,16 @@ import numpy as np
 from simulated_tables import Simulated, simulate
 
 from proxytrain.errors import Refusal
-from proxytrain.fit import LAWS, predictor
-from proxytrain.fit.backtest import Cut, assemble, fit_cuts, replay
-from proxytrain.fit.checks import refuse_unfit
-from proxytrain.fit.identify import what_is_missing
-from proxytrain.fit.laws import AUTO
-from proxytrain.fit.options import FitConfig
-from proxytrain.fit.predictor import Member, estimate
-from proxytrain.fit.runs import Runs
-from proxytrain.fit.table import read_runs
+from proxytrain.fit import LAWS
+from proxytrain.fit.core.options import FitConfig
+from proxytrain.fit.losses import predictor
+from proxytrain.fit.losses.backtest import Cut, assemble, fit_cuts, replay
+from proxytrain.fit.losses.checks import refuse_unfit
+from proxytrain.fit.losses.identify import what_is_missing
+from proxytrain.fit.losses.laws import AUTO
+from proxytrain.fit.losses.predictor import Member, estimate
+from proxytrain.fit.tables.runs import Runs
+from proxytrain.fit.tables.table import read_runs
 
 LEVEL = 0.9
 CONSTANTS = {  # of proxytrain.fit.predictor: values to try

@@ -21,9 +21,10 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 
-from proxytrain import Store, load_model, model
+from proxytrain import Store, load_model
 from proxytrain.corpus.corpus import Corpus, load
 from proxytrain.errors import RequestError
+from proxytrain.model import gpt as model
 from proxytrain.plan import freeze
 from proxytrain.train.evaluate import sequences
 

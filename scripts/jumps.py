@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from proxytrain import Store, outcomes
+from proxytrain import Store
 from proxytrain.fit.curves.jumps import jump
 from proxytrain.plan import freeze
+from proxytrain.sweep import results as outcomes
 
 
 def main() -> None:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from support import TINY, TINY_TEXT, kill_left
 
-from proxytrain.request import Request, request
-from proxytrain.track.console import Console
+from proxytrain.monitor.console import Console
+from proxytrain.sweep.request import Request, request
 
 # started in the background, or by nohup, the tests ignore these; what they start is to hear them
 for _number in (signal.SIGINT, signal.SIGHUP):

@@ -18,12 +18,12 @@ import pytest
 import torch
 
 from proxytrain.corpus import load
-from proxytrain.launch.claims import attempts
-from proxytrain.launch.parts import unfinished
 from proxytrain.plan import freeze
+from proxytrain.plan.claims import attempts
 from proxytrain.plan.freeze import Plan
-from proxytrain.request import Request
-from proxytrain.store import Store
+from proxytrain.plan.parts import unfinished
+from proxytrain.store.store import Store
+from proxytrain.sweep.request import Request
 from proxytrain.train.loop import train_pack
 
 LIBC = ctypes.CDLL(None)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from support import TINY, TINY_TEXT, assert_same_bits, outcome, planned, train
 
-from proxytrain.branch import branch
 from proxytrain.errors import RequestError
-from proxytrain.track.console import Console
+from proxytrain.monitor.console import Console
+from proxytrain.sweep.branch import branch
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_a_run_that_does_not_exist_is_named(trained):
 
 
 def test_the_command_line_branches(trained, monkeypatch, capsys):
-    from proxytrain.cli import main
+    from proxytrain.cli.main import main
 
     asked = trained.runs[0].id
     assert main(["branch", asked, f"store={trained.store.root}", "tokens=12288", "launch.workers=1", "--quiet"]) == 0

@@ -18,7 +18,7 @@ import pytest
 from guides import told
 from support import ENDLESS, TINY, TINY_TEXT, assert_same_bits, kill_left, outcome, proxytrain, start
 
-from proxytrain.store import Store
+from proxytrain.store.store import Store
 
 GRID = (
     "sweep.grids=[{model.width:[16,24,32,40],tokens:[16384,32768,65536],init_seed:[0,1]},"

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from support import TINY, TINY_TEXT
 
-from proxytrain.cli import main
-from proxytrain.compose import compose, read, twice
+from proxytrain.cli.main import main
+from proxytrain.config.compose import compose
+from proxytrain.config.overrides import read, twice
 from proxytrain.errors import RequestError
 
 

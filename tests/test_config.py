@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from proxytrain.compose import compose, conf_dir, group_loader, quoted
-from proxytrain.config import build_config, parse_number
+from proxytrain.config.compose import compose, conf_dir, group_loader
+from proxytrain.config.overrides import quoted
+from proxytrain.config.schema import build_config, parse_number
 from proxytrain.errors import RequestError
 from proxytrain.plan.grid import expand, point
-from proxytrain.runs import Run, run_of
+from proxytrain.plan.runs import Run, run_of
 
 GROUPS = [p for p in sorted(conf_dir().glob("*/*.yaml")) if p.parent.name != "experiment"]
 EXPERIMENTS = sorted(conf_dir().glob("experiment/*.yaml"))

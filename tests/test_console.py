@@ -25,10 +25,10 @@ import pytest
 from rich.console import Console
 from support import ENDLESS, STDLIB, TINY, TINY_TEXT, ending_with_us, planned, proxytrain, start
 
+from proxytrain.monitor.live import frame
+from proxytrain.monitor.text import duration, flops
+from proxytrain.monitor.watch import AtWork, Watch
 from proxytrain.plan import cost
-from proxytrain.track.live import frame
-from proxytrain.track.text import duration, flops
-from proxytrain.track.watch import AtWork, Watch
 
 LONG = [*TINY_TEXT, *TINY, "sweep.name=s", *ENDLESS]
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

@@ -9,7 +9,7 @@ import shlex
 import pytest
 from support import TINY_TEXT, proxytrain
 
-from proxytrain.compose import conf_dir
+from proxytrain.config.compose import conf_dir
 
 EXPERIMENTS = {p.stem: p.read_text() for p in sorted(conf_dir().glob("experiment/*.yaml"))}
 TINY = [

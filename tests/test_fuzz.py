@@ -14,19 +14,21 @@ import pandas as pd
 import pytest
 from support import TINY, TINY_TEXT, planned, train
 
-from proxytrain import fit_curves, fit_losses, fit_optimum, housekeeping, load_fit, outcomes, sweep
+from proxytrain import fit_curves, fit_losses, fit_optimum, load_fit
 from proxytrain.corpus import load, prepare
 from proxytrain.corpus.stream import Stream
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.curves.reading import read_curves
-from proxytrain.fit.table import read_runs
-from proxytrain.launch import slurm
-from proxytrain.launch.claims import holder
-from proxytrain.launch.parts import unfinished
+from proxytrain.fit.tables.table import read_runs
+from proxytrain.launch import housekeeping, slurm
+from proxytrain.monitor.watch import Watch
 from proxytrain.plan import freeze, speed
-from proxytrain.request import Request, request
-from proxytrain.store import Store
-from proxytrain.track.watch import Watch
+from proxytrain.plan.claims import holder
+from proxytrain.plan.parts import unfinished
+from proxytrain.store.store import Store
+from proxytrain.sweep import main as sweep
+from proxytrain.sweep import results as outcomes
+from proxytrain.sweep.request import Request, request
 
 TRIES = 60  # files a reader
 STRANGE = [None, True, -1, 0, 1e308, "", "x", "../../x", [], {}, [None], {"a": 1}, float("nan"), 2**70, "9" * 400]
@@ -150,7 +152,7 @@ def trained(tmp_path_factory, corpora) -> Request:
     root = tmp_path_factory.mktemp("fuzz") / "runs"
     root.mkdir()
     shutil.copytree(corpora, root / "corpora")
-    from proxytrain.track.console import Console
+    from proxytrain.monitor.console import Console
 
     words = [*TINY_TEXT, *TINY, f"store={root}", "sweep.name=s", "sweep.grids=[{tokens:[4096,8192]}]"]
     asked = request(words, None, Console(quiet=True))
@@ -287,8 +289,8 @@ def test_texts(tmp_path, trained, suffix):
         path.write_bytes(pack("".join(lines).encode() if suffix == "txt" else records))
     words = more or ["data=files", f"data.files=[{tmp_path}/*.{suffix}]"]
     words += ["data.val_fraction=0.2", "data.val_tokens=500"]
-    from proxytrain.compose import compose
-    from proxytrain.config import Config, build
+    from proxytrain.config.compose import compose
+    from proxytrain.config.schema import Config, build
 
     config = build(Config, compose(words)).data
     roots = iter(range(10_000))

@@ -17,12 +17,12 @@ from guides import GUIDES, ROOT, blocks, commands
 from support import TINY, TINY_TEXT, proxytrain
 
 import proxytrain as package
-from proxytrain.cli import main
-from proxytrain.compose import conf_dir
+from proxytrain.cli.main import main
+from proxytrain.cli.verbs import VERBS
+from proxytrain.config.compose import conf_dir
 from proxytrain.fit import LAWS, fit_losses
-from proxytrain.fit.laws import Law, Term
-from proxytrain.store import Store
-from proxytrain.verbs import VERBS
+from proxytrain.fit.losses.laws import Law, Term
+from proxytrain.store.store import Store
 
 # Two trunks of tiny models with four endings each, which predict a longer run; all commands share what is trained.
 GRID = [

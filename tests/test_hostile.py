@@ -19,7 +19,7 @@ from support import TINY, TINY_TEXT, planned, proxytrain, train
 from proxytrain.errors import RequestError
 from proxytrain.plan import freeze
 from proxytrain.plan.pack import Pack
-from proxytrain.store import Store
+from proxytrain.store.store import Store
 from proxytrain.train.loop import Interrupted
 from proxytrain.train.publish import Broken
 

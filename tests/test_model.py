@@ -10,12 +10,12 @@ import torch
 from torch.autograd import gradcheck
 from torch.utils.flop_counter import FlopCounterMode
 
-from proxytrain import accounting
-from proxytrain.config import Model, Parametrization
-from proxytrain.layout import layout
-from proxytrain.model import cross_entropy, initial, logits, objective, views
-from proxytrain.ops import CausalConv, RMSNorm, SquaredReLU, causal_attention
-from proxytrain.parametrization import KINDS, Scales, rule, scales
+from proxytrain.config.schema import Model, Parametrization
+from proxytrain.kernels.reference import CausalConv, RMSNorm, SquaredReLU, causal_attention
+from proxytrain.model import accounting
+from proxytrain.model.gpt import cross_entropy, initial, logits, objective, views
+from proxytrain.model.layout import layout
+from proxytrain.model.parametrization import KINDS, Scales, rule, scales
 
 V = 64
 MODEL = Model(32, 2, 8, 16, "relu2", 4.0, 1e4, True, False, True, True, 3, 2)
@@ -94,7 +94,7 @@ def test_a_readout_in_pieces_has_the_gradients_and_losses_of_the_whole(model, z_
     ids, targets = text(4), text(4).roll(1, 1)
     found = []
     for most in (10**9, V * 7, 1):  # all 48 positions at once, seven at a time, one at a time
-        monkeypatch.setattr("proxytrain.model.LOGITS", most)
+        monkeypatch.setattr("proxytrain.model.gpt.LOGITS", most)
         buffer = flat(model, (0, 1)).add_(0.02).requires_grad_()
         weights, both = views(buffer, layout(model, V)), (x.expand(2, *x.shape) for x in (ids, targets))
         minimised, loss = objective(weights, *both, model, Scales(1.0, 0.5), z_loss)

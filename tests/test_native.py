@@ -16,11 +16,12 @@ import pytest
 import torch
 from support import TINY, TINY_TEXT, assert_same_bits, outcome, proxytrain, train
 
-from proxytrain import native, ops
-from proxytrain.config import Model
-from proxytrain.layout import flat_size, layout
-from proxytrain.model import objective, views
-from proxytrain.parametrization import Scales
+from proxytrain.config.schema import Model
+from proxytrain.kernels import cpu as native
+from proxytrain.kernels import reference as ops
+from proxytrain.model.gpt import objective, views
+from proxytrain.model.layout import flat_size, layout
+from proxytrain.model.parametrization import Scales
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
 MODEL = Model(48, 2, 16, 64, "relu2", 4.0, 1e4, True, False, True, True, 3, 2)
@@ -113,7 +114,7 @@ def test_a_target_that_is_no_token_has_no_loss_and_no_slope():
 
 SHORT = """
 import resource, torch
-from proxytrain import native
+from proxytrain.kernels import cpu as native
 torch.set_num_threads(1)
 T = 1_000_000
 x, rope = torch.zeros(1, T, 48), (torch.ones(T, 1, 8), torch.ones(T, 1, 8))
@@ -174,7 +175,7 @@ def test_of_workers_that_start_at_once_one_compiles(tmp_path):
     workers = [library(tmp_path) for _ in range(3)]
     said = [w.communicate(timeout=300) for w in workers]
     assert all("CDLL" in out for out, _ in said)
-    assert sum("compiling native.cpp" in err for _, err in said) == 1
+    assert sum("compiling the CPU kernels" in err for _, err in said) == 1
     assert len(list(tmp_path.rglob("native-*.so"))) == 1
     assert "compiling" not in library(tmp_path).communicate()[1]
 

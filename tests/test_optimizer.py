@@ -9,11 +9,14 @@ import torch
 from support import train
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from proxytrain.config import Model, Muon, Optimizer, Parametrization, SGDSaI
-from proxytrain.layout import ALIGN, Weight, flat_size, layout
-from proxytrain.model import views
-from proxytrain.optimizer import Multipliers, State, corrections, move, multipliers, orthogonal, update
-from proxytrain.parametrization import rule
+from proxytrain.config.schema import Model, Muon, Optimizer, Parametrization, SGDSaI
+from proxytrain.model.gpt import views
+from proxytrain.model.layout import ALIGN, Weight, flat_size, layout
+from proxytrain.model.parametrization import rule
+from proxytrain.optim.multipliers import multipliers
+from proxytrain.optim.muon import orthogonal
+from proxytrain.optim.state import Multipliers, State
+from proxytrain.optim.update import corrections, move, update
 
 ADAMW = Optimizer("adamw", 0.9, 0.95, 1e-8, 0.1, 1.0, 0.0)
 P = 7  # weights of one number each

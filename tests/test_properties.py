@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxytrain import fit_losses, fit_optimum, load_fit
-from proxytrain.config import Model, Optimizer, Parametrization, parse_number
+from proxytrain.config.schedule import WSD, Constant, Decay, Infinite, InverseSqrt, Power, learning_rates, phases, rate
+from proxytrain.config.schema import Model, Optimizer, Parametrization, parse_number
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import Curve, fit_curves
 from proxytrain.fit.curves.reading import read_curves
-from proxytrain.fit.table import read_runs
+from proxytrain.fit.tables.table import read_runs
 from proxytrain.plan.pack import pack
+from proxytrain.plan.runs import Recipe, Run
 from proxytrain.plan.share import forest
-from proxytrain.runs import Recipe, Run
-from proxytrain.schedule import WSD, Constant, Decay, Infinite, InverseSqrt, Power, learning_rates, phases, rate
 
 B, WARMUP, LR = 1000, 10_000, 0.01
 some = settings(max_examples=60, deadline=None, derandomize=True)

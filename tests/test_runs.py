@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from proxytrain import accounting
-from proxytrain.compose import compose
-from proxytrain.config import build_config
+from proxytrain.config.compose import compose
+from proxytrain.config.schedule import cut
+from proxytrain.config.schema import build_config
 from proxytrain.errors import RequestError
-from proxytrain.runs import canonical, digest, lineage, run_of
-from proxytrain.schedule import cut
+from proxytrain.model import accounting
+from proxytrain.plan.runs import canonical, digest, lineage, run_of
 
 
 def run(*overrides: str, corpus: str = "c"):

@@ -8,8 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from proxytrain.errors import RequestError
-from proxytrain.schedule import (
+from proxytrain.config.schedule import (
     WSD,
     Average,
     Constant,
@@ -23,6 +22,7 @@ from proxytrain.schedule import (
     phases,
     rate,
 )
+from proxytrain.errors import RequestError
 
 LR, WARMUP, B = 0.01, 10_000, 1_000
 WSD_SQRT = WSD("wsd", 0.2, "sqrt", 0.0, None)

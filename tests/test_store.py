@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from proxytrain.errors import RequestError
-from proxytrain.store import Store, publishing, read_json, write_json
+from proxytrain.store.store import Store, publishing, read_json, write_json
 
 
 def publish(target: Path, text: str) -> None:

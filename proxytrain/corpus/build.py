@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from proxytrain.config import CodeData, FilesData, HubData, ProseData, TextData
+from proxytrain.config.schema import CodeData, FilesData, HubData, ProseData, TextData
 from proxytrain.corpus import code, files, hub, prose
 from proxytrain.corpus.corpus import Manifest, Notice, digest, refuse_small, versions
 from proxytrain.corpus.ends import Ends

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from proxytrain.config import build
+from proxytrain.config.schema import build
 from proxytrain.corpus.tokens import Shards, TokenFile
 from proxytrain.errors import RequestError
 

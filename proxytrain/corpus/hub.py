@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 
-from proxytrain.config import HubData
+from proxytrain.config.schema import HubData
 from proxytrain.corpus.ends import Ends
 from proxytrain.corpus.pieces import text_pieces
 from proxytrain.corpus.saved import files_in, is_saved, read_saved

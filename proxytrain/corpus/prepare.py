@@ -7,7 +7,7 @@ import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from proxytrain.config import CodeData, FilesData, HubData, TokensData
+from proxytrain.config.schema import CodeData, FilesData, HubData, TokensData
 from proxytrain.corpus import code, files, hub
 from proxytrain.corpus.build import Progress, build_text
 from proxytrain.corpus.cache import locked, publish, recall, remember, workshop

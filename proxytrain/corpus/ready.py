@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from proxytrain.config import TokensData
+from proxytrain.config.schema import TokensData
 from proxytrain.corpus.corpus import Manifest, Notice, digest, refuse_small, versions
 from proxytrain.corpus.dtypes import check_dtype, hint_of
 from proxytrain.corpus.tokens import TokenFile, Writer, look_all

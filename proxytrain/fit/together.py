@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from proxytrain.fit.curves.result import CurvePrediction
-from proxytrain.fit.result import Prediction
+from proxytrain.fit.losses.result import Prediction
 
 ALIKE = 0.6  # correlation of the errors of both, in units of their intervals; measured on both banks
 

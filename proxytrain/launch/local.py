@@ -10,14 +10,14 @@ import subprocess
 import sys
 import time
 
-from proxytrain.compose import quoted
-from proxytrain.config import Local
+from proxytrain.config.overrides import quoted
+from proxytrain.config.schema import Local
 from proxytrain.launch.machine import Machine
-from proxytrain.launch.parts import finished, retry, unfinished
+from proxytrain.monitor.console import Console
+from proxytrain.monitor.watch import Watch
 from proxytrain.plan.freeze import Plan
-from proxytrain.store import Store, open_log
-from proxytrain.track.console import Console
-from proxytrain.track.watch import Watch
+from proxytrain.plan.parts import finished, retry, unfinished
+from proxytrain.store.store import Store, open_log
 
 POLL_SECONDS = 0.25
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)

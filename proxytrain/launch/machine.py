@@ -11,9 +11,9 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxytrain.cache import compiler
-from proxytrain.config import Config, Local, Slurm, Train
+from proxytrain.config.schema import Config, Local, Slurm, Train
 from proxytrain.errors import RequestError
+from proxytrain.kernels.cache import compiler
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from proxytrain.launch.settle import settle
 from proxytrain.plan import speed
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.pack import Pack, work
-from proxytrain.store import Store
+from proxytrain.store.store import Store
 
 SECONDS = 2.0  # of updates of a kind, after the first
 BLOCKS = 5

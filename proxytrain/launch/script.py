@@ -12,8 +12,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from proxytrain.compose import quoted
-from proxytrain.config import Slurm
+from proxytrain.config.overrides import quoted
+from proxytrain.config.schema import Slurm
 from proxytrain.errors import RequestError
 
 OURS = {  # options of sbatch that have a key of their own, or that the workers rely on

@@ -15,9 +15,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxytrain.config import Slurm
+from proxytrain.config.schema import Slurm
 from proxytrain.errors import RequestError
-from proxytrain.store import write_text
+from proxytrain.store.store import write_text
 
 BLAME = {"partition": "partition", "time": "time", "generic resource": "gpus", "gres": "gpus"}  # word of sbatch -> key
 

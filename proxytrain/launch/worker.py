@@ -14,22 +14,22 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxytrain.config import Launch
+from proxytrain.config.schema import Launch
 from proxytrain.errors import RequestError
-from proxytrain.launch.claims import Claim, holder, take
 from proxytrain.launch.machine import check, no_compiler
 from proxytrain.launch.machine import name as machine_name
-from proxytrain.launch.memory import micro_batches, out_of_memory, relieve
-from proxytrain.launch.parts import Part, failures, finished, folders, ready, record_failure, unfinished
 from proxytrain.launch.settle import give_back, settle
+from proxytrain.monitor.console import Pace, clock
+from proxytrain.monitor.text import report_line
 from proxytrain.plan import cost
+from proxytrain.plan.claims import Claim, holder, take
 from proxytrain.plan.freeze import Plan
+from proxytrain.plan.memory import micro_batches, out_of_memory, relieve
 from proxytrain.plan.pack import Pack
+from proxytrain.plan.parts import Part, failures, finished, folders, ready, record_failure, unfinished
 from proxytrain.plan.speed import load as load_speeds
 from proxytrain.process import say
-from proxytrain.store import Store, clear, temporary
-from proxytrain.track.console import Pace, clock
-from proxytrain.track.text import report_line
+from proxytrain.store.store import Store, clear, temporary
 
 if TYPE_CHECKING:
     from proxytrain.train.members import Rows

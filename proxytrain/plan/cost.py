@@ -7,15 +7,15 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from proxytrain import accounting
-from proxytrain.cache import compiler
-from proxytrain.config import Muon, Train
-from proxytrain.layout import flat_size, layout
+from proxytrain.config.schema import Muon, Train
+from proxytrain.kernels.cache import compiler
+from proxytrain.model import accounting
+from proxytrain.model.layout import flat_size, layout
 from proxytrain.plan.pack import MOST_SEQUENCES, Member, Pack, work
 from proxytrain.plan.share import Node
 from proxytrain.plan.speed import GPU, Speeds
 
-# One thread of a server core with AVX-512 and the functions of `native`: products at 95 GFLOP/s, and 1 ns for each
+# One thread of a server core with AVX-512 and the CPU kernels: products at 95 GFLOP/s, and 1 ns for each
 # float that forward writes; two busy one-thread workers slow each other down.
 CPU_FLOPS, CPU_FLOAT_SECONDS, CPU_UPDATE_SECONDS, CPU_SHARING = 95e9, 1e-9, 1.3e-3, 1.25
 # A GPU (an H200 was measured): shares of its peak and of its bandwidth; seconds a layer for an update to be launched,
@@ -117,7 +117,7 @@ def elapsed(
 
 
 def native(train: Train, device: str, threads: int) -> bool:
-    """Whether workers of this machine train with the functions of `native`, which take less time and memory."""
+    """Whether workers of this machine train with the CPU kernels, which take less time and memory."""
     serve = reference(train.precision, device, threads) and train.compile != "on"
     return serve and shutil.which(compiler()) is not None
 

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from proxytrain import accounting
-from proxytrain.config import Config, Train, build
+from proxytrain.config.schedule import Phase
+from proxytrain.config.schema import Config, Train, build
 from proxytrain.errors import RequestError
+from proxytrain.model import accounting
 from proxytrain.plan import cost
 from proxytrain.plan.pack import Member, Pack, pack, work
+from proxytrain.plan.runs import NUMERICS_VERSION, Recipe, Run, canonical, digest
 from proxytrain.plan.share import Node, forest, lineages
 from proxytrain.plan.speed import Speeds
-from proxytrain.runs import NUMERICS_VERSION, Recipe, Run, canonical, digest
-from proxytrain.schedule import Phase
-from proxytrain.store import NUMBER, PARAMS, Key, Store, check_id, fits, read_json, write_json
+from proxytrain.store.store import NUMBER, PARAMS, Key, Store, check_id, fits, read_json, write_json
 
 FORMAT = 1
 RECORD = {  # of a run

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from proxytrain.config import Config, build, check
+from proxytrain.config.schema import Config, build, check
 from proxytrain.errors import RequestError, did_you_mean
 
 Tree = dict[str, Any]

@@ -11,10 +11,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 
-from proxytrain import accounting
+from proxytrain.model import accounting
+from proxytrain.plan.runs import Recipe, digest
 from proxytrain.plan.share import Node
-from proxytrain.runs import Recipe, digest
-from proxytrain.store import Key
+from proxytrain.store.store import Key
 
 MOST_SEQUENCES = 65535  # fused attention on CUDA takes no larger batch (pytorch issue 142228)
 

@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from proxytrain.runs import Recipe, Run, lineage
-from proxytrain.schedule import Phase, cut
-from proxytrain.store import Key
+from proxytrain.config.schedule import Phase, cut
+from proxytrain.plan.runs import Recipe, Run, lineage
+from proxytrain.store.store import Key
 
 
 @dataclass(frozen=True)

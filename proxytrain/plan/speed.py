@@ -14,8 +14,8 @@ from typing import Any
 
 from proxytrain.errors import RequestError
 from proxytrain.plan.pack import Pack
-from proxytrain.runs import Recipe
-from proxytrain.store import NUMBER, Store, fits, read_json, write_json
+from proxytrain.plan.runs import Recipe
+from proxytrain.store.store import NUMBER, Store, fits, read_json, write_json
 
 UPDATE = re.compile(r"[^/]+/[1-9]\d*/(eager|compiled)")
 

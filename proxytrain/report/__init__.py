@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from proxytrain.fit import Fit
-    from proxytrain.request import Request
-    from proxytrain.store import Store
+    from proxytrain.store.store import Store
+    from proxytrain.sweep.request import Request
 
 __all__ = ["write", "write_comparison", "write_table"]
 
@@ -21,7 +21,7 @@ def write(asked: Request, path: Path) -> Path:
 
     Parameters
     ----------
-    asked : the sweep, as `proxytrain.request.request` returns it
+    asked : the sweep, as `proxytrain.sweep.request.request` returns it
     path : where to; replaced whole
 
     Returns
@@ -47,7 +47,7 @@ def write_comparison(store: Store, names: tuple[str, str], tokens_per_param: flo
 
 def _keep(path: Path, page: str, figures: dict[str, bytes]) -> Path:
     from proxytrain.report.figures import keep_figures
-    from proxytrain.store import write_text
+    from proxytrain.store.store import write_text
 
     keep_figures(path.parent / "figures", figures)
     write_text(path, page)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from proxytrain import accounting, outcomes
+from proxytrain.analysis.collapse import LEAST_SIZES, Collapse, collapse
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.fit.collapse import LEAST_SIZES, Collapse, collapse
-from proxytrain.store import Store
+from proxytrain.model import accounting
+from proxytrain.store.store import Store
+from proxytrain.sweep import results as outcomes
 
 SAME = 1.02  # tokens per parameter: lengths are whole updates
 

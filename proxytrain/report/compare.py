@@ -8,17 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from proxytrain import corpus, sweep
-from proxytrain.compose import leaves
+from proxytrain import corpus
+from proxytrain.analysis.crossover import Comparison, compare
+from proxytrain.config.overrides import leaves
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.fit import Comparison, Fit, compare
+from proxytrain.fit import Fit
 from proxytrain.plan import freeze
 from proxytrain.report import ink
 from proxytrain.report.facts import Row, Shown, row_of
 from proxytrain.report.figures import Picture, View, files_of
 from proxytrain.report.page import boxes, document, figure
 from proxytrain.report.words import law_words, signed, tested
-from proxytrain.store import Store
+from proxytrain.store.store import Store
+from proxytrain.sweep import main as sweep
 
 A, B = (ink.HUES[i][0] for i in (0, 1))
 MUTED, INK = (ink.COLOURS[n][0] for n in ("muted", "ink"))

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from proxytrain import outcomes, sweep
-from proxytrain.request import Request
+from proxytrain.sweep import main as sweep
+from proxytrain.sweep import results as outcomes
+from proxytrain.sweep.request import Request
 
 POINTS = 120  # that are drawn, evenly in tokens and in their logarithm each
 

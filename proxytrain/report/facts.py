@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from proxytrain import outcomes, sweep
+from proxytrain.analysis.collapse import Collapse
+from proxytrain.analysis.stability import LogitGrowth
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.fit import Collapse, Fit, LogitGrowth, Prediction
+from proxytrain.fit import Fit, Prediction
 from proxytrain.plan import freeze
 from proxytrain.report.collapse import collapsed
 from proxytrain.report.course import Course, course
@@ -20,8 +21,10 @@ from proxytrain.report.rates import Rates, rates
 from proxytrain.report.row import Row, row_of
 from proxytrain.report.stability import Stability, foresee, stability
 from proxytrain.report.standing import Standing, standing
-from proxytrain.request import Request
-from proxytrain.store import Store
+from proxytrain.store.store import Store
+from proxytrain.sweep import main as sweep
+from proxytrain.sweep import results as outcomes
+from proxytrain.sweep.request import Request
 
 POINTS = 40_000  # of all curves together, so that a page of 500 runs stays light
 RATIO = 1.02  # neighbouring points of a thinned curve lie at least so far apart in tokens

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from proxytrain.fit.collapse import EARLY, WINDOW
+from proxytrain.analysis.collapse import EARLY, WINDOW
 from proxytrain.report import ink
 from proxytrain.report.facts import Facts
 from proxytrain.report.figures import Picture, View

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from proxytrain.fit.stability import DANGER
+from proxytrain.analysis.stability import DANGER
 from proxytrain.report import ink
 from proxytrain.report.facts import Facts
 from proxytrain.report.figures import Picture, View

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from proxytrain.fit import Ranking
+from proxytrain.analysis.ranking import Ranking
 from proxytrain.report import ink
 from proxytrain.report.figures import Picture, View
 from proxytrain.report.standing import BUDGETS, place, sentence

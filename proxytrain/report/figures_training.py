@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from proxytrain.config.schedule import learning_rates
 from proxytrain.fit.curves.curve import BURN
+from proxytrain.plan.runs import Run
 from proxytrain.report import ink
 from proxytrain.report.facts import Facts, Line, Row
 from proxytrain.report.figures import SCALES, Picture, View
-from proxytrain.runs import Run
-from proxytrain.schedule import learning_rates
 
 SHOWN = 0.015  # on a log axis curves start at this share of the longest run
 STEEP = 0.04  # on a linear axis what lies before this share of it may rise out of the figure

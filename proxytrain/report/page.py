@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from proxytrain.compose import leaves
+from proxytrain.config.overrides import leaves
 from proxytrain.corpus import preview
+from proxytrain.monitor.text import duration
 from proxytrain.plan import freeze
+from proxytrain.plan.runs import NUMERICS_VERSION
 from proxytrain.report import ink, stability, words
 from proxytrain.report.facts import Facts, Row
 from proxytrain.report.figures import SCALES, Picture, files_of, pictures
 from proxytrain.report.standing import BUDGETS, best_rates, place
-from proxytrain.runs import NUMERICS_VERSION
-from proxytrain.track.text import duration
 
 
 def render(facts: Facts) -> tuple[str, dict[str, bytes]]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from proxytrain import accounting
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import Fit, Optimum, OptimumFit, fit_optimum
+from proxytrain.model import accounting
 from proxytrain.report.ink import HIGHEST
 from proxytrain.report.row import Row
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from proxytrain import accounting
-from proxytrain.compose import leaves
-from proxytrain.store import Store
+from proxytrain.config.overrides import leaves
+from proxytrain.model import accounting
+from proxytrain.store.store import Store
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,21 @@ from typing import Any
 
 import numpy as np
 
+from proxytrain.analysis.stability import (
+    DANGER,
+    LEAST_RATES,
+    LEAST_SPAN,
+    LogitGrowth,
+    Sensitivity,
+    difference,
+    fit_logits,
+    loss_spikes,
+    lr_sensitivity,
+)
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.fit import LogitGrowth, Sensitivity, fit_logits, loss_spikes, lr_sensitivity
-from proxytrain.fit.stability import DANGER, LEAST_RATES, LEAST_SPAN, difference
 from proxytrain.report import ink
 from proxytrain.report.row import Row
-from proxytrain.store import RunCurve, Store
+from proxytrain.store.store import RunCurve, Store
 
 Interval = tuple[float, float, float]  # value, low, high
 Size = tuple[int, int]  # width, depth: what is changed may change the number of parameters a little

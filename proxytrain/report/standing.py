@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from proxytrain import sweep
+from proxytrain.analysis.ranking import Ranking, rank
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.fit import Ranking, rank
+from proxytrain.plan.runs import Run
 from proxytrain.plan.share import forest
 from proxytrain.report.row import Row
-from proxytrain.request import Request
-from proxytrain.runs import Run
+from proxytrain.sweep import main as sweep
+from proxytrain.sweep.request import Request
 
 LEAST_RATES = 3  # of a recipe at a size and length, for its best to be seen
 BUDGETS = {"tokens": "tokens", "flops": "FLOPs", "seconds": "device time"}

@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 
+from proxytrain.analysis.stability import DANGER
 from proxytrain.fit import Fit, Prediction
-from proxytrain.fit.stability import DANGER
+from proxytrain.monitor.text import duration, part_text
 from proxytrain.report import ink, stability
 from proxytrain.report.about import about, best_of
 from proxytrain.report.facts import Facts
 from proxytrain.report.standing import BUDGETS, sentence
-from proxytrain.track.text import duration, part_text
 
 BREAKS = f"training breaks about {DANGER:,.0f} (2309.14322)"
 GRAVE = ("EXTRAPOLATION", "UNSAFE")  # such warnings come before the answer

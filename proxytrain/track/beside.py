@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from proxytrain.compose import quoted
-from proxytrain.config import Track, Wandb
-from proxytrain.store import Store, open_log
+from proxytrain.config.overrides import quoted
+from proxytrain.config.schema import Track, Wandb
+from proxytrain.monitor.console import Console
+from proxytrain.store.store import Store, open_log
 from proxytrain.track.client import mode
-from proxytrain.track.console import Console
 from proxytrain.track.mirror import Mirror
 
 SHOW_SECONDS = 30.0

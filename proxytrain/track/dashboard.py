@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxytrain.config import Wandb
+from proxytrain.config.schema import Wandb
 from proxytrain.errors import RequestError
 from proxytrain.track.client import SECONDS, key_known, resolved
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from proxytrain.errors import RequestError, did_you_mean
-from proxytrain.fit.runs import LABELS, NUMERIC, SCALE
+from proxytrain.fit.tables.runs import LABELS, NUMERIC, SCALE
 from proxytrain.track.client import SECONDS, key_known
 
 # where a run has what a table calls otherwise: a run that this package mirrored, then one of others

@@ -19,14 +19,14 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
-from proxytrain import accounting
-from proxytrain.config import Wandb
+from proxytrain.config.schema import Wandb
 from proxytrain.errors import RequestError
-from proxytrain.launch.claims import Claim, holder, take
+from proxytrain.model import accounting
 from proxytrain.plan import freeze
+from proxytrain.plan.claims import Claim, holder, take
 from proxytrain.plan.freeze import Plan
-from proxytrain.runs import digest
-from proxytrain.store import Store, read_json, remove, write_json
+from proxytrain.plan.runs import digest
+from proxytrain.store.store import Store, read_json, remove, write_json
 from proxytrain.track.client import REQUESTS, Client, resolved
 from proxytrain.track.shown import Shown, rows, shown
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from proxytrain import accounting
-from proxytrain.compose import leaves
+from proxytrain.config.overrides import leaves
 from proxytrain.errors import RequestError
-from proxytrain.launch.parts import failures
+from proxytrain.model import accounting
+from proxytrain.monitor.text import tokens
 from proxytrain.plan import freeze
 from proxytrain.plan.freeze import Plan
-from proxytrain.store import Key, RunCurve, Store, end_to_end
-from proxytrain.track.text import tokens
+from proxytrain.plan.parts import failures
+from proxytrain.store.store import Key, RunCurve, Store, end_to_end
 from proxytrain.train.trace import Trace, traces
 
 POINTS = 300  # of a curve: a quarter of them even in log tokens, the others even in tokens

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from proxytrain import cache
+from proxytrain.kernels import cache
 
 VERSIONS = 512  # of one function that may be traced: shapes times sizes
 Function = Callable[..., Tensor]

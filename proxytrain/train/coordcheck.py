@@ -14,13 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from proxytrain.config import Config, Model
+from proxytrain.config.schema import Config, Model
 from proxytrain.corpus import Corpus, Stream
 from proxytrain.errors import RequestError
-from proxytrain.layout import layout
-from proxytrain.model import cross_entropy, initial, logits, views
-from proxytrain.optimizer import State, multipliers, update
-from proxytrain.parametrization import scales
+from proxytrain.model.gpt import cross_entropy, initial, logits, views
+from proxytrain.model.layout import layout
+from proxytrain.model.parametrization import scales
+from proxytrain.optim.multipliers import multipliers
+from proxytrain.optim.state import State
+from proxytrain.optim.update import update
 
 FLAT = 0.1  # largest slope of log mean |x| against log size that counts as flat
 

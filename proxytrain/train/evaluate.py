@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from proxytrain.config import Model
-from proxytrain.layout import Weight
-from proxytrain.model import cross_entropy, logits, views
-from proxytrain.parametrization import Scales
+from proxytrain.config.schema import Model
+from proxytrain.model.gpt import cross_entropy, logits, views
+from proxytrain.model.layout import Weight
+from proxytrain.model.parametrization import Scales
 
 
 def sequences(val: np.ndarray, context: int, most: int | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -11,12 +11,12 @@ import torch
 from safetensors.numpy import save
 from torch import Tensor, nn
 
-from proxytrain.config import Model, Parametrization, build
+from proxytrain.config.schema import Model, Parametrization, build
 from proxytrain.errors import RequestError
-from proxytrain.layout import Weight, layout
-from proxytrain.model import logits
-from proxytrain.parametrization import scales
-from proxytrain.store import Store, read_state
+from proxytrain.model.gpt import logits
+from proxytrain.model.layout import Weight, layout
+from proxytrain.model.parametrization import scales
+from proxytrain.store.store import Store, read_state
 
 
 class GPT(nn.Module):

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from proxytrain import native
-from proxytrain.config import Train
+from proxytrain.config.schema import Train
 from proxytrain.corpus import Corpus
-from proxytrain.model import initial
+from proxytrain.kernels import cpu as native
+from proxytrain.model.gpt import initial
 from proxytrain.plan.pack import Pack
-from proxytrain.store import Key, Store
+from proxytrain.store.store import Key, Store
 from proxytrain.train import average, checkpoint, evaluate
 from proxytrain.train.members import Active, Rows, apart, sound
 from proxytrain.train.publish import Broken, Publisher

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from proxytrain.layout import flat_size, layout
-from proxytrain.model import Weights, views
-from proxytrain.optimizer import State
+from proxytrain.model.gpt import Weights, views
+from proxytrain.model.layout import flat_size, layout
+from proxytrain.optim.state import State
 from proxytrain.plan.pack import Member
 from proxytrain.plan.share import Node
 from proxytrain.train.trace import ROWS, SAMPLED

@@ -14,13 +14,14 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from proxytrain.config import Model, Optimizer, SGDSaI
-from proxytrain.layout import layout
-from proxytrain.model import objective, rope_table, rotated, views
-from proxytrain.optimizer import Multipliers, State, corrections, move
-from proxytrain.parametrization import Scales, scales
+from proxytrain.config.schema import Model, Optimizer, SGDSaI
+from proxytrain.model.gpt import objective, rope_table, rotated, views
+from proxytrain.model.layout import layout
+from proxytrain.model.parametrization import Scales, scales
+from proxytrain.optim.state import Multipliers, State
+from proxytrain.optim.update import corrections, move
 from proxytrain.plan.pack import MOST_SEQUENCES
-from proxytrain.runs import Recipe
+from proxytrain.plan.runs import Recipe
 from proxytrain.train.compiled import Function, compiled
 
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # of a pack that has shrunk: each is compiled anew

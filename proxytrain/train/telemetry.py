@@ -21,12 +21,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from proxytrain.config import Muon, Optimizer
-from proxytrain.layout import Weight, layout
-from proxytrain.model import log_partition, views
-from proxytrain.optimizer import Multipliers, State
-from proxytrain.parametrization import Scales
-from proxytrain.runs import Recipe
+from proxytrain.config.schema import Muon, Optimizer
+from proxytrain.model.gpt import log_partition, views
+from proxytrain.model.layout import Weight, layout
+from proxytrain.model.parametrization import Scales
+from proxytrain.optim.state import Multipliers, State
+from proxytrain.plan.runs import Recipe
 from proxytrain.train.program import autocast
 
 TOKENS = 1024  # of the batch that the forward pass reads, in whole sequences, at least one

@@ -12,13 +12,14 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from proxytrain.config.schedule import learning_rates
 from proxytrain.corpus import Corpus, Stream
-from proxytrain.model import initial, objective
-from proxytrain.optimizer import flattened, multipliers, update
-from proxytrain.parametrization import scales
+from proxytrain.model.gpt import initial, objective
+from proxytrain.model.parametrization import scales
+from proxytrain.optim.multipliers import multipliers
+from proxytrain.optim.update import flattened, update
 from proxytrain.plan.pack import Pack
-from proxytrain.runs import Recipe
-from proxytrain.schedule import learning_rates
+from proxytrain.plan.runs import Recipe
 from proxytrain.train import evaluate, program, telemetry
 from proxytrain.train.members import Active, Rows, apart
 from proxytrain.train.trace import UPDATES

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from samples import DOCS, LINES
 
-from proxytrain.config import CodeData, FilesData, HubData, ProseData, TokensData
+from proxytrain.config.schema import CodeData, FilesData, HubData, ProseData, TokensData
 from proxytrain.corpus import Manifest, prepare
 
 TEXT = {

@@ -8,7 +8,7 @@ from fit_tables import chinchilla
 
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import Curve, fit_losses, load_fit
-from proxytrain.fit.isoflop import by_isoflop
+from proxytrain.fit.losses.isoflop import by_isoflop
 
 
 def test_the_split_is_the_closed_form_of_chinchillas_law(grid):

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from proxytrain.analysis.critical_batch import fit_critical_batch
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.fit import fit_critical_batch
 
 B_STAR, ALPHA_B, E, S_C, ALPHA_S = 1.7e8, 0.205, 1.6, 3e3, 0.6
 BATCHES = (1e5, 3e5, 1e6, 3e6, 1e7)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from proxytrain.fit.combine import combine
+from proxytrain.fit.core.combine import combine
 
 
 def outcome(good, bad, cells=10):

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from proxytrain.analysis.crossover import compare
 from proxytrain.errors import RequestError
-from proxytrain.fit import compare, fit_losses
+from proxytrain.fit import fit_losses
 
 
 def recipe(seed, E, A, alpha, sd, sizes=None):

@@ -5,10 +5,10 @@ import pytest
 
 from proxytrain.errors import Refusal
 from proxytrain.fit import LAWS, fit_losses
-from proxytrain.fit.bound import Bound, bind
-from proxytrain.fit.estimate import Problem, _expand, grid_starts, objective, polish, project
-from proxytrain.fit.forms import _worth
-from proxytrain.fit.table import read_runs
+from proxytrain.fit.core.forms import _worth
+from proxytrain.fit.losses.bound import Bound, bind
+from proxytrain.fit.losses.estimate import Problem, _expand, grid_starts, objective, polish, project
+from proxytrain.fit.tables.table import read_runs
 
 PUBLISHED = {"A": 477.84, "B": 2143.86, "E": 1.81724, "alpha": 0.34731, "beta": 0.36718}
 PUBLISHED_STDERR = {"A": 124.52, "B": 1293.28, "E": 0.02566, "alpha": 0.0154, "beta": 0.0206}

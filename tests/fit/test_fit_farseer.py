@@ -9,9 +9,9 @@ from fit_tables import chinchilla
 
 from proxytrain.errors import Refusal
 from proxytrain.fit import LAWS, fit_losses
-from proxytrain.fit.bound import bind
-from proxytrain.fit.estimate import Problem, _expand, grid_starts, objective
-from proxytrain.fit.table import read_runs
+from proxytrain.fit.losses.bound import bind
+from proxytrain.fit.losses.estimate import Problem, _expand, grid_starts, objective
+from proxytrain.fit.tables.table import read_runs
 
 TRUE = {"a3": -0.35, "g3": 0.1, "b3": 2.6, "a2": -1.2, "g2": 0.12, "b2": 18.0, "a1": 0.02, "g1": 0.15, "b1": -1.45}
 

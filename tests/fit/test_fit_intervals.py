@@ -9,12 +9,13 @@ import pytest
 from fit_tables import chinchilla
 
 from proxytrain.errors import Refusal
-from proxytrain.fit import LAWS, fit_losses, predictor
-from proxytrain.fit.bootstrap import FEW, samples
-from proxytrain.fit.noise import Noise, estimate_noise, from_repeats
-from proxytrain.fit.options import FitConfig
-from proxytrain.fit.predictor import UNSEEN, estimate, run_weights
-from proxytrain.fit.table import read_runs
+from proxytrain.fit import LAWS, fit_losses
+from proxytrain.fit.core.bootstrap import FEW, samples
+from proxytrain.fit.core.noise import Noise, estimate_noise, from_repeats
+from proxytrain.fit.core.options import FitConfig
+from proxytrain.fit.losses import predictor
+from proxytrain.fit.losses.predictor import UNSEEN, estimate, run_weights
+from proxytrain.fit.tables.table import read_runs
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 from simulated_tables import simulate

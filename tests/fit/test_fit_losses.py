@@ -12,8 +12,8 @@ from fit_tables import LENGTHS, chinchilla, sweep
 
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import fit_losses, load_fit
-from proxytrain.fit.noise import from_repeats
-from proxytrain.fit.table import read_runs
+from proxytrain.fit.core.noise import from_repeats
+from proxytrain.fit.tables.table import read_runs
 
 
 def truth(n, d):

@@ -6,7 +6,7 @@ from fit_tables import chinchilla
 
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import fit_losses, load_fit
-from proxytrain.fit.frontier import lower_hull
+from proxytrain.fit.losses.frontier import lower_hull
 
 
 def power(x, E=1.7, A=30.0, alpha=0.2):

@@ -6,9 +6,9 @@ import pytest
 
 from proxytrain.errors import RequestError
 from proxytrain.fit import fit_losses
-from proxytrain.fit.checks import best_settings
-from proxytrain.fit.runs import to_levels
-from proxytrain.fit.table import read_runs
+from proxytrain.fit.losses.checks import best_settings
+from proxytrain.fit.tables.runs import to_levels
+from proxytrain.fit.tables.table import read_runs
 
 GOOD = {"params": [1e7, 2e7], "tokens": [1e9, 1e9], "loss": [3.0, 2.9]}
 

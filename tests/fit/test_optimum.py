@@ -189,7 +189,7 @@ def test_a_wrong_table_is_named(wrong, says):
 
 
 def test_the_command_line_fits_and_predicts(tmp_path, capsys, monkeypatch):
-    from proxytrain.cli import main
+    from proxytrain.cli.main import main
 
     monkeypatch.chdir(tmp_path)
     planted(batches=True).to_csv("runs.csv", index=False)

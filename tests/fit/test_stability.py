@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from proxytrain import Refusal, RequestError, fit_logits, lr_sensitivity
-from proxytrain.fit.stability import BEND, difference, loss_spikes
+from proxytrain.analysis.stability import BEND, difference, loss_spikes
 
 RATES = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1]
 

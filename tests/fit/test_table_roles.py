@@ -9,7 +9,7 @@ from planted import TARGET, checkpoints, planted, runs, weight_decays
 
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import Fit, fit_losses, fit_optimum
-from proxytrain.fit.table import read_runs
+from proxytrain.fit.tables.table import read_runs
 
 
 def fit(table, **options) -> Fit:

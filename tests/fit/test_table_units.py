@@ -10,10 +10,10 @@ import pytest
 from planted import runs
 
 from proxytrain.errors import RequestError
-from proxytrain.fit.duplicates import once
-from proxytrain.fit.losses import UNUSUAL
-from proxytrain.fit.noise import from_repeats
-from proxytrain.fit.table import read_runs
+from proxytrain.fit.core.noise import from_repeats
+from proxytrain.fit.losses.fit import UNUSUAL
+from proxytrain.fit.tables.duplicates import once
+from proxytrain.fit.tables.table import read_runs
 
 WRONG = {
     "tokens in thousands": (lambda t: t.assign(tokens=t.tokens / 1e3), "Does tokens count thousands"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from proxytrain.fit.curves.result import CurvePrediction
-from proxytrain.fit.result import Prediction
+from proxytrain.fit.losses.result import Prediction
 from proxytrain.fit.together import ALIKE, together
 
 

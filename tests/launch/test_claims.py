@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from proxytrain.launch.claims import STALE_SECONDS, holder, take
+from proxytrain.plan.claims import STALE_SECONDS, holder, take
 
 HOLD = (
     "import sys; from pathlib import Path; from proxytrain.launch.claims import take\n"

@@ -14,8 +14,8 @@ import pytest
 import torch
 from support import TINY, TINY_TEXT, assert_same_bits, outcome, proxytrain
 
-from proxytrain.launch.memory import out_of_memory
-from proxytrain.store import Store
+from proxytrain.plan.memory import out_of_memory
+from proxytrain.store.store import Store
 
 MB = 1 << 20
 LARGE = [  # an update of 32k tokens at once takes about 300 MB a member

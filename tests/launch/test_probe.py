@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from support import TINY, TINY_TEXT, proxytrain
 
-from proxytrain import accounting
-from proxytrain.config import Model
+from proxytrain.config.schema import Model
+from proxytrain.model import accounting
 
 SWEEP = [*TINY_TEXT, *TINY, "sweep.name=s", "sweep.grids=[{init_seed:[0,1,2],tokens:[8192,16384]}]", "launch.workers=1"]
 
@@ -52,10 +52,10 @@ CAPTURED: dict[str, Any] = {"check": True, "capture_output": True, "text": True}
 PEAK = """
 import gc, sys, torch
 from proxytrain.launch.settle import settle
-from proxytrain.request import request
+from proxytrain.sweep.request import request
 from proxytrain.plan.pack import Member, Pack
 from proxytrain.plan.share import forest
-from proxytrain.track.console import Console
+from proxytrain.monitor.console import Console
 from proxytrain.train.update import fresh
 
 def memory(what):

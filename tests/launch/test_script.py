@@ -16,7 +16,7 @@ import torch
 from guides import ROOT
 from support import TINY, TINY_TEXT
 
-from proxytrain.cli import main
+from proxytrain.cli.main import main
 from proxytrain.launch.script import seconds
 
 SWEEP = [*TINY_TEXT, *TINY, "sweep.name=s", "sweep.grids=[{tokens:[8192,16384]}]", "launch=slurm"]

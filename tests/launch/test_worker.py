@@ -17,9 +17,9 @@ import pytest
 from support import ENDLESS, TINY, TINY_TEXT, assert_same_bits, outcome, planned, proxytrain, start
 
 from proxytrain.errors import RequestError
-from proxytrain.launch.claims import take
 from proxytrain.plan import cost, freeze
-from proxytrain.store import Store
+from proxytrain.plan.claims import take
+from proxytrain.store.store import Store
 
 SWEEP = [*TINY_TEXT, *TINY, "sweep.name=s", "sweep.grids=[{init_seed:[0,1,2],tokens:[8192,16384]}]", "launch.workers=1"]
 LONG = [*TINY_TEXT, *TINY, "sweep.name=s", *ENDLESS]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from proxytrain.compose import compose, group_loader
-from proxytrain.config import build_config
+from proxytrain.config.compose import compose, group_loader
+from proxytrain.config.schema import build_config
 from proxytrain.plan.grid import expand
 from proxytrain.plan.pack import pack
+from proxytrain.plan.runs import Run, run_of
 from proxytrain.plan.share import forest
-from proxytrain.runs import Run, run_of
 
 BASE = ["model.width=32", "batch_tokens=1024", "warmup=8192"]
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
+from proxytrain.monitor.console import Console
 from proxytrain.report import write
-from proxytrain.request import Request, request
-from proxytrain.sweep import fit, plan, predict, train
-from proxytrain.track.console import Console
+from proxytrain.sweep.main import fit, plan, predict, train
+from proxytrain.sweep.request import Request, request
 
 BASE = """# @package _global_
 defaults:

@@ -9,10 +9,10 @@ from collections.abc import Callable
 import pytest
 
 from proxytrain.fit import load_fit
-from proxytrain.outcomes import target_params, telling
 from proxytrain.report import write
-from proxytrain.request import Request
-from proxytrain.sweep import curve_fit, fit, predict
+from proxytrain.sweep.main import curve_fit, fit, predict
+from proxytrain.sweep.request import Request
+from proxytrain.sweep.results import target_params, telling
 
 Asking = Callable[..., Request]
 

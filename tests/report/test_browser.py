@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
+from proxytrain.monitor.console import Console
 from proxytrain.report import write, write_comparison
 from proxytrain.report.facts import collect
-from proxytrain.request import Request
-from proxytrain.sweep import plan, train
-from proxytrain.track.console import Console
+from proxytrain.sweep.main import plan, train
+from proxytrain.sweep.request import Request
 
 DESKTOP, PHONE = {"width": 1200, "height": 900}, {"width": 390, "height": 844}
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-sync"]

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from proxytrain import collapse
-from proxytrain.outcomes import curves
+from proxytrain.monitor.console import Console
 from proxytrain.report.collapse import collapsed
 from proxytrain.report.facts import Facts, collect
 from proxytrain.report.page import render
-from proxytrain.sweep import plan, train
-from proxytrain.track.console import Console
+from proxytrain.sweep.main import plan, train
+from proxytrain.sweep.results import curves
 
 GRID = """
     - {model.width: 16, warmup: 2560, init_seed: [0, 1]}

@@ -12,12 +12,13 @@ import pytest
 from guides import told
 from support import proxytrain as command
 
+from proxytrain.analysis.crossover import compare
 from proxytrain.errors import RequestError
-from proxytrain.fit import Fit, compare, load_fit
+from proxytrain.fit import Fit, load_fit
+from proxytrain.monitor.console import Console
 from proxytrain.report import write_comparison
-from proxytrain.request import Request
-from proxytrain.sweep import plan, train
-from proxytrain.track.console import Console
+from proxytrain.sweep.main import plan, train
+from proxytrain.sweep.request import Request
 
 SLOW = "[{model.width: [16, 24, 32, 48], tokens: [8K, 16K, 32K], init_seed: [0, 1], lr: 0.004}]"
 

@@ -15,15 +15,15 @@ import pytest
 
 from proxytrain import report
 from proxytrain.corpus import prepare, preview
-from proxytrain.launch.parts import folders, record_failure, unfinished
-from proxytrain.outcomes import caveats
+from proxytrain.monitor.console import Console
+from proxytrain.plan.parts import folders, record_failure, unfinished
 from proxytrain.report import facts as report_facts
 from proxytrain.report import write
 from proxytrain.report.facts import Facts, Line, collect
 from proxytrain.report.page import render
-from proxytrain.request import Request
-from proxytrain.sweep import plan, train
-from proxytrain.track.console import Console
+from proxytrain.sweep.main import plan, train
+from proxytrain.sweep.request import Request
+from proxytrain.sweep.results import caveats
 
 FIGURES = [
     "curves",

@@ -7,14 +7,14 @@ import re
 import numpy as np
 import pytest
 
-from proxytrain.fit import fit_logits, lr_sensitivity
+from proxytrain.analysis.stability import fit_logits, lr_sensitivity
+from proxytrain.monitor.console import Console
 from proxytrain.report import stability as lab
 from proxytrain.report import words
 from proxytrain.report.facts import Facts, collect
 from proxytrain.report.page import render
 from proxytrain.report.row import Row
-from proxytrain.sweep import plan, train
-from proxytrain.track.console import Console
+from proxytrain.sweep.main import plan, train
 
 RATES = [0.003, 0.03, 0.3]
 GRID = f"[{{model: {{width: [16, 32], qk_norm: [true, false]}}, lr: {RATES}, init_seed: [0, 1], tokens: 8K}}]"

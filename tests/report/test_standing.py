@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from proxytrain.launch.machine import machine
+from proxytrain.monitor.console import Console
 from proxytrain.plan import speed
 from proxytrain.report.facts import collect
 from proxytrain.report.page import render
-from proxytrain.sweep import plan, train
-from proxytrain.track.console import Console
+from proxytrain.sweep.main import plan, train
 
 GRIDS = "[{model.width: 16, schedule: [wsd, average], tokens: [4K, 8K], lr: [0.002, 0.03, 0.2], init_seed: [0, 1]}]"
 BOTH = "[{model.width: 16, optimizer: [adamw, muon], tokens: 8K, lr: [0.002, 0.03, 0.2], init_seed: [0, 1]}]"
@@ -63,7 +63,7 @@ def test_a_sweep_at_one_rate_compares_nothing(swept):
 
 
 def test_the_command_says_who_is_better(schedules):
-    from proxytrain.verbs.jobs import _compared
+    from proxytrain.cli.jobs import _compared
 
     _, (ranking,) = _compared(schedules)
     assert ranking.summary()[0].startswith("at equal tokens, each at its own best rate (2 cells, 2 seeds)")

@@ -25,7 +25,7 @@ from slurm_support import (
 )
 from support import proxytrain
 
-from proxytrain.cli import main
+from proxytrain.cli.main import main
 from proxytrain.launch import slurm
 
 HOSTILE = "a b'c\"d;$(touch pwned)`touch pwned`%j#&"

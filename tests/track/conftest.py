@@ -12,12 +12,12 @@ from mirror_support import KEY, SWEEP
 from support import train
 from wandb_server import Server
 
-from proxytrain import sweep
-from proxytrain.config import Wandb
-from proxytrain.request import request
-from proxytrain.store import Store
+from proxytrain.config.schema import Wandb
+from proxytrain.monitor.console import Console
+from proxytrain.store.store import Store
+from proxytrain.sweep import main as sweep
+from proxytrain.sweep.request import request
 from proxytrain.track import mirror
-from proxytrain.track.console import Console
 from proxytrain.track.mirror import Mirror
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from support import TINY, TINY_TEXT
 
 from proxytrain.plan import freeze
-from proxytrain.store import Store
+from proxytrain.store.store import Store
 
 KEY = "a" * 40
 SWEEP = [

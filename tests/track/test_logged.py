@@ -11,9 +11,9 @@ from mirror_support import plan_of
 from support import proxytrain
 from wandb_server import Run
 
-from proxytrain import outcomes
 from proxytrain.errors import RequestError
 from proxytrain.fit import fit_optimum
+from proxytrain.sweep import results as outcomes
 from proxytrain.track.logged import read_logged
 
 

@@ -18,7 +18,7 @@ from wandb_file import read
 from wandb_server import Server
 
 from proxytrain.plan import freeze
-from proxytrain.store import Store
+from proxytrain.store.store import Store
 from proxytrain.track import mirror
 from proxytrain.track import shown as shown_module
 from proxytrain.track.client import REQUESTS

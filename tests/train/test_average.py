@@ -10,10 +10,10 @@ from safetensors.numpy import load_file
 from support import assert_same_bits, outcome, planned, train
 
 from proxytrain import load_model
-from proxytrain.branch import branch
 from proxytrain.errors import Refusal
-from proxytrain.outcomes import curves, target_rates
-from proxytrain.track.console import Console
+from proxytrain.monitor.console import Console
+from proxytrain.sweep.branch import branch
+from proxytrain.sweep.results import curves, target_rates
 from proxytrain.train.loop import Interrupted
 
 WINDOW = ["schedule=average", "schedule.window=2048", "schedule.snapshots=4"]  # of 8192 tokens

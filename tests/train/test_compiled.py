@@ -66,7 +66,7 @@ def test_so_they_do_in_uneven_micro_batches(ask, tmp_path, corpora):
 @pytest.mark.slow
 @needs_compiler
 def test_so_they_do_where_logits_are_read_out_in_pieces(ask, tmp_path, corpora, monkeypatch):
-    monkeypatch.setattr("proxytrain.model.LOGITS", 256 * 100)
+    monkeypatch.setattr("proxytrain.model.gpt.LOGITS", 256 * 100)
     agree(*both(ask, tmp_path, corpora, "sweep.grids=[{init_seed:[0,1]}]", "tokens=25600", *SMALL, compiled=True))
 
 

@@ -59,7 +59,7 @@ def test_sizes_that_cannot_be_are_refused(ask, override, says):
 def test_the_command_says_which_modules_move_and_draws_them(store, tmp_path, monkeypatch, capsys):
     from support import TINY, TINY_TEXT
 
-    from proxytrain.cli import main
+    from proxytrain.cli.main import main
 
     monkeypatch.chdir(tmp_path)
     common = [*TINY_TEXT, *TINY, f"store={store}", "coordcheck.widths=[32,64]", "coordcheck.depths=[]", "--quiet"]

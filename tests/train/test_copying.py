@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 import copying
 
-from proxytrain.compose import compose
-from proxytrain.config import Model, Parametrization, build_config
+from proxytrain.config.compose import compose
+from proxytrain.config.schema import Model, Parametrization, build_config
 from proxytrain.corpus import prepare
 from proxytrain.train.export import GPT
 

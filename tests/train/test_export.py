@@ -9,8 +9,8 @@ from safetensors.numpy import load_file
 from support import train
 
 import proxytrain
-from proxytrain.layout import layout
-from proxytrain.model import cross_entropy
+from proxytrain.model.gpt import cross_entropy
+from proxytrain.model.layout import layout
 from proxytrain.train import evaluate
 from proxytrain.train.update import EVALUATE_TOKENS
 

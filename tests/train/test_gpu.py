@@ -13,7 +13,8 @@ import torch
 from support import TINY, TINY_TEXT, outcome, planned, proxytrain, train
 from test_compiled import GRID, SEED_NOISE, SMALL, agree, both
 
-from proxytrain import accounting, ops
+from proxytrain.kernels import reference as ops
+from proxytrain.model import accounting
 from proxytrain.plan.pack import MOST_SEQUENCES, Member, Pack
 from proxytrain.plan.share import forest
 from proxytrain.train.loop import Interrupted

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from support import after, assert_same_bits, outcome, planned, train
 
-from proxytrain import sweep
+from proxytrain.sweep import main as sweep
 from proxytrain.train.loop import Interrupted
 
 SEEDS = "sweep.grids=[{init_seed:[0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15],schedule:constant,data_seed:[null,7]}]"
@@ -56,7 +56,7 @@ def test_a_member_has_the_bits_that_it_has_alone(ask, alone, K):
 
 def test_so_it_has_where_logits_are_read_out_in_pieces(ask, alone, monkeypatch, tmp_path, corpora):
     whole = alone(ask, ask("tokens=4096").runs[0])
-    monkeypatch.setattr("proxytrain.model.LOGITS", 256 * 100)
+    monkeypatch.setattr("proxytrain.model.gpt.LOGITS", 256 * 100)
     found = []
     for K in (1, 5):
         root = tmp_path / f"by {K}"

@@ -10,13 +10,13 @@ import pytest
 import torch
 from support import assert_same_bits, outcome, planned, train
 
-from proxytrain import model
-from proxytrain.compose import compose
-from proxytrain.config import Parametrization, build_config
+from proxytrain.config.compose import compose
+from proxytrain.config.schema import Parametrization, build_config
 from proxytrain.corpus import Stream
-from proxytrain.layout import layout
-from proxytrain.model import initial, logits, views
-from proxytrain.parametrization import scales
+from proxytrain.model import gpt as model
+from proxytrain.model.gpt import initial, logits, views
+from proxytrain.model.layout import layout
+from proxytrain.model.parametrization import scales
 from proxytrain.train.loop import Interrupted, train_pack
 from proxytrain.train.telemetry import columns
 

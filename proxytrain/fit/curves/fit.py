@@ -10,7 +10,9 @@ from dataclasses import replace
 import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.fit.combine import combine
+from proxytrain.fit.core.combine import combine
+from proxytrain.fit.core.steps import Progress, steps
+from proxytrain.fit.core.versions import versions
 from proxytrain.fit.curves.backtest import Cut, block_errors, cuts, later_rows, part, schedules
 from proxytrain.fit.curves.cleaning import cleaned, outliers, refuse_rise_with_size
 from proxytrain.fit.curves.curve import Curve, Observed, own_from, quieted
@@ -19,8 +21,6 @@ from proxytrain.fit.curves.jumps import jump
 from proxytrain.fit.curves.laws import AUTO, CURVE_LAWS, CurveLaw, get_curve_law
 from proxytrain.fit.curves.ratio import fit_ratio
 from proxytrain.fit.curves.result import Covered, CurveFit, Held
-from proxytrain.fit.losses import versions
-from proxytrain.fit.steps import Progress, steps
 
 LEAST_ROWS = 5  # losses of a curve after warm-up
 SCALINGS = (0.0, 0.5, 1.0)  # r that is tried where one size was trained at several peaks under one schedule

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from proxytrain.errors import RequestError
+from proxytrain.fit.core.document import CURVE_FORMAT, write_whole
 from proxytrain.fit.curves.estimate import Estimate
 from proxytrain.fit.curves.laws import get_curve_law
 from proxytrain.fit.curves.ratio import Ratio
 from proxytrain.fit.curves.result import Covered, CurveFit, Held
-from proxytrain.fit.saving import CURVE_FORMAT, write_whole
 
 
 def save_curve_fit(fit: CurveFit, path: str | os.PathLike[str]) -> None:

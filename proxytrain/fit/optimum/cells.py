@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.fit.runs import to_levels
-from proxytrain.fit.table import read_runs
+from proxytrain.fit.tables.runs import to_levels
+from proxytrain.fit.tables.table import read_runs
 
 LEAST_RATES = 3  # that did not diverge, in a cell
 SAME = 1.02  # rates and batches nearer than this factor are one

@@ -250,7 +250,7 @@ class OptimumFit:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it as JSON: under a temporary name, synced, then renamed."""
-        from proxytrain.fit.saving import OPTIMUM_FORMAT, write_whole
+        from proxytrain.fit.core.document import OPTIMUM_FORMAT, write_whole
 
         write_whole(Path(path), _plain({"format": OPTIMUM_FORMAT, **vars(self)}))
 

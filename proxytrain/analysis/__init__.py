@@ -1,0 +1,1 @@
+"""What is computed beside the main answer: ranking, crossover, stability, collapse, critical batch."""

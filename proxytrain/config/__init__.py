@@ -1,0 +1,1 @@
+"""What may be asked: the schema, composition by Hydra, the spelling of overrides, scale factors."""

@@ -1,0 +1,1 @@
+"""What fits of all kinds share."""

@@ -1,0 +1,1 @@
+"""Laws of final losses: tables in; predictions with intervals, and refusals, out."""

@@ -1,0 +1,1 @@
+"""From a file or DataFrame to checked runs: columns, settings, duplicates, checkpoints, units."""

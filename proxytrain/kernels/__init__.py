@@ -1,0 +1,1 @@
+"""One formula each: reference, CPU (C++), GPU (Triton)."""

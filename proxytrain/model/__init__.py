@@ -1,0 +1,1 @@
+"""The GPT: layers, layout of its weights, parametrization, counts of parameters and FLOPs."""

@@ -1,0 +1,1 @@
+"""Optimizers over the flat buffers of a pack."""

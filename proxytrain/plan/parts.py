@@ -1,0 +1,169 @@
+"""What of a frozen plan is left to do. Read off the store; nothing else remembers it.
+
+A pack is done when all its nodes are published, with the states from which packs that are not done start. One that
+failed twice, or did not fit into memory, counts as its two halves from then on, and so on down to single members; a
+member that fails twice alone has failed, and what starts from it waits until it is retried, while its neighbours go
+on. Every worker derives the same parts from the same files, so nobody writes the plan again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from proxytrain.errors import RequestError
+from proxytrain.plan.freeze import Plan
+from proxytrain.plan.memory import too_large
+from proxytrain.plan.pack import Member, Pack
+from proxytrain.plan.share import Node
+from proxytrain.store.store import Key, Store, read_json, write_json
+
+FAILURES = 2  # of a pack before it is split, of a single member before it has failed
+NOT_PLANNED = {
+    "traceback": "it starts from a state that is gone, and that this plan does not make: run the sweep again"
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A pack, or what is left of one that was split."""
+
+    pack: Pack
+    whole: tuple[str, ...] = ()  # ids of the packs that it was split from, the plan's own last
+    wanted: frozenset[Key] = frozenset()  # states that others start from
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its folder's name, and those in which earlier attempts at the same members may have left checkpoints."""
+        return self.pack.id, *self.whole
+
+    def of(self, members: tuple[Member, ...]) -> Part:
+        return Part(Pack(members), self.names, self.wanted)
+
+
+def folders(plan: Plan, store: Store) -> Path:
+    """Where the packs of a plan have their claims, attempts and failures."""
+    return store.sweep(plan.name) / "packs"
+
+
+def unfinished(plan: Plan, store: Store, done: set[str] | None = None) -> list[Part]:
+    """Parts that are still to be trained and can be: not failed, and waiting for nothing that will never come.
+
+    `done` keeps the ids of packs that were seen finished; they are not looked at again.
+    """
+    return [part for part, state in parts(plan, store, set() if done is None else done) if state == "open"]
+
+
+def failures(plan: Plan, store: Store, done: set[str] | None = None) -> Iterator[tuple[Node, dict[str, Any]]]:
+    """Nodes that will not come, with the record of the failure: those of failed members, and all that start there."""
+    packs = folders(plan, store)
+    lost: dict[Key | None, dict[str, Any]] = {}
+    for part, state in parts(plan, store, set() if done is None else done):
+        if state == "open":
+            continue
+        for member in part.pack.members:
+            why = (
+                failure(packs / part.pack.id)
+                if state == "failed"
+                else lost.get(member.parent, {"traceback": NOT_PLANNED})
+            )
+            for node in member.nodes:
+                if not complete(node, store):
+                    lost[node.key] = why
+                    yield node, why
+
+
+def retry(plan: Plan, store: Store) -> int:
+    """Forget the failures of members that failed alone, so that workers try them again; how many there were."""
+    failed = [part for part, state in parts(plan, store, set()) if state == "failed"]
+    for part in failed:
+        for number in range(FAILURES, 0, -1):
+            (folders(plan, store) / part.pack.id / f"failed-{number}.json").unlink(missing_ok=True)
+    return len(failed)
+
+
+def parts(plan: Plan, store: Store, done: set[str]) -> Iterator[tuple[Part, Literal["open", "failed", "blocked"]]]:
+    """The parts of all packs that are not done: what can be trained, what failed alone, what waits for such.
+
+    `done` keeps the ids of packs that were seen finished, as in `unfinished`.
+    """
+    packs = folders(plan, store)
+    wholes: list[Part] = []
+    wanted: set[Key] = set()
+    for pack in reversed(plan.packs):
+        mine = frozenset(wanted)
+        if pack.id in done:
+            continue
+        if finished(pack, store, mine):
+            done.add(pack.id)
+            continue
+        wholes.append(Part(pack, wanted=mine))
+        wanted |= pack.needs
+    coming: set[Key] = set()
+    for whole in reversed(wholes):
+        waiting = [whole]
+        while waiting:
+            part = waiting.pop()
+            members = part.pack.members
+            able = [m.parent is None or m.parent in coming or ready(m.parent, store) for m in members]
+            half = (len(members) + 1) // 2
+            if not all(able):
+                yield part.of(tuple(m for m, ok in zip(members, able) if not ok)), "blocked"
+                if any(able):
+                    waiting.append(part.of(tuple(m for m, ok in zip(members, able) if ok)))
+            elif not (failed_twice(packs / part.pack.id) or too_large(packs / part.pack.id)):
+                if not (part.whole and finished(part.pack, store, part.wanted)):
+                    coming.update(n.key for m in members for n in m.nodes)
+                    yield part, "open"
+            elif len(members) > 1:
+                waiting += [part.of(members[half:]), part.of(members[:half])]
+            else:
+                yield part, "failed"
+
+
+def finished(pack: Pack, store: Store, wanted: Collection[Key] = ()) -> bool:
+    """Whether all that a pack trains is published, with the states among those `wanted`."""
+    nodes = [n for m in reversed(pack.members) for n in reversed(m.nodes)]
+    return all(complete(n, store) and (n.key not in wanted or ready(n.key, store)) for n in nodes)
+
+
+def ready(key: Key, store: Store) -> bool:
+    """Whether what starts from here can start: the state is kept, or it is known to have diverged."""
+    return store.published(key) and (store.has_state(key) or store.segment_status(key) == "diverged")
+
+
+def complete(node: Node, store: Store) -> bool:
+    """Whether a segment is published, and the run that ends there has its result."""
+    return store.published(node.key) and (node.run_id is None or store.has_result(node.run_id))
+
+
+def failed_twice(folder: Path) -> bool:
+    return (folder / f"failed-{FAILURES}.json").exists()
+
+
+def failure(folder: Path) -> dict[str, Any]:
+    """The last failure on record: `traceback`, who failed, and the file (`log`)."""
+    path = folder / f"failed-{FAILURES}.json"
+    record = read_json(path)
+    if not isinstance(record, dict) or not str(record.get("traceback", "")).strip():
+        record = {"traceback": "unknown"}
+    return {**record, "traceback": str(record["traceback"]), "log": str(path)}
+
+
+def failure_records(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Failures on record for a pack, the first first, with their files."""
+    for number in range(1, FAILURES + 1):
+        path = folder / f"failed-{number}.json"
+        with suppress(RequestError):
+            if isinstance(record := read_json(path), dict):
+                yield path, record
+
+
+def record_failure(folder: Path, record: dict[str, Any]) -> int:
+    """Write down that an attempt failed; the number of failures so far."""
+    number = 1 + sum((folder / f"failed-{n}.json").exists() for n in range(1, FAILURES))
+    write_json(folder / f"failed-{number}.json", record)
+    return number

@@ -1,0 +1,1 @@
+"""The directory that holds corpora, segments, runs and sweeps."""

@@ -1,0 +1,1 @@
+"""The main job: request, results, fit, prediction, branches."""
