@@ -57,6 +57,15 @@ def test_a_target_of_a_schedule_that_no_run_has_is_refused_and_has_its_page(swep
     assert "target's schedule, power" in (swept / "runs/sweeps/other/report.html").read_text().replace("&#x27;", "'")
 
 
+@pytest.mark.parametrize("words", [["--help"], ["fit", "--help"], ["plan", "--cfg", "job"]])
+def test_a_pipe_that_nobody_reads_is_no_error(tmp_path, words):
+    command = start(*words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command.stdout.close()
+    said = command.stderr.read()
+    assert command.wait() == 0
+    assert "Traceback" not in said
+
+
 def test_run_again_it_does_nothing_and_says_the_same(swept):
     def state() -> dict[Path, int]:
         made = [
@@ -296,7 +305,7 @@ def test_an_interrupt_while_it_still_imports_is_no_traceback(module, tmp_path):
 
 def test_status_fit_and_predict_do_not_import_torch(swept):
     code = (
-        "import sys; from proxytrain.cli import main\n"
+        "import sys; from proxytrain.cli.main import main\n"
         f"sweep = {SWEEP!r}\n"
         "assert main(['status', 'sweep.name=s']) == 0\n"
         "assert main(['fit', 'table=runs/sweeps/s/losses.csv', 'file=f.json']) == 0\n"

@@ -74,7 +74,7 @@ MODULES = {".".join(p.relative_to(PACKAGE).with_suffix("").parts).removesuffix("
 
 
 def package(module: str) -> str:
-    """The package of a module below proxytrain: of `fit.losses.laws` it is `fit.losses`, of `fit.saving` it is `fit`."""
+    """The package of a module below proxytrain: `fit.losses` for `fit.losses.laws`, `fit` for `fit.saving`."""
     parts = module.split(".")
     inside = parts[0] == "fit" and len(parts) > 1 and f"fit.{parts[1]}.{'.'.join(parts[2:])}".rstrip(".") in MODULES
     return ".".join(parts[:2]) if inside and (PACKAGE / "fit" / parts[1]).is_dir() else parts[0]

@@ -158,7 +158,7 @@ def test_a_sweep_says_what_a_compiler_would_bring(tmp_path, monkeypatch):
     assert "note: no C++ compiler (no-such-compiler) on the PATH" in none.stdout + none.stderr
 
 
-CHILD = "import torch; torch.set_num_threads(1); from proxytrain import native; print(native.library())"
+CHILD = "import torch; torch.set_num_threads(1); from proxytrain.kernels import cpu; print(cpu.library())"
 
 
 def library(home: Path, **environment: str) -> subprocess.Popen:
@@ -217,7 +217,7 @@ def test_a_compiler_that_cannot_is_told_and_done_without(tmp_path, compiler):
 
 
 def test_where_the_cache_cannot_be_written_to_they_last_as_long_as_the_process():
-    child = "from proxytrain.cache import folder; print(folder()); assert folder().is_dir()"
+    child = "from proxytrain.kernels.cache import folder; print(folder()); assert folder().is_dir()"
     environment = {**os.environ, "XDG_CACHE_HOME": "/proc/none"}
     found = subprocess.run([sys.executable, "-c", child], env=environment, capture_output=True, text=True, check=True)
     assert not Path(found.stdout.strip()).exists()

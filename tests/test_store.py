@@ -67,7 +67,7 @@ def test_a_json_file_is_replaced_whole(tmp_path):
 
 def test_writers_that_are_killed_leave_whole_files(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from proxytrain.store import write_json\n"
+        "import sys; from pathlib import Path; from proxytrain.store.store import write_json\n"
         "while True: write_json(Path(sys.argv[1]), list(range(50_000)))"
     )
     target = tmp_path / "x.json"

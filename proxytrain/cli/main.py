@@ -20,7 +20,14 @@ DASHES = "-–—−"
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; every way to go wrong ends in a line and an exit code."""
-    argv = sys.argv[1:] if argv is None else argv
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    except BrokenPipeError:  # `proxytrain plan | head`
+        sys.stderr.close()
+        return 0
+
+
+def _run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0 if argv else 2
@@ -43,10 +50,7 @@ def main(argv: list[str] | None = None) -> int:
             return _print_config(options)
         return VERBS[argv[0]].run(options)
     except (RequestError, Refusal, OSError) as error:
-        if isinstance(error, BrokenPipeError):  # `proxytrain plan | head`
-            sys.stderr.close()
-            return 0
-        if options.debug:
+        if options.debug or isinstance(error, BrokenPipeError):
             raise
         return _told(argv[0], options, error)
     except KeyboardInterrupt:

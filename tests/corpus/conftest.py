@@ -90,7 +90,7 @@ def preparing() -> Callable[..., subprocess.Popen]:
 
     def start(data: object, root: Path, **environment: str) -> subprocess.Popen:
         script = (
-            "import sys\nfrom proxytrain.config import *\nfrom proxytrain.corpus import prepare\n"
+            "import sys\nfrom proxytrain.config.schema import *\nfrom proxytrain.corpus import prepare\n"
             f"corpus = prepare({data!r}, {str(root)!r}, notice=lambda line: print(line, file=sys.stderr))\n"
             "peak = [line for line in open('/proc/self/status') if line.startswith('VmHWM')][0].split()[1]\n"
             "print(corpus.manifest.content_hash, int(peak) // 1024)"

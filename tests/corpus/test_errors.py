@@ -140,7 +140,7 @@ def test_a_tokenizer_without_an_end_of_text(root, tmp_path, files_data):
 
 def test_a_hub_that_cannot_be_reached(root, hub_data):
     script = (
-        "import time; from proxytrain.config import *; from proxytrain.corpus import prepare\n"
+        "import time; from proxytrain.config.schema import *; from proxytrain.corpus import prepare\n"
         f"started = time.perf_counter()\ntry: prepare({hub_data('someone/something')!r}, {str(root)!r})\n"
         "except ValueError as error: print(time.perf_counter() - started, error)"
     )
@@ -207,7 +207,7 @@ def test_an_llm_c_file_that_was_cut_short(root, tmp_path, tokens_data):
 
 def test_a_full_disk(root, files_data):
     script = (
-        "import resource, signal; from proxytrain.config import *; from proxytrain.corpus import prepare\n"
+        "import resource, signal; from proxytrain.config.schema import *; from proxytrain.corpus import prepare\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         f"try: prepare({files_data()!r}, {str(root)!r})\nexcept ValueError as error: print(error)"
     )

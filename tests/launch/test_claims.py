@@ -15,7 +15,7 @@ import pytest
 from proxytrain.plan.claims import STALE_SECONDS, holder, take
 
 HOLD = (
-    "import sys; from pathlib import Path; from proxytrain.launch.claims import take\n"
+    "import sys; from pathlib import Path; from proxytrain.plan.claims import take\n"
     "print(take(Path(sys.argv[1])) is not None, flush=True); sys.stdin.read()"
 )
 
