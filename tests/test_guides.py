@@ -74,7 +74,7 @@ ELSEWHERE = {  # what another test runs
     "python scripts/chaos.py": "scripts/test.sh",
     "proxytrain fit wandb=": "tests/track/test_logged.py",
     "proxytrain track dashboard": "tests/track/test_dashboard.py",
-    "proxytrain fit sweep.name=NAME fit.law=optimum": "tests/test_cli.py",
+    "proxytrain fit sweep.name=NAME fit.law=optimum": "tests/cli/test_cli.py",
     "proxytrain report --compare A B": "tests/report/test_compare.py",
     "proxytrain submit experiment=quickstart": "tests/slurm/test_slurm.py",
     "proxytrain status sweep.name=quickstart": "tests/slurm/test_slurm.py",
