@@ -122,6 +122,8 @@ def _rises(steps: np.ndarray, tokens: np.ndarray, run: np.ndarray) -> bool:
         value = steps.astype(float)
     except ValueError:
         return False
+    if not np.isfinite(value).all():
+        return False
     order = np.lexsort((tokens, run))
     same = run[order][1:] == run[order][:-1]
     return bool(same.any() and (np.diff(value[order])[same] > 0).all())
