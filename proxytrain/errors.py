@@ -10,11 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-class RequestError(ValueError):
+class _OneLine(Exception):
+    """An exception whose text is one line, whatever a repeated value contains."""
+
+    def __str__(self) -> str:
+        return " ".join(super().__str__().splitlines())
+
+
+class RequestError(_OneLine, ValueError):
     """The request is wrong: one line naming the key or file, the value and what is allowed."""
 
 
-class Refusal(Exception):
+class Refusal(_OneLine):
     """The data cannot answer: what is missing, and which runs would supply it."""
 
 
