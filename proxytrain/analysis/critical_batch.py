@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
+from proxytrain.fit.core.level import checked_level
 from proxytrain.fit.losses.frontier import falling_means
 
 LEAST_BATCHES = 3
@@ -199,8 +200,7 @@ def fit_critical_batch(
     >>> round(fit.critical_batch(2.2)[0] / 1e5, 1)
     1.0
     """
-    if not (isinstance(level, float) and 0 < level < 1):
-        raise RequestError(f"level={level!r}: must be a number between 0 and 1")
+    checked_level(level)
     runs, source, warnings = _read(curves)
     batches = sorted({r.batch for r in runs})
     if len(batches) < LEAST_BATCHES:

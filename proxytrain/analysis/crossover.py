@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from proxytrain.errors import RequestError
+from proxytrain.fit.core.level import checked_level
 
 if TYPE_CHECKING:
     from proxytrain.fit.losses.result import Fit
@@ -74,8 +75,7 @@ def compare(a: Fit, b: Fit, tokens_per_param: float = 20.0, level: float = 0.9) 
 
     if not (isinstance(tokens_per_param, (int, float)) and 1e-3 < tokens_per_param < 1e7):
         raise RequestError(f"tokens_per_param={tokens_per_param!r}: must be above 0.001 and below 1e7")
-    if not (isinstance(level, (int, float)) and 0 < level < 1):
-        raise RequestError(f"level={level!r}: must be a number between 0 and 1")
+    checked_level(level)
     least = max(_least(f) for f in (a, b))
     largest = min(f.predictor.range.compute for f in (a, b))
     stop = max(min(f.predictor.range.compute * np.exp(f.farthest) for f in (a, b)), largest, least * 1.01)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
+from proxytrain.fit.core.level import checked_level
 from proxytrain.fit.tables.load import load
 from proxytrain.fit.tables.runs import to_levels
 
@@ -123,8 +124,7 @@ def rank(table: Any, *, by: str | Sequence[str] = "schedule", budget: str = "tok
     >>> found.names, found.place(0), bool(found.better[0, 1])
     (('a', 'b'), '1', True)
     """
-    if not (isinstance(level, float) and 0 < level < 1):
-        raise RequestError(f"level={level!r}: must be a number between 0 and 1")
+    checked_level(level)
     source, raw = load(table)
     names, trained = _trained(source, raw, (by,) if isinstance(by, str) else tuple(by), budget)
     sizes = list(dict.fromkeys(size for _, size in trained))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
+from proxytrain.fit.core.level import checked_level
 
 LEAST_RATES, LEAST_SPAN = 3, 10.0  # rates, and the largest over the smallest: less says nothing of decades
 LEAST_SIZES, LEAST_RANGE, LEAST_RUNS = 3, 2.0, 4
@@ -119,6 +120,7 @@ def lr_sensitivity(
     >>> lr_sensitivity([0.001, 0.01, 0.1], [3.0, 2.0, float("nan")], 5.0).value
     1.3333333333333335
     """
+    checked_level(level)
     rates, losses = np.asarray(lr, dtype=float), np.asarray(loss, dtype=float)
     start = np.broadcast_to(np.asarray(initial, dtype=float), losses.shape)
     seeds: Sequence[Hashable] = [0] * len(rates) if seed is None else list(seed)
@@ -186,6 +188,7 @@ def fit_logits(params: Sequence[float], logit: Sequence[float], level: float = 0
     RequestError
         If a size or a logit is no positive number.
     """
+    checked_level(level)
     n, y = np.asarray(params, dtype=float), np.asarray(logit, dtype=float)
     for name, values in (("params", n), ("logit", y)):
         if not ((values > 0) & np.isfinite(values)).all():

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proxytrain.errors import RequestError
+from proxytrain.fit.core.level import checked_level
 
 ROWS = ("runs", "last", "checkpoints")
 OUTLIERS = ("drop", "keep")
@@ -64,7 +65,7 @@ class FitConfig:
     outliers: str | None = None
 
     def __post_init__(self) -> None:
-        _require("level", self.level, isinstance(self.level, float) and 0 < self.level < 1, "a number between 0 and 1")
+        checked_level(self.level, "fit.level")
         _require(
             "bootstraps",
             self.bootstraps,

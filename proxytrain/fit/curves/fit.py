@@ -11,6 +11,7 @@ import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.core.combine import combine
+from proxytrain.fit.core.level import checked_level
 from proxytrain.fit.core.steps import Progress, steps
 from proxytrain.fit.core.versions import versions
 from proxytrain.fit.curves.backtest import Cut, block_errors, cuts, later_rows, part, schedules
@@ -76,8 +77,7 @@ def fit_curves(
     elif columns:
         raise RequestError("fit.columns: the curves are not read from files. Leave it out.")
     laws = [CURVE_LAWS[n] for n in AUTO] if law == "auto" else [get_curve_law(law)]
-    if not (isinstance(level, float) and 0 < level < 1):
-        raise RequestError(f"level={level!r}: must be a number between 0 and 1")
+    checked_level(level)
     curves = list(curves)
     refuse_few(curves)
     clean = cleaned(curves)

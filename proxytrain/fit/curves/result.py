@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
+from proxytrain.fit.core.level import checked_level
 from proxytrain.fit.curves.estimate import Estimate
 from proxytrain.fit.curves.history import History, nodes
 from proxytrain.fit.curves.ratio import Ratio
@@ -168,9 +169,7 @@ class CurveFit:
         from scipy.stats import t as student
 
         lr = _schedule(lr)
-        level = self.level if level is None else level
-        if not (isinstance(level, float) and 0 < level < 1):
-            raise RequestError(f"level={level!r}: must be between 0 and 1")
+        level = checked_level(self.level if level is None else level)
         note = self._judge(len(lr), params, float(lr.max()))
         step = nodes(lr)
         centre, variance = self.outlook(lr, step, params)

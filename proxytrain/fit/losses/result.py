@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
+from proxytrain.fit.core.level import checked_level
 from proxytrain.fit.core.noise import Noise
 from proxytrain.fit.core.options import FitConfig
 from proxytrain.fit.losses.allocation import APPROACHES, Allocation, by_law
@@ -174,9 +175,7 @@ class Fit:
         RequestError
             Values or a level that cannot be.
         """
-        level = self.config.level if level is None else level
-        if not (isinstance(level, (int, float)) and 0 < level < 1):
-            raise RequestError(f"level={level!r}: must be a number between 0 and 1")
+        level = checked_level(self.config.level if level is None else level)
         n, d = self._place({"params": params, "tokens": tokens, "flops": flops})
         unique = d if unique_tokens is None else _positive("unique_tokens", unique_tokens)
         n, d, u = np.broadcast_arrays(n, d, unique)
@@ -190,7 +189,7 @@ class Fit:
         note = self._refuse_far(flat_n, flat_d)
         if (flat_d > ONCE * flat_u).any() and not any(m.bound.law.repeats for m in self.members):
             raise Refusal("no law of this fit knows what repeated tokens are worth; fit law=data_constrained")
-        loss, low, high, _ = self.predictor.predict(columns, float(level))
+        loss, low, high, _ = self.predictor.predict(columns, level)
         self._refuse_silent(columns, loss)
         if not np.isfinite(high).all():
             at = int(np.argmin(np.isfinite(high)))
@@ -200,7 +199,7 @@ class Fit:
             )
         gap = self.predictor.range.gap(flat_n, flat_d)
         shaped = [float(v[0]) if n.ndim == 0 else v.reshape(n.shape) for v in (loss, low, high, gap)]
-        return Prediction(shaped[0], shaped[1], shaped[2], float(level), shaped[3], note)
+        return Prediction(shaped[0], shaped[1], shaped[2], level, shaped[3], note)
 
     def _place(self, asked: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """Params and tokens of what is asked; 1 where the fit does not know them."""
@@ -236,7 +235,7 @@ class Fit:
             raise RequestError(f"flops={flops!r}: must be FLOPs, at least 1e6")
         if by not in APPROACHES:
             raise RequestError(f"by={by!r}: must be {', '.join(APPROACHES)}")
-        level = self.config.level if level is None else level
+        level = checked_level(self.config.level if level is None else level)
         if curves is not None and by == "envelope":
             n, d, loss, run = points_of(curves)
             rng = np.random.default_rng([self.config.seed, 5])

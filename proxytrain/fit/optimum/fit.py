@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from proxytrain.errors import Refusal, RequestError
+from proxytrain.errors import Refusal
+from proxytrain.fit.core.level import checked_level
 from proxytrain.fit.optimum.cells import Cells, read_cells
 from proxytrain.fit.optimum.result import Held, OptimumFit, OptimumLaw
 from proxytrain.fit.optimum.surface import Surface, surfaces
@@ -63,8 +64,7 @@ def fit_optimum(
     >>> round(fit.laws["lr"].exponents["params"], 2), round(fit.predict(params=16e6, tokens=8e7).lr, 4)
     (-0.5, 0.0075)
     """
-    if not (isinstance(level, float) and 0 < level < 1):
-        raise RequestError(f"level={level!r}: must be a number between 0 and 1")
+    checked_level(level)
     cells = read_cells(table, schedule, columns, where, rows)
     axes, warnings = _axes(cells)
     shapes = surfaces(cells, _steepens_with(cells))

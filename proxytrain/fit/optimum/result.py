@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
+from proxytrain.fit.core.level import checked_level
 
 FARTHEST = 3.0  # times the largest log-gap held out: beyond, a prediction is refused
 
@@ -121,7 +122,7 @@ class OptimumFit:
         Refusal
             It lies farther beyond the cells than their backtest supports.
         """
-        level = self.level if level is None else level
+        level = checked_level(self.level if level is None else level)
         place = {"params": params, "tokens": tokens, "batch_tokens": batch_tokens}
         for name, value in place.items():
             if value is not None and not (isinstance(value, (int, float)) and np.isfinite(value) and value > 0):
