@@ -214,7 +214,7 @@ def test_refused(curves: list[Curve], message: str) -> None:
 
 
 def test_predictions_that_the_curves_do_not_support(one_size: CurveFit, joint: CurveFit) -> None:
-    with pytest.raises(Refusal, match=r"beyond the curves.*allow extrapolation"):
+    with pytest.raises(Refusal, match=r"beyond the curves.*allow_extrapolation"):
         one_size.predict(rates("wsd", updates=400_000))
     allowed = dataclasses.replace(one_size, allow_extrapolation=True)
     assert allowed.predict(rates("wsd", updates=400_000)).note.startswith("EXTRAPOLATION")

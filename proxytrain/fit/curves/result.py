@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
+from proxytrain.fit.core.extrapolation import EXTRAPOLATION_LIMIT, beyond_backtest
 from proxytrain.fit.core.level import checked_level
 from proxytrain.fit.curves.estimate import Estimate
 from proxytrain.fit.curves.history import History, nodes
 from proxytrain.fit.curves.ratio import Ratio
 
-LIMIT = 3.0  # a prediction reaches at most so many times the largest backtested log-gap
-LEAST_REACH = float(np.log(4.0))  # and this log-gap at any rate
+LEAST_REACH = float(np.log(4.0))  # a log-gap that is predicted whatever the backtest reached
 PRIOR_ERROR = 0.004  # error of log loss for each e-fold beyond what was fitted, until the backtest speaks
 TESTED = 0.1  # log of how much longer or larger a held-out run must be, for its error to tell of still longer ones
 UNTESTED = 0.05  # half-width at 90% for each e-fold of length where no length was held out; see FINDINGS.md
@@ -319,15 +319,16 @@ class CurveFit:
             )
         far = float(self.reach(np.array([updates]), params)[0])
         seen = max([h.reach for h in self.backtest], default=0.0)
-        allowed = LIMIT * max(seen, LEAST_REACH / LIMIT)
+        allowed = max(EXTRAPOLATION_LIMIT * seen, LEAST_REACH)
         notes = []
         if far > allowed and not self.allow_extrapolation:
-            raise Refusal(
-                f"updates={updates}"
-                + (f", params={params:.4g}" if params else "")
-                + f": {np.exp(far):.3g} times beyond the "
-                f"curves in length and size; the backtest supports {np.exp(allowed):.3g} times. Fit longer or larger "
-                "runs, or allow extrapolation"
+            raise beyond_backtest(
+                f"updates={updates}" + (f" params={params:.4g}" if params else ""),
+                float(np.exp(far)),
+                beyond="the curves in length and size",
+                tested=float(np.exp(seen)),
+                supported=float(np.exp(allowed)),
+                add="curves of longer or larger runs",
             )
         if far > allowed:
             notes.append(

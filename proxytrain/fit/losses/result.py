@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
+from proxytrain.fit.core.extrapolation import EXTRAPOLATION_LIMIT, backtest_reached, beyond_backtest
 from proxytrain.fit.core.level import checked_level
 from proxytrain.fit.core.noise import Noise
 from proxytrain.fit.core.options import FitConfig
@@ -21,8 +22,6 @@ from proxytrain.fit.losses.nested import sentence
 from proxytrain.fit.losses.predictor import Held, Member, Predictor
 from proxytrain.fit.tables.runs import size_and_length
 from proxytrain.fit.tables.units import RANGES
-
-LIMIT = 3.0  # predictions reach at most so many times the largest backtested log-gap
 
 
 @dataclass(frozen=True)
@@ -219,7 +218,7 @@ class Fit:
     @property
     def farthest(self) -> float:
         """Log of the largest gap that is predicted: three times the largest log-gap of the backtest."""
-        return LIMIT * self.predictor.tested
+        return EXTRAPOLATION_LIMIT * self.predictor.tested
 
     def optimal(
         self, flops: float, level: float | None = None, by: str = "parametric", curves: Sequence[Any] | None = None
@@ -298,8 +297,6 @@ class Fit:
     def _refuse_far(self, params: np.ndarray, tokens: np.ndarray) -> str:
         reach = self.predictor.range.reach(params, tokens)
         far = int(reach.argmax())
-        seen = self.predictor.tested
-        where = self._name(params[far], tokens[far])
         for column, values, most in (
             ("params", params, self.predictor.range.params),
             ("tokens", tokens, self.predictor.range.tokens),
@@ -312,21 +309,23 @@ class Fit:
                 )
         if reach[far] <= self.farthest or reach[far] < 0.05:
             return ""
-        gap = float(np.exp(reach[far]))
-        tested = f"the backtest reached a gap of {np.exp(seen):.3g}x" if seen else "nothing could be backtested"
+        gap, tested = float(np.exp(reach[far])), float(np.exp(self.predictor.tested))
         if not self.config.allow_extrapolation:
-            raise Refusal(
-                f"{where} is a gap of {gap:.3g}x beyond the runs, but {tested}: up to {np.exp(self.farthest):.3g}x "
-                f"is predicted; add a run as large as {self._towards(params[far], tokens[far], reach[far])}, which the "
-                "backtest then predicts from the rest, or set allow_extrapolation=true "
-                "(fit.allow_extrapolation=true on the command line)"
+            large = self._towards(params[far], tokens[far], reach[far])
+            raise beyond_backtest(
+                self._name(params[far], tokens[far]),
+                gap,
+                beyond="the runs",
+                tested=tested,
+                supported=float(np.exp(self.farthest)),
+                add=f"a run as large as {large}, which the backtest then predicts from the rest",
             )
-        return f"EXTRAPOLATION: a gap of {gap:.3g}x, and {tested}; the interval is a guess"
+        return f"EXTRAPOLATION: a gap of {gap:.3g}x, and {backtest_reached(tested)}; the interval is a guess"
 
     def _towards(self, params: float, tokens: float, reach: float) -> str:
         """The smallest run on the way to a target that brings it within the limit, held out or not."""
         seen, most = self.predictor.tested, self.predictor.range
-        share = min(reach - LIMIT * seen, reach / (1 + LIMIT)) / reach * 1.02
+        share = min(reach - EXTRAPOLATION_LIMIT * seen, reach / (1 + EXTRAPOLATION_LIMIT)) / reach * 1.02
         n, d = (m * max(v / m, 1.0) ** share for m, v in ((most.params, params), (most.tokens, tokens)))
         if self.data["only"] == "flops":
             n = most.compute / 6 * (6 * params / most.compute) ** share

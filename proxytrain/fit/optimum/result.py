@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
+from proxytrain.fit.core.extrapolation import EXTRAPOLATION_LIMIT, beyond_backtest
 from proxytrain.fit.core.level import checked_level
 
-FARTHEST = 3.0  # times the largest log-gap held out: beyond, a prediction is refused
+LEAST_SUPPORTED = 1.5  # a gap that is predicted whatever could be held out
 
 
 @dataclass(frozen=True)
@@ -174,14 +175,18 @@ class OptimumFit:
                 f"learning rates at other {c}"
             )
         seen = max((h.gap for h in self.backtest), default=1.0)
-        if gap <= max(seen**FARTHEST, 1.5):
+        supported = max(seen**EXTRAPOLATION_LIMIT, LEAST_SUPPORTED)
+        if gap <= supported:
             return gap, ""
         if self.allow_extrapolation:
             return gap, f"EXTRAPOLATED beyond what was held out (up to {seen:.3g}x)"
-        raise Refusal(
-            f"params={params:.4g} and tokens={tokens:.4g} are {gap:.3g}x beyond the largest grid, and {seen:.3g}x "
-            f"could be held out: up to {max(seen**FARTHEST, 1.5):.3g}x is predicted; add a larger grid of learning "
-            "rates, or set allow_extrapolation=true (fit.allow_extrapolation=true on the command line)"
+        raise beyond_backtest(
+            f"params={params:.4g} tokens={tokens:.4g}",
+            gap,
+            beyond="the largest grid",
+            tested=seen,
+            supported=supported,
+            add="a larger grid of learning rates",
         )
 
     @property
