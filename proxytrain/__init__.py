@@ -26,7 +26,8 @@ if TYPE_CHECKING:
         fit_optimum,
         load_fit,
     )
-    from proxytrain.store.store import RunCurve, Store
+    from proxytrain.store.curves import RunCurve
+    from proxytrain.store.store import Store
     from proxytrain.train.export import load_model
 
 _HOME = {
@@ -37,7 +38,7 @@ _HOME = {
     "Prediction": "fit",
     "Refusal": "errors",
     "RequestError": "errors",
-    "RunCurve": "store.store",
+    "RunCurve": "store.curves",
     "Store": "store.store",
     "collapse": "analysis.collapse",
     "compare": "analysis.crossover",

@@ -36,7 +36,8 @@ from safetensors.numpy import load_file
 
 import proxytrain.train.loop  # noqa: F401 (imported once, for all workers)
 from proxytrain.cli import main as cli
-from proxytrain.store.store import RunCurve, Store
+from proxytrain.store.curves import RunCurve
+from proxytrain.store.store import Store
 
 STDLIB = sysconfig.get_path("stdlib")
 BASE = [

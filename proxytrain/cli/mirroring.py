@@ -66,7 +66,8 @@ def track(options: argparse.Namespace) -> int:
 
 def _dashboard(config: Any) -> int:
     """Save the view of a sweep; its address is remembered beside what was sent."""
-    from proxytrain.store.store import Store, read_json, write_json
+    from proxytrain.store.files import read_json, write_json
+    from proxytrain.store.store import Store
     from proxytrain.track.dashboard import save
 
     folder = Store(config.store).sweep(config.sweep.name)

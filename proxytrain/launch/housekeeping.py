@@ -14,7 +14,8 @@ from proxytrain.plan import freeze
 from proxytrain.plan.claims import holder
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.parts import finished, folders, unfinished
-from proxytrain.store.store import Key, Store, left_behind, read_state, remove
+from proxytrain.store.files import left_behind, read_state, remove
+from proxytrain.store.store import Key, Store
 
 PLACES = ("segments", "runs", "sweeps", "corpora")
 

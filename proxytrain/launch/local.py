@@ -17,7 +17,8 @@ from proxytrain.monitor.console import Console
 from proxytrain.monitor.watch import Watch
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.parts import finished, retry, unfinished
-from proxytrain.store.store import Store, open_log
+from proxytrain.store.files import open_log
+from proxytrain.store.store import Store
 
 POLL_SECONDS = 0.25
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)

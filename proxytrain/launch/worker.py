@@ -29,7 +29,8 @@ from proxytrain.plan.pack import Pack
 from proxytrain.plan.parts import Part, failures, finished, folders, ready, record_failure, unfinished
 from proxytrain.plan.speed import load as load_speeds
 from proxytrain.process import say
-from proxytrain.store.store import Store, clear, temporary
+from proxytrain.store.files import clear, temporary
+from proxytrain.store.store import Store
 
 if TYPE_CHECKING:
     from proxytrain.train.members import Rows

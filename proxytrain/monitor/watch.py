@@ -22,7 +22,8 @@ from proxytrain.plan.claims import attempts, holder
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.pack import Pack
 from proxytrain.plan.parts import Part, failure_records, failures, folders, parts
-from proxytrain.store.store import Store, read_json
+from proxytrain.store.files import read_json
+from proxytrain.store.store import Store
 
 PRIOR_SECONDS = 20.0  # of work that went as estimated, until there is more to judge the estimate by
 REMEMBERED = 64  # packs done, whose times say how the estimate holds

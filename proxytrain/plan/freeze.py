@@ -21,7 +21,9 @@ from proxytrain.plan.pack import Member, Pack, pack, work
 from proxytrain.plan.runs import NUMERICS_VERSION, Recipe, Run, canonical, digest
 from proxytrain.plan.share import Node, forest, lineages
 from proxytrain.plan.speed import Speeds
-from proxytrain.store.store import NUMBER, PARAMS, Key, Store, check_id, fits, read_json, write_json
+from proxytrain.store.documents import NUMBER, PARAMS, check_id, fits
+from proxytrain.store.files import read_json, write_json
+from proxytrain.store.store import Key, Store
 
 FORMAT = 1
 RECORD = {  # of a run

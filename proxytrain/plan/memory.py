@@ -14,7 +14,7 @@ from typing import Any
 
 from proxytrain.plan import cost
 from proxytrain.plan.pack import Pack
-from proxytrain.store.store import read_json, write_json
+from proxytrain.store.files import read_json, write_json
 
 WORDS = (  # of errors that have no class of their own
     "can't allocate memory",

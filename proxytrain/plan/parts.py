@@ -19,7 +19,8 @@ from proxytrain.plan.freeze import Plan
 from proxytrain.plan.memory import too_large
 from proxytrain.plan.pack import Member, Pack
 from proxytrain.plan.share import Node
-from proxytrain.store.store import Key, Store, read_json, write_json
+from proxytrain.store.files import read_json, write_json
+from proxytrain.store.store import Key, Store
 
 FAILURES = 2  # of a pack before it is split, of a single member before it has failed
 NOT_PLANNED = {

@@ -15,7 +15,9 @@ from typing import Any
 from proxytrain.errors import RequestError
 from proxytrain.plan.pack import Pack
 from proxytrain.plan.runs import Recipe
-from proxytrain.store.store import NUMBER, Store, fits, read_json, write_json
+from proxytrain.store.documents import NUMBER, fits
+from proxytrain.store.files import read_json, write_json
+from proxytrain.store.store import Store
 
 UPDATE = re.compile(r"[^/]+/[1-9]\d*/(eager|compiled)")
 

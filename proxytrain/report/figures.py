@@ -11,7 +11,7 @@ from pathlib import Path
 
 from proxytrain.report import ink
 from proxytrain.report.facts import Facts, Row, Shown
-from proxytrain.store.store import remove, write_bytes
+from proxytrain.store.files import remove, write_bytes
 
 MOST_COLOURS = 12
 LENGTHS = 8  # that have a line of the law, or a tick, at most

@@ -25,7 +25,8 @@ from proxytrain.analysis.stability import (
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.report import ink
 from proxytrain.report.row import Row
-from proxytrain.store.store import RunCurve, Store
+from proxytrain.store.curves import RunCurve
+from proxytrain.store.store import Store
 
 Interval = tuple[float, float, float]  # value, low, high
 Size = tuple[int, int]  # width, depth: what is changed may change the number of parameters a little

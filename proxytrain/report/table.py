@@ -16,7 +16,7 @@ from proxytrain.fit.tables.runs import size_and_length
 from proxytrain.report.facts import Row, Shown
 from proxytrain.report.figures import files_of, keep_figures, pictures_of_table
 from proxytrain.report.page import boxes, document, figure
-from proxytrain.store.store import write_text
+from proxytrain.store.files import write_text
 
 GRID = 25  # sizes, and lengths, of the frontier in the CSV
 COLUMNS = ("kind", "row", "params", "tokens", "flops", "loss", "prediction", "low", "high", "residual", "gap")

@@ -35,7 +35,8 @@ from proxytrain.plan.freeze import Plan
 from proxytrain.plan.parts import NOT_PLANNED, failures, unfinished
 from proxytrain.plan.runs import Run
 from proxytrain.plan.speed import Speeds
-from proxytrain.store.store import Store, remove, write_text
+from proxytrain.store.files import remove, write_text
+from proxytrain.store.store import Store
 from proxytrain.sweep.request import Request
 from proxytrain.sweep.results import curves, table, target_params, target_rates, telling
 

@@ -11,7 +11,8 @@ from typing import Any
 from proxytrain.config.overrides import quoted
 from proxytrain.config.schema import Track, Wandb
 from proxytrain.monitor.console import Console
-from proxytrain.store.store import Store, open_log
+from proxytrain.store.files import open_log
+from proxytrain.store.store import Store
 from proxytrain.track.client import mode
 from proxytrain.track.mirror import Mirror
 

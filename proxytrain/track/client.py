@@ -17,7 +17,7 @@ from typing import Any
 
 from proxytrain.config.schema import Wandb
 from proxytrain.errors import RequestError
-from proxytrain.store.store import remove
+from proxytrain.store.files import remove
 
 REQUESTS = 8  # of a visit: resume status, two of the run's record, its files, two of the stream, two to look it up
 SECONDS = 60.0  # after which a server counts as gone

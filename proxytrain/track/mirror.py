@@ -26,7 +26,8 @@ from proxytrain.plan import freeze
 from proxytrain.plan.claims import Claim, holder, take
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.runs import digest
-from proxytrain.store.store import Store, read_json, remove, write_json
+from proxytrain.store.files import read_json, remove, write_json
+from proxytrain.store.store import Store
 from proxytrain.track.client import REQUESTS, Client, resolved
 from proxytrain.track.shown import Shown, rows, shown
 

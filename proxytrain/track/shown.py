@@ -16,7 +16,8 @@ from proxytrain.monitor.text import tokens
 from proxytrain.plan import freeze
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.parts import failures
-from proxytrain.store.store import Key, RunCurve, Store, end_to_end
+from proxytrain.store.curves import RunCurve, end_to_end
+from proxytrain.store.store import Key, Store
 from proxytrain.train.trace import Trace, traces
 
 POINTS = 300  # of a curve: a quarter of them even in log tokens, the others even in tokens

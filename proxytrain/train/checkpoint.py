@@ -24,7 +24,8 @@ import torch
 
 from proxytrain.plan.pack import Member, Pack
 from proxytrain.process import say
-from proxytrain.store.store import Key, sync, temporary
+from proxytrain.store.files import sync, temporary
+from proxytrain.store.store import Key
 from proxytrain.train import average, telemetry, trace
 from proxytrain.train.members import Active, Rows
 from proxytrain.train.trace import FORMAT, ROWS, SAMPLED, UPDATES

@@ -16,7 +16,8 @@ from proxytrain.errors import RequestError
 from proxytrain.model.gpt import logits
 from proxytrain.model.layout import Weight, layout
 from proxytrain.model.parametrization import scales
-from proxytrain.store.store import Store, read_state
+from proxytrain.store.files import read_state
+from proxytrain.store.store import Store
 
 
 class GPT(nn.Module):

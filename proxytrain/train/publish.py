@@ -17,7 +17,8 @@ from proxytrain.model.layout import layout
 from proxytrain.plan.pack import Member
 from proxytrain.plan.runs import NUMERICS_VERSION, canonical
 from proxytrain.plan.share import Node
-from proxytrain.store.store import Key, Store, publishing, read_state, write_json, write_state
+from proxytrain.store.files import publishing, read_state, write_json, write_state
+from proxytrain.store.store import Key, Store
 from proxytrain.train import evaluate, telemetry
 from proxytrain.train.export import write_weights
 from proxytrain.train.members import Active, sound

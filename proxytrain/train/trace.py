@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from proxytrain.store.store import CURVE as ROWS
-from proxytrain.store.store import Key, by_name, end_to_end
+from proxytrain.store.curves import CURVE as ROWS
+from proxytrain.store.curves import by_name, end_to_end
+from proxytrain.store.store import Key
 
 FORMAT = 1
 UPDATES = ROWS[:4]  # tokens, lr, loss and grad_norm: a row an update; eval_tokens and eval_loss have rows of their own

@@ -13,7 +13,7 @@ from support import assert_same_bits, outcome, planned, train
 from proxytrain.errors import RequestError
 from proxytrain.launch.housekeeping import collect, disk_use, problems
 from proxytrain.plan import freeze
-from proxytrain.store.store import temporary
+from proxytrain.store.files import temporary
 from proxytrain.train.loop import Interrupted
 
 
