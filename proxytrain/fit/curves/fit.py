@@ -21,7 +21,7 @@ from proxytrain.fit.curves.estimate import Data, Estimate, estimate
 from proxytrain.fit.curves.jumps import jump
 from proxytrain.fit.curves.laws import AUTO, CURVE_LAWS, CurveLaw, get_curve_law
 from proxytrain.fit.curves.ratio import fit_ratio
-from proxytrain.fit.curves.result import Covered, CurveFit, Held
+from proxytrain.fit.curves.result import Covered, CurveFit, HeldOutCurve
 
 LEAST_ROWS = 5  # losses of a curve after warm-up
 SCALINGS = (0.0, 0.5, 1.0)  # r that is tried where one size was trained at several peaks under one schedule
@@ -214,9 +214,9 @@ def several_peaks(curves: Sequence[Curve]) -> bool:
 
 def _backtest(
     held_out: Sequence[Cut], laws: Sequence[CurveLaw], covered: Covered, level: float, tell: Callable[[str], None]
-) -> tuple[tuple[Held, ...], tuple[float, ...]]:
+) -> tuple[tuple[HeldOutCurve, ...], tuple[float, ...]]:
     """Errors on what was held out, by the equal mixture of the laws, and the weights that the errors of each give."""
-    rows: list[Held] = []
+    rows: list[HeldOutCurve] = []
     outcomes: list[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]] = []
     for cut in held_out:
         fitted = []
@@ -258,13 +258,13 @@ def _held(
     centre: np.ndarray,
     variance: np.ndarray,
     level: float,
-) -> Held:
+) -> HeldOutCurve:
     """One curve predicted without it: its end is the mean of its last stretch."""
     from scipy.stats import t as student
 
     half = float(student.ppf(0.5 + level / 2, view.freedom)) * float(np.sqrt(variance[-1]))
     end = float(centre[at >= at[-1] - (at[-1] - at[0]) / len(error)].mean())
-    return Held(
+    return HeldOutCurve(
         cut=cut.name,
         curve=curve.name,
         updates=curve.updates,

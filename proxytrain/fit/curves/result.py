@@ -11,12 +11,14 @@ import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.core.extrapolation import EXTRAPOLATION_LIMIT, beyond_backtest
+from proxytrain.fit.core.holdout import calibration
 from proxytrain.fit.core.level import checked_level
 from proxytrain.fit.curves.estimate import Estimate
 from proxytrain.fit.curves.history import History, nodes
 from proxytrain.fit.curves.ratio import Ratio
 
 LEAST_REACH = float(np.log(4.0))  # a log-gap that is predicted whatever the backtest reached
+WIDEST = 3.0  # how far held-out errors may widen the band
 PRIOR_ERROR = 0.004  # error of log loss for each e-fold beyond what was fitted, until the backtest speaks
 TESTED = 0.1  # log of how much longer or larger a held-out run must be, for its error to tell of still longer ones
 UNTESTED = 0.05  # half-width at 90% for each e-fold of length where no length was held out; see FINDINGS.md
@@ -39,8 +41,11 @@ class CurvePrediction:
 
 
 @dataclass(frozen=True)
-class Held:
-    """One curve predicted without it. `error` is the mean log(prediction / truth) of its later part, `rms` its size."""
+class HeldOutCurve:
+    """One curve, predicted without it.
+
+    `error` is the mean of log(prediction / measured loss) over its later part, `rms` the root mean square.
+    """
 
     cut: str
     curve: str
@@ -62,7 +67,7 @@ class Held:
 
     @property
     def end(self) -> float:
-        """log(prediction / truth) at its end."""
+        """Return log(prediction / measured loss) at its end."""
         return float(np.log(self.prediction / self.loss))
 
 
@@ -105,7 +110,7 @@ class CurveFit:
     members: tuple[Estimate, ...]
     weights: tuple[float, ...]
     covered: Covered
-    backtest: tuple[Held, ...]
+    backtest: tuple[HeldOutCurve, ...]
     ratio: Ratio | None
     warnings: list[str]
     data: dict[str, Any]
@@ -227,12 +232,8 @@ class CurveFit:
 
     @property
     def calibration(self) -> float:
-        """By how much the spread was too small for what was held out; the spread as it is counts as two more cuts."""
-        by_cut: dict[str, list[float]] = {}
-        for held in self.backtest:
-            by_cut.setdefault(held.cut, []).append(min((held.rms / held.spread) ** 2, 25.0))
-        ratio = (2.0 + sum(float(np.mean(v)) for v in by_cut.values())) / (2.0 + len(by_cut))
-        return float(np.clip(np.sqrt(ratio), 0.7, 3.0))
+        """Return by how much the spread was too small (or large) for what was held out."""
+        return calibration(((h.cut, h.rms / h.spread) for h in self.backtest), widest=WIDEST)
 
     @property
     def freedom(self) -> float:

@@ -14,7 +14,7 @@ from proxytrain.fit.core.document import CURVE_FORMAT, write_whole
 from proxytrain.fit.curves.estimate import Estimate
 from proxytrain.fit.curves.laws import get_curve_law
 from proxytrain.fit.curves.ratio import Ratio
-from proxytrain.fit.curves.result import Covered, CurveFit, Held
+from proxytrain.fit.curves.result import Covered, CurveFit, HeldOutCurve
 
 
 def save_curve_fit(fit: CurveFit, path: str | os.PathLike[str]) -> None:
@@ -55,7 +55,7 @@ def from_json(raw: dict[str, Any], path: Path) -> CurveFit:
             members,
             tuple(float(m["weight"]) for m in raw["laws"]),
             Covered(**{**covered, "params": tuple(covered["params"]), "peaks": tuple(covered["peaks"])}),
-            tuple(Held(**h) for h in raw["backtest"]),
+            tuple(HeldOutCurve(**h) for h in raw["backtest"]),
             Ratio(**{**ratio, "covariance": tuple(tuple(r) for r in ratio["covariance"])}) if ratio else None,
             list(raw["warnings"]),
             raw["data"],

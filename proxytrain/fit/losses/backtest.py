@@ -16,7 +16,7 @@ from proxytrain.errors import Refusal
 from proxytrain.fit.core.combine import combine
 from proxytrain.fit.core.options import FitConfig
 from proxytrain.fit.losses.laws import Law
-from proxytrain.fit.losses.predictor import Held, Member, Predictor, Range, estimate
+from proxytrain.fit.losses.predictor import HeldOutRun, Member, Predictor, Range, estimate
 from proxytrain.fit.tables.runs import Runs, to_levels
 
 GAPS = (2.0, 3.0, 5.0, 10.0, 30.0, 100.0)
@@ -82,9 +82,9 @@ def fit_cuts(
     return cuts
 
 
-def replay(runs: Runs, cuts: Sequence[Cut], level: float) -> list[tuple[Held, Cut]]:
+def replay(runs: Runs, cuts: Sequence[Cut], level: float) -> list[tuple[HeldOutRun, Cut]]:
     """Predict the runs that each cut holds out, with intervals that use nothing outside the cut's training runs."""
-    rows: list[tuple[Held, Cut]] = []
+    rows: list[tuple[HeldOutRun, Cut]] = []
     for cut in cuts:
         predictor = assemble(runs, cut.members, cut.train, cuts, rows)
         held = cut.held[np.any([np.isfinite(e) for e in cut.errors.values()], axis=0)]
@@ -93,13 +93,18 @@ def replay(runs: Runs, cuts: Sequence[Cut], level: float) -> list[tuple[Held, Cu
         gap, reach = predictor.range.gap(n, d), predictor.range.reach(n, d)
         table = zip(runs.row[held], n, d, runs.loss[held], loss, low, high, gap, reach, spread)
         rows += [
-            (Held(cut.name, predictor.trained_on, int(row), *(float(v) for v in values)), cut) for row, *values in table
+            (HeldOutRun(cut.name, predictor.trained_on, int(row), *(float(v) for v in values)), cut)
+            for row, *values in table
         ]
     return rows
 
 
 def assemble(
-    runs: Runs, members: Sequence[Member], train: np.ndarray, cuts: Sequence[Cut], rows: Sequence[tuple[Held, Cut]]
+    runs: Runs,
+    members: Sequence[Member],
+    train: np.ndarray,
+    cuts: Sequence[Cut],
+    rows: Sequence[tuple[HeldOutRun, Cut]],
 ) -> Predictor:
     """A predictor for members fitted on `train`, from the hold-out errors that `train` contains: nothing else."""
     inside = [c for c in cuts if not (c.train & ~train).any()]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from proxytrain.fit.core.bootstrap import samples
+from proxytrain.fit.core.holdout import calibration
 from proxytrain.fit.core.noise import ASSUMED, Noise, estimate_noise, from_repeats, measured
 from proxytrain.fit.core.options import FitConfig
 from proxytrain.fit.losses.bound import Bound, bind
@@ -79,8 +80,8 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Held:
-    """One held-out run of the backtest. `error` is log(prediction / truth); `reach` is what the gap is measured by."""
+class HeldOutRun:
+    """One run, predicted without it. `error` is log(prediction / measured loss); `reach` is the log-gap."""
 
     cut: str
     trained_on: int
@@ -186,7 +187,7 @@ class Predictor:
     weights: tuple[float, ...]
     range: Range
     trained_on: int
-    evidence: tuple[Held, ...]
+    evidence: tuple[HeldOutRun, ...]
 
     @property
     def tested(self) -> float:
@@ -248,15 +249,9 @@ class Predictor:
         )
 
     def calibration(self) -> float:
-        """By how much the spread was too small (or large) for the errors held out.
-
-        Each cut counts alike, and the spread as it is for `OWN_CUTS` more: errors within a cut are one piece of luck.
-        """
-        cuts: dict[str, list[float]] = {}
-        for held in self.evidence:
-            cuts.setdefault(held.cut, []).append(min((held.error / held.spread) ** 2, 25.0))
-        ratio = (OWN_CUTS + sum(np.mean(v) for v in cuts.values())) / (OWN_CUTS + len(cuts))
-        return float(np.clip(np.sqrt(ratio), TIGHTEST, WIDEST))
+        """Return by how much the spread was too small (or large) for the errors held out."""
+        errors = ((h.cut, h.error / h.spread) for h in self.evidence)
+        return calibration(errors, prior_cuts=OWN_CUTS, tightest=TIGHTEST, widest=WIDEST)
 
     def floor(self, reach: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Half-width (n,) in log loss at 90% below which the backtest forbids to go.

@@ -19,7 +19,7 @@ from proxytrain.fit.losses.identify import ONCE
 from proxytrain.fit.losses.isoflop import by_envelope, by_isoflop, points_of
 from proxytrain.fit.losses.laws import EXPONENT
 from proxytrain.fit.losses.nested import sentence
-from proxytrain.fit.losses.predictor import Held, Member, Predictor
+from proxytrain.fit.losses.predictor import HeldOutRun, Member, Predictor
 from proxytrain.fit.tables.runs import size_and_length
 from proxytrain.fit.tables.units import RANGES
 
@@ -427,7 +427,7 @@ def _positive(name: str, value: Any) -> np.ndarray:
     return out
 
 
-def _held_row(held: Held) -> dict[str, Any]:
+def _held_row(held: HeldOutRun) -> dict[str, Any]:
     row = asdict(held)
     row["error"] = held.prediction / held.loss - 1.0
     return row

@@ -17,7 +17,7 @@ from proxytrain.fit.core.noise import Noise
 from proxytrain.fit.core.options import FitConfig
 from proxytrain.fit.losses.bound import Bound
 from proxytrain.fit.losses.laws import LAWS
-from proxytrain.fit.losses.predictor import Held, Member, Predictor, Range
+from proxytrain.fit.losses.predictor import HeldOutRun, Member, Predictor, Range
 from proxytrain.fit.losses.result import Fit, Prediction, not_identified
 
 
@@ -35,7 +35,7 @@ def from_json(raw: Mapping[str, Any]) -> Fit:
         The document is not such a fit.
     """
     members = tuple(_member_from(m) for m in raw["laws"])
-    evidence = tuple(Held(**{f.name: row[f.name] for f in fields(Held)}) for row in raw["backtest"])
+    evidence = tuple(HeldOutRun(**{f.name: row[f.name] for f in fields(HeldOutRun)}) for row in raw["backtest"])
     predictor = Predictor(
         members, tuple(m["weight"] for m in raw["laws"]), Range(**raw["range"]), raw["data"]["fitted"], evidence
     )

@@ -10,7 +10,7 @@ import numpy as np
 from proxytrain.errors import Refusal
 from proxytrain.fit.core.level import checked_level
 from proxytrain.fit.optimum.cells import Cells, read_cells
-from proxytrain.fit.optimum.result import Held, OptimumFit, OptimumLaw
+from proxytrain.fit.optimum.result import HeldOutCell, OptimumFit, OptimumLaw
 from proxytrain.fit.optimum.surface import Surface, surfaces
 
 VARIES = 1.2  # least ratio of largest to smallest of what an exponent is fitted to
@@ -154,7 +154,7 @@ def _law(cells: Cells, shapes: tuple[Surface, Surface], axes: tuple[str, ...], j
     )
 
 
-def _backtest(cells: Cells, axes: tuple[str, ...]) -> list[Held]:
+def _backtest(cells: Cells, axes: tuple[str, ...]) -> list[HeldOutCell]:
     """Laws of the smaller cells against the optima of larger ones, nested, the largest cells held out first."""
     from proxytrain.fit.optimum.result import regret
 
@@ -177,5 +177,7 @@ def _backtest(cells: Cells, axes: tuple[str, ...]) -> list[Held]:
             off = np.array([law.at(place)[0] for law in laws]) - _middle(truth)[k]
             steep = (truth[0].curvature[k] + truth[1].curvature[k]) / 2
             gap = float(large.compute[k] / some.compute.max())
-            out.append(Held(int(small.sum()), place, gap, tuple(off.tolist()), regret(steep, np.outer(off, off))))
+            out.append(
+                HeldOutCell(int(small.sum()), place, gap, tuple(off.tolist()), regret(steep, np.outer(off, off)))
+            )
     return out

@@ -55,8 +55,8 @@ class OptimumLaw:
 
 
 @dataclass(frozen=True)
-class Held:
-    """One cell predicted from smaller ones: `off` is log(predicted / own optimum), `regret` its cost (log)."""
+class HeldOutCell:
+    """One cell, predicted from smaller ones: `off` is log(predicted / own optimum), `regret` the log loss it costs."""
 
     cells: int
     about: Mapping[str, float]
@@ -104,7 +104,7 @@ class OptimumFit:
     optimum: Mapping[str, np.ndarray]
     curvature: np.ndarray
     noise: float
-    backtest: tuple[Held, ...]
+    backtest: tuple[HeldOutCell, ...]
     level: float
     allow_extrapolation: bool
     warnings: list[str]
@@ -273,7 +273,7 @@ class OptimumFit:
             )
             for name, law in raw["laws"].items()
         }
-        held = tuple(Held(**{**h, "off": tuple(h["off"])}) for h in raw["backtest"])
+        held = tuple(HeldOutCell(**{**h, "off": tuple(h["off"])}) for h in raw["backtest"])
         return cls(
             laws=laws,
             about={c: np.array(v) for c, v in raw["about"].items()},
@@ -296,6 +296,6 @@ def _plain(value: Any) -> Any:
         return {k: _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in value]
-    if isinstance(value, (OptimumLaw, Held)):
+    if isinstance(value, (OptimumLaw, HeldOutCell)):
         return _plain(vars(value))
     return value
