@@ -65,8 +65,8 @@ def saving(store: Path, width: int) -> list[tuple[str, float, str]]:
         None,
         Console(quiet=True),
     )
-    nodes = [n for n in forest(asked.runs).values() if n.run_id]
-    pack = Pack(tuple(Member((n,)) for n in nodes))
+    segments = [s for s in forest(asked.runs).values() if s.run_id]
+    pack = Pack(tuple(Member((s,)) for s in segments))
     batch = asked.runs[0].recipe.batch_tokens
     best = dict.fromkeys(("copy", "all", "resume"), float("inf"))
     for repeat in range(5):

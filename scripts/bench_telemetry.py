@@ -64,8 +64,8 @@ def prepared(folder: str, width: int, members: int) -> tuple[Update, int]:
         None,
         Console(quiet=True),
     )  # fmt: skip
-    nodes = [n for n in forest(asked.runs).values() if n.run_id]
-    pack = Pack(tuple(Member((n,)) for n in nodes))
+    segments = [s for s in forest(asked.runs).values() if s.run_id]
+    pack = Pack(tuple(Member((s,)) for s in segments))
     return fresh(pack, asked.corpus, 1, torch.device("cpu")), asked.config.train.telemetry_every
 
 

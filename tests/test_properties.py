@@ -104,25 +104,25 @@ def a_run(schedule, tokens, seed):
 @given(st.lists(st.tuples(schedules, lengths, st.integers(0, 1)), min_size=1, max_size=6))
 def test_any_grid_is_trained_once_and_every_run_whole(wanted):
     runs = [r for w in wanted if (r := a_run(*w))]
-    nodes = forest(runs)
+    segments = forest(runs)
     for run in {r.id: r for r in runs}.values():
-        (node,) = (n for n in nodes.values() if n.run_id == run.id)
+        (segment,) = (s for s in segments.values() if s.run_id == run.id)
         covered = np.zeros(run.tokens // B, dtype=int)
-        while node:
-            here = np.arange(node.start + B, node.end + 1, B)
+        while segment:
+            here = np.arange(segment.start + B, segment.end + 1, B)
             covered[here // B - 1] += 1
-            assert np.array_equal(learning_rates(node.phases, here), learning_rates(run.phases, here))
-            node = nodes[node.parent] if node.parent else None
+            assert np.array_equal(learning_rates(segment.phases, here), learning_rates(run.phases, here))
+            segment = segments[segment.parent] if segment.parent else None
         assert (covered == 1).all()
-    trained = sum(n.end - n.start for n in nodes.values())
+    trained = sum(s.end - s.start for s in segments.values())
     assert trained <= sum(r.tokens for r in {r.id: r for r in runs}.values())
     packed = [
         key
-        for p in pack(nodes, memory=10**12, workers=2, largest=3, device="cpu")
+        for p in pack(segments, memory=10**12, workers=2, largest=3, device="cpu")
         for m in p.members
-        for key in (n.key for n in m.nodes)
+        for key in (s.key for s in m.segments)
     ]
-    assert sorted(packed) == sorted(nodes)
+    assert sorted(packed) == sorted(segments)
 
 
 cells = st.one_of(floats(), st.integers(-5, 10**12), st.text(max_size=4), st.none(), st.booleans())

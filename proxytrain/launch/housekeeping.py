@@ -66,7 +66,7 @@ def collect(store: Store, keep_weights: str, *, dry_run: bool) -> dict[str, tupl
     needed: set[Key] = set()
     for plan in plans:
         needed |= {key for part in unfinished(plan, store) for key in part.pack.needs}
-        needed |= {n.key for part in unfinished(plan, store) for m in part.pack.members for n in m.nodes}
+        needed |= {s.key for part in unfinished(plan, store) for m in part.pack.members for s in m.segments}
     for plan in plans:
         alive = {n for part in unfinished(plan, store) for n in part.names}
         for folder in folders(plan, store).glob("*"):
@@ -86,12 +86,12 @@ def collect(store: Store, keep_weights: str, *, dry_run: bool) -> dict[str, tupl
 def problems(store: Store, plan: Plan) -> Iterator[str]:
     """What is wrong with a sweep's part of a store, a line each: broken or missing files, and what the dead left."""
     for pack in plan.packs:
-        for node in (n for m in pack.members for n in m.nodes):
-            if not store.published(node.key):
+        for segment in (s for m in pack.members for s in m.segments):
+            if not store.published(segment.key):
                 continue
-            path = store.segment(node.key) / "state.npy"
+            path = store.segment(segment.key) / "state.npy"
             try:
-                store.meta(node.key)
+                store.meta(segment.key)
                 if path.exists():
                     read_state(path)
             except RequestError as error:

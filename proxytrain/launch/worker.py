@@ -152,7 +152,7 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
         how = "all saved" if saved else "its last updates not saved"
         say(f"stopped by {stop.why}, {how}; {len(left)} packs are left, and the same command goes on")
         return 130
-    for folder in {store.segment(n.key).parent for p in plan.packs for m in p.members for n in m.nodes}:
+    for folder in {store.segment(s.key).parent for p in plan.packs for m in p.members for s in m.segments}:
         clear(folder)
     clear(store.root / "runs")
     wholes = {p.id: p for p in plan.packs}

@@ -153,10 +153,10 @@ class Watch:
             for run_id in _runs_of(part):
                 if runs.get(run_id, {}).get("state") == "waiting":
                     runs[run_id] = runs[run_id] | seen
-        for node, record in failures(self.plan, self.store, self.done) if stuck else ():
-            if runs.get(node.run_id or "", {}).get("state") == "waiting":
+        for segment, record in failures(self.plan, self.store, self.done) if stuck else ():
+            if runs.get(segment.run_id or "", {}).get("state") == "waiting":
                 why = record["traceback"].strip().splitlines()[-1]
-                runs[node.run_id or ""] = {"state": "failed", "why": why, "log": record.get("log")}
+                runs[segment.run_id or ""] = {"state": "failed", "why": why, "log": record.get("log")}
         self._remember()
         self.events.extend(sorted(news))
         self.most = max(self.most, len(at_work))
@@ -200,7 +200,7 @@ class Watch:
         self.timed |= self.done
         for pack in new[-REMEMBERED:]:
             with suppress(RequestError):
-                metas = [self.store.meta(n.key) for m in pack.members for n in m.nodes]
+                metas = [self.store.meta(s.key) for m in pack.members for s in m.segments]
                 if all(meta and meta["status"] == "done" for meta in metas):
                     took = sum(meta["seconds"] for meta in metas if meta)
                     self.times.append((took, self._seconds(pack) * self._sharing))
@@ -231,7 +231,7 @@ class Watch:
 
 
 def _runs_of(part: Part) -> Iterator[str]:
-    return (n.run_id for m in part.pack.members for n in m.nodes if n.run_id)
+    return (s.run_id for m in part.pack.members for s in m.segments if s.run_id)
 
 
 def _reported(folder: Path) -> dict[str, Any] | None:

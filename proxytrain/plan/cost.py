@@ -12,7 +12,7 @@ from proxytrain.kernels.cache import compiler
 from proxytrain.model import accounting
 from proxytrain.model.layout import flat_size, layout
 from proxytrain.plan.pack import MOST_SEQUENCES, Member, Pack, work
-from proxytrain.plan.share import Node
+from proxytrain.plan.share import Segment
 from proxytrain.plan.speed import GPU, Speeds
 
 # One thread of a server core with AVX-512 and the CPU kernels: products at 95 GFLOP/s, and 1 ns for each
@@ -111,8 +111,8 @@ def elapsed(
         free[worker] = start + rest
         longest = max((m.tokens for m in pack.members), default=0) or 1
         for member in pack.members:
-            for node in member.nodes:
-                ready[node.key] = max(start, start + rest - took * (1 - (node.end - member.start) / longest))
+            for segment in member.segments:
+                ready[segment.key] = max(start, start + rest - took * (1 - (segment.end - member.start) / longest))
     return max(free)
 
 
@@ -131,13 +131,16 @@ def memory(pack: Pack, micro_batches: int, device: str, native: bool = False) ->
 
 
 def disk(member: Member, keep_weights: str) -> int:
-    """Bytes that a member leaves in the store: curves, a state at every open node, weights and results of its runs."""
-    return sum(_node_bytes(n, keep_weights) for n in member.nodes)
+    """Return the bytes that a member leaves in the store.
+
+    Curves, a state at the end of every open segment, weights and results of its runs.
+    """
+    return sum(_segment_bytes(s, keep_weights) for s in member.segments)
 
 
 def checkpoints(packs: Sequence[Pack], workers: int) -> int:
     """Bytes of checkpoints while the largest packs are under way: two of each, and one that is being written."""
-    sizes = (sum(20 if m.averaged else 12 for m in p.members) * _flat(p.members[0].nodes[0]) for p in packs)
+    sizes = (sum(20 if m.averaged else 12 for m in p.members) * _flat(p.members[0].segments[0]) for p in packs)
     return 3 * sum(sorted(sizes, reverse=True)[:workers])
 
 
@@ -167,12 +170,12 @@ def _bytes(pack: Pack, tokens: int, device: str, native: bool) -> int:
     return accounting.pack_bytes(recipe.model, recipe.vocab, *own, **how)  # type: ignore[arg-type]
 
 
-def _flat(node: Node) -> int:
-    return flat_size(layout(node.recipe.model, node.recipe.vocab))
+def _flat(segment: Segment) -> int:
+    return flat_size(layout(segment.recipe.model, segment.recipe.vocab))
 
 
-def _node_bytes(node: Node, keep_weights: str) -> int:
-    updates = (node.end - node.start) // node.recipe.batch_tokens
-    state = 12 * _flat(node) if node.open or keep_weights == "all" else 0
-    run = RUN_BYTES + (4 * _flat(node) if keep_weights != "none" else 0) if node.run_id else 0
+def _segment_bytes(segment: Segment, keep_weights: str) -> int:
+    updates = (segment.end - segment.start) // segment.recipe.batch_tokens
+    state = 12 * _flat(segment) if segment.open or keep_weights == "all" else 0
+    run = RUN_BYTES + (4 * _flat(segment) if keep_weights != "none" else 0) if segment.run_id else 0
     return updates * CURVE_BYTES + SEGMENT_BYTES + state + run

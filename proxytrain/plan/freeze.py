@@ -19,7 +19,7 @@ from proxytrain.model import accounting
 from proxytrain.plan import cost
 from proxytrain.plan.pack import Member, Pack, pack, work
 from proxytrain.plan.runs import NUMERICS_VERSION, Recipe, Run, canonical, digest
-from proxytrain.plan.share import Node, forest, lineages
+from proxytrain.plan.share import Segment, forest, lineages
 from proxytrain.plan.speed import Speeds
 from proxytrain.store.documents import NUMBER, PARAMS, check_id, fits
 from proxytrain.store.files import read_json, write_json
@@ -107,10 +107,10 @@ def make(
     RequestError
         If not even one sequence of some run fits into the memory of a worker.
     """
-    nodes = forest(runs)
+    segments = forest(runs)
     stored = {(name, end): kept for name in lineages(runs) for end, kept in store.stored(name).items()}
     states = {key for key, kept in stored.items() if kept}
-    todo = _todo(forest(runs, states) if states else nodes, stored, store)
+    todo = _todo(forest(runs, states) if states else segments, stored, store)
     packs = pack(todo, memory=memory, workers=workers, largest=LARGEST_PACK[device], device=device, native=native)
     micro = _micro_batches(packs, memory, device, native)
     return Plan(
@@ -122,7 +122,7 @@ def make(
         runs={r["id"]: r for r in records},
         target=target,
         packs=packs,
-        costs=_costs(nodes, records, target, packs, micro, workers, device, threads, native, train, speeds),
+        costs=_costs(segments, records, target, packs, micro, workers, device, threads, native, train, speeds),
     )
 
 
@@ -155,36 +155,36 @@ def _micro_batches(packs: list[Pack], memory: int, device: str, native: bool) ->
         ) from None
 
 
-def _todo(nodes: dict[Key, Node], stored: dict[Key, bool], store: Store) -> dict[Key, Node]:
+def _todo(segments: dict[Key, Segment], stored: dict[Key, bool], store: Store) -> dict[Key, Segment]:
     """What is still to be trained or evaluated.
 
-    A published node whose run has no result is evaluated from its own state. A state that was thrown away is trained
+    A published segment whose run has no result is evaluated from its own state. A state that was thrown away is trained
     again if something starts from it, unless it diverged there.
     """
-    chosen: dict[Key, Node] = {}
+    chosen: dict[Key, Segment] = {}
     wanted: set[Key] = set()
-    for key, node in reversed(nodes.items()):
-        unevaluated = node.run_id is not None and store.result(node.run_id) is None
+    for key, segment in reversed(segments.items()):
+        unevaluated = segment.run_id is not None and store.result(segment.run_id) is None
         if key not in stored or (unevaluated and not stored[key]):
-            chosen[key] = node
+            chosen[key] = segment
         elif unevaluated:
-            chosen[key] = dataclasses.replace(node, parent=key)
+            chosen[key] = dataclasses.replace(segment, parent=key)
         elif key in wanted and not stored[key] and store.segment_status(key) != "diverged":
-            chosen[key] = node
+            chosen[key] = segment
         if key in chosen and chosen[key].parent:
             wanted.add(chosen[key].parent)  # type: ignore[arg-type]
-    return {key: chosen[key] for key in nodes if key in chosen}
+    return {key: chosen[key] for key in segments if key in chosen}
 
 
 def save(plan: Plan, path: Path) -> None:
-    """Write `plan.json`: recipes, nodes and packs as tables that refer to each other."""
+    """Write `plan.json`: recipes, segments and packs as tables that refer to each other."""
     recipes: dict[str, Any] = {}
     packs = []
     for p in plan.packs:
         members = []
         for member in p.members:
             recipes[member.recipe.id] = canonical(member.recipe)
-            members.append([_node_json(n) for n in member.nodes])
+            members.append([_segment_json(s) for s in member.segments])
         packs.append({"id": p.id, "members": members})
     content = {
         "format": FORMAT,
@@ -217,7 +217,7 @@ def load(path: Path) -> Plan:
     try:
         recipes = {name: build(Recipe, tree) for name, tree in content["recipes"].items()}
         packs = [
-            Pack(tuple(Member(tuple(_node(n, recipes) for n in m)) for m in p["members"])) for p in content["packs"]
+            Pack(tuple(Member(tuple(_segment(n, recipes) for n in m)) for m in p["members"])) for p in content["packs"]
         ]
         plan = Plan(
             name=path.parent.name,
@@ -230,7 +230,7 @@ def load(path: Path) -> Plan:
             fits(record, RECORD) for record in known
         ):
             raise ValueError("costs or records of runs are not what is written there")
-        for name in (plan.corpus, *plan.runs, *(n.lineage for p in packs for m in p.members for n in m.nodes)):
+        for name in (plan.corpus, *plan.runs, *(s.lineage for p in packs for m in p.members for s in m.segments)):
             check_id(name)
     except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
         raise RequestError(f"{path}: not a whole plan ({error!r}); delete it and plan again") from None
@@ -244,19 +244,19 @@ def _checksum(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _node_json(node: Node) -> dict[str, Any]:
+def _segment_json(segment: Segment) -> dict[str, Any]:
     return {
-        "recipe": node.recipe.id,
-        "lr": node.lr,
-        "phases": [[p.kind, p.start, p.end, dict(p.params)] for p in node.phases],
-        "lineage": node.lineage,
-        "parent": node.parent,
-        "run": node.run_id,
+        "recipe": segment.recipe.id,
+        "lr": segment.lr,
+        "phases": [[p.kind, p.start, p.end, dict(p.params)] for p in segment.phases],
+        "lineage": segment.lineage,
+        "parent": segment.parent,
+        "run": segment.run_id,
     }
 
 
-def _node(tree: dict[str, Any], recipes: dict[str, Recipe]) -> Node:
-    return Node(
+def _segment(tree: dict[str, Any], recipes: dict[str, Recipe]) -> Segment:
+    return Segment(
         recipe=recipes[tree["recipe"]],
         lr=tree["lr"],
         phases=tuple(Phase(k, a, b, tuple(p.items())) for k, a, b, p in tree["phases"]),
@@ -267,7 +267,7 @@ def _node(tree: dict[str, Any], recipes: dict[str, Recipe]) -> Node:
 
 
 def _costs(
-    nodes: dict[Key, Node],
+    segments: dict[Key, Segment],
     records: list[dict[str, Any]],
     target: dict[str, Any] | None,
     packs: list[Pack],
@@ -285,14 +285,14 @@ def _costs(
         return cost.seconds(pack, device, speeds, cost.compiled(pack, train, device, speeds))
 
     a_token = {r["id"]: r["flops"] / r["tokens"] for r in records}
-    by_recipe = {n.recipe.id: a_token[n.run_id] for n in nodes.values() if n.run_id}
+    by_recipe = {s.recipe.id: a_token[s.run_id] for s in segments.values() if s.run_id}
     return {
         "runs": len(records),
-        "segments": len(nodes),
+        "segments": len(segments),
         "tokens_unshared": sum(r["tokens"] for r in records),
-        "tokens_shared": sum(n.end - n.start for n in nodes.values()),
+        "tokens_shared": sum(s.end - s.start for s in segments.values()),
         "flops_unshared": sum(r["flops"] for r in records),
-        "flops_shared": sum((n.end - n.start) * by_recipe[n.recipe.id] for n in nodes.values()),
+        "flops_shared": sum((s.end - s.start) * by_recipe[s.recipe.id] for s in segments.values()),
         "tokens_to_train": sum(m.tokens for p in packs for m in p.members),
         "flops_to_train": sum(work(p) for p in packs),
         "seconds": cost.elapsed(packs, workers, device, alone=took) if packs else 0.0,

@@ -1,7 +1,8 @@
-"""Packing: nodes that must be trained become members (ways through several nodes), members of one shape become packs.
+"""Packing: segments that must be trained become members, members of one shape become packs.
 
-A member follows a trunk through all its nodes; the endings that branch from it are members of later packs, which start
-once all the states that they branch from are published. Packs are frozen: a plan names their members once and for all.
+A member is a path through several segments. It follows a trunk to its end. The decay branches are members of later
+packs, which start once all the states that they branch from are published. Packs are frozen: a plan names their members
+once.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from functools import cached_property
 
 from proxytrain.model import accounting
 from proxytrain.plan.runs import Recipe, digest
-from proxytrain.plan.share import Node
+from proxytrain.plan.share import Segment
 from proxytrain.store.store import Key
 
 MOST_SEQUENCES = 65535  # fused attention on CUDA takes no larger batch (pytorch issue 142228)
@@ -21,26 +22,26 @@ MOST_SEQUENCES = 65535  # fused attention on CUDA takes no larger batch (pytorch
 
 @dataclass(frozen=True)
 class Member:
-    """One way of training: from the state `nodes[0].parent` through `nodes`, in order."""
+    """One path of training: from the state `segments[0].parent` through `segments`, in order."""
 
-    nodes: tuple[Node, ...]
+    segments: tuple[Segment, ...]
 
     @property
     def recipe(self) -> Recipe:
-        return self.nodes[0].recipe
+        return self.segments[0].recipe
 
     @property
     def parent(self) -> Key | None:
         """The state that it starts from; None: the initial weights."""
-        return self.nodes[0].parent
+        return self.segments[0].parent
 
     @property
     def start(self) -> int:
-        return self.nodes[0].start
+        return self.segments[0].start
 
     @property
     def end(self) -> int:
-        return self.nodes[-1].end
+        return self.segments[-1].end
 
     @property
     def tokens(self) -> int:
@@ -48,7 +49,7 @@ class Member:
 
     @property
     def averaged(self) -> bool:
-        return any(n.averaged for n in self.nodes)
+        return any(s.averaged for s in self.segments)
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Pack:
 
     @cached_property
     def id(self) -> str:
-        return digest(["pack", [[(n.key, n.parent, n.run_id) for n in m.nodes] for m in self.members]])
+        return digest(["pack", [[(s.key, s.parent, s.run_id) for s in m.segments] for m in self.members]])
 
     @property
     def needs(self) -> frozenset[Key]:
@@ -68,39 +69,39 @@ class Pack:
 
 
 def pack(
-    nodes: dict[Key, Node], *, memory: int, workers: int, largest: int, device: str, native: bool = False
+    segments: dict[Key, Segment], *, memory: int, workers: int, largest: int, device: str, native: bool = False
 ) -> list[Pack]:
-    """Packs that train `nodes` (parents before children), longest first, with the longest that waits for them.
+    """Return packs that train `segments` (parents first), longest first, with the longest that waits for them.
 
     Parameters
     ----------
-    nodes : what is still to be trained
+    segments : what is still to be trained
     memory : bytes a pack may use
     workers : packs are not made larger than leaves work for each of them
     largest : most members of a pack (the throughput gained levels off)
     device, native : cpu or cuda, of which the memory is; see `accounting.pack_bytes`
     """
     groups: dict[tuple[int, str], list[Member]] = defaultdict(list)
-    for level, member in _members(nodes):
+    for level, member in _members(segments):
         groups[level, member.recipe.shape].append(member)
     shapes_at: dict[int, int] = defaultdict(int)
     for level, _ in groups:
         shapes_at[level] += 1
     packs = []
     for (level, _), members in groups.items():
-        members.sort(key=lambda m: (-m.tokens, m.nodes[0].key))
+        members.sort(key=lambda m: (-m.tokens, m.segments[0].key))
         spread = math.ceil(len(members) / math.ceil(workers / shapes_at[level]))
         fitting = _fitting(members[0].recipe, memory, any(m.averaged for m in members), device, native)
         size = max(1, min(largest, spread, fitting))
         size = math.ceil(len(members) / math.ceil(len(members) / size))
         packs += [(level, Pack(tuple(members[i : i + size]))) for i in range(0, len(members), size)]
-    longest: dict[Key, float] = defaultdict(float)  # state -> the longest way of training that starts there
-    ways = {}
+    longest: dict[Key, float] = defaultdict(float)  # state -> FLOPs of the longest path that starts there
+    paths = {}
     for _, p in sorted(packs, key=lambda item: -item[0]):  # what waits before what it waits for
-        ways[p.id] = work(p) + max(longest[n.key] for m in p.members for n in m.nodes)
+        paths[p.id] = work(p) + max(longest[s.key] for m in p.members for s in m.segments)
         for key in p.needs:
-            longest[key] = max(longest[key], ways[p.id])
-    packs.sort(key=lambda item: (-ways[item[1].id], item[0], item[1].id))
+            longest[key] = max(longest[key], paths[p.id])
+    packs.sort(key=lambda item: (-paths[item[1].id], item[0], item[1].id))
     return [p for _, p in packs]
 
 
@@ -109,24 +110,25 @@ def work(pack: Pack) -> float:
     return sum(m.tokens * accounting.flops_per_token(m.recipe.model, m.recipe.vocab) for m in pack.members)
 
 
-def _members(nodes: dict[Key, Node]) -> list[tuple[int, Member]]:
-    """Ways through the nodes with their level: how many packs must come before."""
-    children: dict[Key | None, list[Node]] = defaultdict(list)
-    for node in nodes.values():
-        waits = node.parent in nodes and node.parent != node.key  # a node of its own parent needs an evaluation only
-        children[node.parent if waits else None].append(node)
+def _members(segments: dict[Key, Segment]) -> list[tuple[int, Member]]:
+    """Return paths through the segments with their level: how many packs must come before."""
+    children: dict[Key | None, list[Segment]] = defaultdict(list)
+    for segment in segments.values():
+        # a segment that is its own parent needs an evaluation only
+        waits = segment.parent in segments and segment.parent != segment.key
+        children[segment.parent if waits else None].append(segment)
     found: list[tuple[int, Member]] = []
-    waiting = [(0, node) for node in children[None]]
+    waiting = [(0, segment) for segment in children[None]]
     while waiting:
-        level, node = waiting.pop()
-        way = [node]
-        while after := children.get(way[-1].key):
+        level, segment = waiting.pop()
+        path = [segment]
+        while after := children.get(path[-1].key):
             trunk = [c for c in after if c.open] or (after if len(after) == 1 else [])
             waiting += [(level + 1, c) for c in after if c not in trunk[:1]]
             if not trunk:
                 break
-            way.append(trunk[0])
-        found.append((level, Member(tuple(way))))
+            path.append(trunk[0])
+        found.append((level, Member(tuple(path))))
     return found
 
 

@@ -1,6 +1,6 @@
 """What of a frozen plan is left to do. Read off the store; nothing else remembers it.
 
-A pack is done when all its nodes are published, with the states from which packs that are not done start. One that
+A pack is done when all its segments are published, with the states from which packs that are not done start. One that
 failed twice, or did not fit into memory, counts as its two halves from then on, and so on down to single members; a
 member that fails twice alone has failed, and what starts from it waits until it is retried, while its neighbours go
 on. Every worker derives the same parts from the same files, so nobody writes the plan again.
@@ -18,7 +18,7 @@ from proxytrain.errors import RequestError
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.memory import too_large
 from proxytrain.plan.pack import Member, Pack
-from proxytrain.plan.share import Node
+from proxytrain.plan.share import Segment
 from proxytrain.store.files import read_json, write_json
 from proxytrain.store.store import Key, Store
 
@@ -58,8 +58,8 @@ def unfinished(plan: Plan, store: Store, done: set[str] | None = None) -> list[P
     return [part for part, state in parts(plan, store, set() if done is None else done) if state == "open"]
 
 
-def failures(plan: Plan, store: Store, done: set[str] | None = None) -> Iterator[tuple[Node, dict[str, Any]]]:
-    """Nodes that will not come, with the record of the failure: those of failed members, and all that start there."""
+def failures(plan: Plan, store: Store, done: set[str] | None = None) -> Iterator[tuple[Segment, dict[str, Any]]]:
+    """Yield segments that will not come, with the record of the failure: of failed members, and all after them."""
     packs = folders(plan, store)
     lost: dict[Key | None, dict[str, Any]] = {}
     for part, state in parts(plan, store, set() if done is None else done):
@@ -71,10 +71,10 @@ def failures(plan: Plan, store: Store, done: set[str] | None = None) -> Iterator
                 if state == "failed"
                 else lost.get(member.parent, {"traceback": NOT_PLANNED})
             )
-            for node in member.nodes:
-                if not complete(node, store):
-                    lost[node.key] = why
-                    yield node, why
+            for segment in member.segments:
+                if not complete(segment, store):
+                    lost[segment.key] = why
+                    yield segment, why
 
 
 def retry(plan: Plan, store: Store) -> int:
@@ -117,7 +117,7 @@ def parts(plan: Plan, store: Store, done: set[str]) -> Iterator[tuple[Part, Lite
                     waiting.append(part.of(tuple(m for m, ok in zip(members, able) if ok)))
             elif not (failed_twice(packs / part.pack.id) or too_large(packs / part.pack.id)):
                 if not (part.whole and finished(part.pack, store, part.wanted)):
-                    coming.update(n.key for m in members for n in m.nodes)
+                    coming.update(s.key for m in members for s in m.segments)
                     yield part, "open"
             elif len(members) > 1:
                 waiting += [part.of(members[half:]), part.of(members[:half])]
@@ -127,8 +127,8 @@ def parts(plan: Plan, store: Store, done: set[str]) -> Iterator[tuple[Part, Lite
 
 def finished(pack: Pack, store: Store, wanted: Collection[Key] = ()) -> bool:
     """Whether all that a pack trains is published, with the states among those `wanted`."""
-    nodes = [n for m in reversed(pack.members) for n in reversed(m.nodes)]
-    return all(complete(n, store) and (n.key not in wanted or ready(n.key, store)) for n in nodes)
+    segments = [s for m in reversed(pack.members) for s in reversed(m.segments)]
+    return all(complete(s, store) and (s.key not in wanted or ready(s.key, store)) for s in segments)
 
 
 def ready(key: Key, store: Store) -> bool:
@@ -136,9 +136,9 @@ def ready(key: Key, store: Store) -> bool:
     return store.published(key) and (store.has_state(key) or store.segment_status(key) == "diverged")
 
 
-def complete(node: Node, store: Store) -> bool:
-    """Whether a segment is published, and the run that ends there has its result."""
-    return store.published(node.key) and (node.run_id is None or store.has_result(node.run_id))
+def complete(segment: Segment, store: Store) -> bool:
+    """Return whether a segment is published, and the run that ends there has its result."""
+    return store.published(segment.key) and (segment.run_id is None or store.has_result(segment.run_id))
 
 
 def failed_twice(folder: Path) -> bool:

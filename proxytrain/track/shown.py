@@ -37,7 +37,7 @@ class Shown:
     summary: dict[str, Any]  # result.json, or why it failed
     record: dict[str, Any]
     trace: Trace | None  # of a run that trains, or failed doing so
-    parent: Key | None  # the node from which its trace goes on
+    parent: Key | None  # the segment from whose end its trace goes on
 
     @property
     def name(self) -> str:
@@ -58,16 +58,16 @@ def shown(store: Store, made: Plan) -> list[Shown]:
 
 
 def _begun(store: Store, made: Plan, sweep: str, axes: list[str], job: str) -> Iterator[Shown]:
-    failed = {node.run_id: record for node, record in failures(made, store) if node.run_id}
+    failed = {segment.run_id: record for segment, record in failures(made, store) if segment.run_id}
     traced = traces(store.sweep(made.name) / "packs")
-    members = {m.nodes[-1].run_id: m for p in made.packs for m in p.members if m.nodes[-1].key in traced}
+    members = {m.segments[-1].run_id: m for p in made.packs for m in p.members if m.segments[-1].key in traced}
     for run_id, record in made.runs.items():
         try:
             result = store.result(run_id)
         except RequestError as error:
             result, failed[run_id] = None, {"traceback": str(error)}
         member = members.get(run_id)
-        trace = traced[member.nodes[-1].key] if member else None
+        trace = traced[member.segments[-1].key] if member else None
         position = trace.position if trace else 0
         ended, summary = None, {}
         if result:
@@ -87,7 +87,7 @@ def _begun(store: Store, made: Plan, sweep: str, axes: list[str], job: str) -> I
             summary=summary,
             record=record,
             trace=trace,
-            parent=next(n.parent for n in member.nodes if n.key == trace.goal) if member and trace else None,
+            parent=next(s.parent for s in member.segments if s.key == trace.goal) if member and trace else None,
         )
 
 

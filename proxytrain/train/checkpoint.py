@@ -39,7 +39,7 @@ class Snapshot:
 
     state: dict[str, np.ndarray]
     curve: dict[str, np.ndarray]
-    new: list[tuple[Active, int, dict[str, int]]]  # member, its node, pieces of its curve that the snapshot covers
+    new: list[tuple[Active, int, dict[str, int]]]  # member, its segment, pieces of its curve that the snapshot covers
 
 
 class Saver:
@@ -72,8 +72,8 @@ class Saver:
         self._thread.join()
         written = self._error is None
         if written:
-            for a, node, pieces in self._pending.new:
-                if a.node == node:  # else it has passed a node since, and its curve begins there
+            for a, at, pieces in self._pending.new:
+                if a.at == at:  # else its segment has ended since, and its curve begins there
                     a.saved, a.chunks = pieces, [*a.chunks, f"curve-{self.number:06d}.npz"]
         elif self.attempt.is_dir():  # else another worker has finished the pack
             say(f"{self.attempt}: checkpoint not written ({self._error}); the one before it stays")
@@ -125,11 +125,11 @@ def latest(folders: Sequence[Path], pack: Pack, device: torch.device) -> Rows | 
 
 
 def _snapshot(rows: Rows, chunk: str) -> Snapshot:
-    new = [(a, a.node, {name: len(pieces) for name, pieces in a.curve.items()}) for a in rows.active]
+    new = [(a, a.at, {name: len(pieces) for name, pieces in a.curve.items()}) for a in rows.active]
     curve = {f"{_name(a)}.{name}": values for a in rows.active for name, values in a.rows(a.saved).items()}
     meta = [
         {
-            "member": a.member.nodes[-1].key,
+            "member": a.member.segments[-1].key,
             "goal": a.goal.key,
             "position": a.position,
             "seconds": a.seconds,
@@ -160,7 +160,7 @@ def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def _mine(meta: list[dict[str, Any]], pack: Pack) -> Iterator[tuple[int, int, Member, dict[str, Any]]]:
     """(row, index in the pack, member, what is said of it) of the members that a state has of a pack."""
-    wanted: dict[Key, tuple[int, Member]] = {m.nodes[-1].key: (i, m) for i, m in enumerate(pack.members)}
+    wanted: dict[Key, tuple[int, Member]] = {m.segments[-1].key: (i, m) for i, m in enumerate(pack.members)}
     for row, m in enumerate(meta):
         name, end = m["member"]
         if (name, end) in wanted:
@@ -176,8 +176,8 @@ def _load(path: Path, pack: Pack, device: torch.device) -> Rows:
         means = {name: file[name] for name in file.files if name.startswith("mean.")}
     active = []
     for _, index, member, m in mine:
-        node = next(i for i, n in enumerate(member.nodes) if n.key == tuple(m["goal"]))
-        a = Active(index, member, int(m["position"]), node, float(m["seconds"]))
+        at = next(i for i, s in enumerate(member.segments) if s.key == tuple(m["goal"]))
+        a = Active(index, member, int(m["position"]), at, float(m["seconds"]))
         for chunk in m["chunks"]:
             if chunk not in curves:
                 with np.load(path.with_name(Path(chunk).name), allow_pickle=False) as file:
@@ -208,4 +208,4 @@ def _load(path: Path, pack: Pack, device: torch.device) -> Rows:
 
 
 def _name(a: Active) -> str:
-    return trace.member_name(a.member.nodes[-1].key)
+    return trace.member_name(a.member.segments[-1].key)

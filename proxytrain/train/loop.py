@@ -1,7 +1,7 @@
 """Training of one pack: from published states to published states, every update logged.
 
-Members go in lockstep, each at its own position, rate and text. Between *stops* (a node, an evaluation, a flush) there
-is only the update: forward and backward of all members as one program, the optimizer over the flat buffers.
+Members go in lockstep, each at its own position, rate and text. Between *stops* (the end of a segment, an evaluation, a
+flush) there is only the update: forward and backward of all members as one program, the optimizer over flat buffers.
 """
 
 from __future__ import annotations
@@ -140,12 +140,12 @@ def _start(pack: Pack, wanted: Collection[Key], publisher: Publisher, device: to
     """
     active = []
     for index, member in enumerate(pack.members):
-        node = publisher.first_missing(member, wanted)
-        if node is None:
+        first = publisher.first_missing(member, wanted)
+        if first is None:
             continue
-        parent = member.nodes[node].parent
-        a = Active(index, member, member.nodes[node].start, node)
-        before = publisher.segment(parent) if parent else {}
+        parent = member.segments[first].parent
+        a = Active(index, member, member.segments[first].start, first)
+        before = publisher.meta(parent) if parent else {}
         if before.get("status") == "diverged":
             publisher.diverged(a, before["diverged_at"])
         else:
@@ -163,7 +163,7 @@ def _start(pack: Pack, wanted: Collection[Key], publisher: Publisher, device: to
 
 
 def _arrive(a: Active, row: int, rows: Rows, step: Update, publisher: Publisher, whole: tuple) -> bool:
-    """Publish every node that a member stands on; true when it was the last."""
+    """Publish every segment at whose end a member stands; return whether it was the last."""
     while a.position == a.goal.end:
         final, weights = None, rows.state.weights[row : row + 1]
         state = rows.snapshot(row) if publisher.keeps(a.goal) else None
@@ -173,15 +173,15 @@ def _arrive(a: Active, row: int, rows: Rows, step: Update, publisher: Publisher,
         if a.goal.run_id:
             final = step.evaluate(weights, whole)[0]
         publisher.segment_done(a, state, final)
-        if a.node + 1 == len(a.member.nodes):
+        if a.at + 1 == len(a.member.segments):
             return True
-        a.node += 1
+        a.at += 1
         a.clear()
     return False
 
 
 def _until_stop(a: Active, eval_every: int) -> int:
-    """Updates until the member's next node or evaluation, or until its weights are averaged."""
+    """Return the updates until the member's segment ends, its next evaluation, or until its weights are averaged."""
     B = a.member.recipe.batch_tokens
     stop = min(a.goal.end, _next_evaluation(a.position, eval_every, B)) - a.position
     return min(stop, average.until_next(a) or stop) // B

@@ -13,7 +13,7 @@ from proxytrain.model.gpt import Weights, views
 from proxytrain.model.layout import flat_size, layout
 from proxytrain.optim.state import State
 from proxytrain.plan.pack import Member
-from proxytrain.plan.share import Node
+from proxytrain.plan.share import Segment
 from proxytrain.train.trace import ROWS, SAMPLED
 
 EXPLODED = 3.0  # a loss of so many times ln V is that of a member that has diverged
@@ -21,13 +21,13 @@ EXPLODED = 3.0  # a loss of so many times ln V is that of a member that has dive
 
 @dataclass(eq=False)
 class Active:
-    """A member under way: the node it is going to, its position, and its curve since the node before."""
+    """A member under way: its position, and its curve since the start of the segment that it trains."""
 
     index: int  # in the pack
     member: Member
     position: int  # tokens
-    node: int = 0
-    seconds: float = 0.0  # since the node before; its share of the pack's time
+    at: int = 0  # index of the segment that it trains
+    seconds: float = 0.0  # since the start of the segment; its share of the pack's time
     curve: dict[str, list[np.ndarray]] = field(default_factory=lambda: {n: [] for n in (*ROWS, *SAMPLED)})
     saved: dict[str, int] = field(default_factory=dict)  # pieces of the curve that checkpoints hold already,
     chunks: list[str] = field(default_factory=list)  # and the files that hold them
@@ -36,8 +36,8 @@ class Active:
     )
 
     @property
-    def goal(self) -> Node:
-        return self.member.nodes[self.node]
+    def goal(self) -> Segment:
+        return self.member.segments[self.at]
 
     def rows(self, after: dict[str, int] | None = None) -> dict[str, np.ndarray]:
         """The curve so far (without its first pieces) as arrays: tokens int64, telemetry float32, all else float64."""

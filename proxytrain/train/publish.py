@@ -1,4 +1,4 @@
-"""From a finished stretch of training to the store: segments with their curves and states, results of runs."""
+"""From finished training to the store: segments with their curves and states, results of runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from proxytrain.corpus import Corpus, Stream
 from proxytrain.model.layout import layout
 from proxytrain.plan.pack import Member
 from proxytrain.plan.runs import NUMERICS_VERSION, canonical
-from proxytrain.plan.share import Node
+from proxytrain.plan.share import Segment
 from proxytrain.store.files import publishing, read_state, write_json, write_state
 from proxytrain.store.store import Key, Store
 from proxytrain.train import evaluate, telemetry
@@ -44,15 +44,15 @@ class Publisher:
         self.store, self.corpus, self.runs, self.device, self.how = store, corpus, runs, device, how
         self.keep_weights = keep_weights
 
-    def segment(self, key: Key) -> dict[str, Any]:
-        """`segment.json` of a published segment."""
+    def meta(self, key: Key) -> dict[str, Any]:
+        """Return `segment.json` of a published segment."""
         meta = self.store.meta(key)
         if meta is None:
             raise FileNotFoundError(f"{self.store.segment(key)}: not published")
         return meta
 
     def state(self, key: Key) -> np.ndarray:
-        """Weights and moments (3, P) at a node.
+        """Return weights and moments (3, P) at the end of a segment.
 
         Raises
         ------
@@ -69,24 +69,24 @@ class Publisher:
             raise Broken(f"{path}: {error}; it is removed and made again") from None
 
     def first_missing(self, member: Member, wanted: Collection[Key]) -> int | None:
-        """Which node of a member is to be trained first; None where all is published, with the states `wanted`."""
+        """Return the index of a member's first segment to train; None: all is published, with the states `wanted`."""
         first: int | None = 0
         done = True
-        for i, node in enumerate(member.nodes):
-            here = self.store.published(node.key)
-            kept = here and (self.store.has_state(node.key) or self.segment(node.key)["status"] == "diverged")
-            done = done and here and (node.run_id is None or self.store.has_result(node.run_id))
+        for i, segment in enumerate(member.segments):
+            here = self.store.published(segment.key)
+            kept = here and (self.store.has_state(segment.key) or self.meta(segment.key)["status"] == "diverged")
+            done = done and here and (segment.run_id is None or self.store.has_result(segment.run_id))
             if not done:
                 return first
             if kept:
                 first = i + 1
-            elif node.key in wanted:
+            elif segment.key in wanted:
                 return first
         return None
 
-    def keeps(self, node: Node) -> bool:
-        """Whether anything of the weights at a node is kept: to go on from there, or because a run ends there."""
-        return node.open or (node.run_id is not None and self.keep_weights != "none")
+    def keeps(self, segment: Segment) -> bool:
+        """Return whether weights are kept at the end of a segment: to go on from there, or because a run ends there."""
+        return segment.open or (segment.run_id is not None and self.keep_weights != "none")
 
     def segment_done(self, a: Active, state: np.ndarray | None, losses: np.ndarray | None) -> None:
         """Publish the segment that ends where the member stands, and the run that ends there.
@@ -110,7 +110,7 @@ class Publisher:
             self._result(a.goal, outcome, state[0] if state is not None and self.keep_weights != "none" else None)
 
     def diverged(self, a: Active, at: int | None = None) -> None:
-        """Publish what there is of a member that diverged (before it began: after `at` tokens), and all later nodes."""
+        """Publish what there is of a member that diverged (after `at` tokens, if before it began), and all after it."""
         rows = a.rows()
         good = sound(rows["loss"], rows["grad_norm"], a.member.recipe.vocab)
         n = len(good) if good.all() else int(np.argmin(good))
@@ -125,28 +125,28 @@ class Publisher:
             self._publish(a, rows, None, {"status": "diverged", "diverged_at": at})
             if a.goal.run_id:
                 self._result(a.goal, {"status": "diverged", "diverged_at": at, "final_loss": None})
-            if a.node + 1 == len(a.member.nodes):
+            if a.at + 1 == len(a.member.segments):
                 return
-            a.node += 1
+            a.at += 1
             a.clear()
             rows = a.rows()
 
     def _publish(self, a: Active, rows: dict[str, np.ndarray], state: np.ndarray | None, status: dict) -> None:
-        node = a.goal
-        before = self.segment(node.parent)["path_seconds"] if node.parent else 0.0
-        with publishing(self.store.inside(self.store.segment(node.key)), "segment.json") as folder:
+        segment = a.goal
+        before = self.meta(segment.parent)["path_seconds"] if segment.parent else 0.0
+        with publishing(self.store.inside(self.store.segment(segment.key)), "segment.json") as folder:
             np.savez(folder / "curve.npz", **rows)  # type: ignore[arg-type]
             if state is not None:
                 write_state(folder / "state.npy", state)
             meta = {
-                "lineage": node.lineage,
-                "end": node.end,
-                "parent": node.parent,
-                "recipe": node.recipe.id,
-                "lr": node.lr,
-                "phases": canonical(node.phases),
+                "lineage": segment.lineage,
+                "end": segment.end,
+                "parent": segment.parent,
+                "recipe": segment.recipe.id,
+                "lr": segment.lr,
+                "phases": canonical(segment.phases),
                 **status,
-                "telemetry": telemetry.columns(node.recipe),
+                "telemetry": telemetry.columns(segment.recipe),
                 "seconds": a.seconds,
                 "path_seconds": before + a.seconds,
                 **self.how,
@@ -154,32 +154,32 @@ class Publisher:
             }
             write_json(folder / "segment.json", meta)
 
-    def _result(self, node: Node, outcome: dict[str, Any], weights: np.ndarray | None = None) -> None:
-        assert node.run_id
-        record = self.runs[node.run_id]
-        recipe = node.recipe
-        with publishing(self.store.inside(self.store.run(node.run_id)), "result.json") as folder:
+    def _result(self, segment: Segment, outcome: dict[str, Any], weights: np.ndarray | None = None) -> None:
+        assert segment.run_id
+        record = self.runs[segment.run_id]
+        recipe = segment.recipe
+        with publishing(self.store.inside(self.store.run(segment.run_id)), "result.json") as folder:
             from omegaconf import OmegaConf
 
             (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(record["config"])))
             result = {
-                "id": node.run_id,
+                "id": segment.run_id,
                 **outcome,
                 "params": record["params"],
-                "tokens": node.end,
+                "tokens": segment.end,
                 "flops": record["flops"],
                 "schedule": record["schedule"],
-                "lr": node.lr,
-                "epochs": Stream(self.corpus.train, recipe.model.context, recipe.data_seed).epochs(node.end),
-                "seconds": self.segment(node.key)["path_seconds"],
-                "lineage": node.lineage,
-                "end": node.end,
+                "lr": segment.lr,
+                "epochs": Stream(self.corpus.train, recipe.model.context, recipe.data_seed).epochs(segment.end),
+                "seconds": self.meta(segment.key)["path_seconds"],
+                "lineage": segment.lineage,
+                "end": segment.end,
                 "recipe_id": recipe.id,
                 "recipe": canonical(recipe),
                 **self._environment,
             }
             if weights is not None:
-                about = {"run": node.run_id, "recipe": canonical(recipe), "tokens": str(node.end)}
+                about = {"run": segment.run_id, "recipe": canonical(recipe), "tokens": str(segment.end)}
                 write_weights(folder / "weights.safetensors", weights, layout(recipe.model, recipe.vocab), about)
             write_json(folder / "result.json", result)
 

@@ -21,16 +21,16 @@ SAMPLED = ("telemetry_tokens", "telemetry")  # the second (m, columns), see `tel
 
 @dataclass(frozen=True)
 class Trace:
-    """How far a member was at a checkpoint, and the files that hold its curve since the node before."""
+    """How far a member was at a checkpoint, and the files that hold its curve since the start of its segment."""
 
-    member: Key  # its last node
-    goal: Key  # the node it goes to
+    member: Key  # its last segment
+    goal: Key  # the segment that it trains
     position: int  # tokens
     chunks: tuple[Path, ...]
     columns: tuple[str, ...]  # of telemetry
 
     def rows(self) -> dict[str, np.ndarray]:
-        """The curve since the node before the goal, as arrays of `ROWS`.
+        """Return the curve since the start of the segment, as arrays of `ROWS`.
 
         Raises
         ------

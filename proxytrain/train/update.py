@@ -71,7 +71,7 @@ class Update:
         K, device = len(rows.active), self.device
         optimizers = [a.member.recipe.optimizer for a in rows.active]
         tokens = np.stack([a.position + B * np.arange(1, count + 1) for a in rows.active])  # (K, count)
-        lr = np.stack([learning_rates(a.member.nodes[-1].phases, t) for a, t in zip(rows.active, tokens)])
+        lr = np.stack([learning_rates(a.member.segments[-1].phases, t) for a, t in zip(rows.active, tokens)])
         coupled = self.recipe.optimizer.decay == "coupled"
         peak = np.array([1.0 if coupled else a.goal.lr for a in rows.active])[:, None]
         decay = np.array([o.weight_decay for o in optimizers])[:, None] * lr / peak

@@ -20,8 +20,8 @@ def runs(*grids: dict, overrides: tuple[str, ...] = ()) -> list[Run]:
     return [run_of(c, "c", 256) for c in expand(tree, list(grids), group_loader([*BASE, *overrides]))]
 
 
-def tokens(nodes) -> int:
-    return sum(n.end - n.start for n in nodes.values())
+def tokens(segments) -> int:
+    return sum(s.end - s.start for s in segments.values())
 
 
 def test_wsd_at_five_doubling_lengths_trains_the_analytic_minimum():
@@ -37,18 +37,18 @@ def test_constant_runs_of_any_lengths_cost_the_longest():
 
 
 def test_cosine_runs_share_their_warmup_only():
-    nodes = forest(runs({"tokens": [1_024_000, 2_048_000], "schedule": "cosine"}))
-    assert tokens(nodes) == 1_024_000 + 2_048_000 - 8192
+    segments = forest(runs({"tokens": [1_024_000, 2_048_000], "schedule": "cosine"}))
+    assert tokens(segments) == 1_024_000 + 2_048_000 - 8192
 
 
 def test_infinite_runs_share_all_but_their_decays():
-    nodes = forest(runs({"tokens": [1_024_000, 2_048_000], "schedule": "infinite"}))
-    assert tokens(nodes) == round(0.8 * 2000) * 1024 + round(0.2 * 1000) * 1024 + round(0.2 * 2000) * 1024
+    segments = forest(runs({"tokens": [1_024_000, 2_048_000], "schedule": "infinite"}))
+    assert tokens(segments) == round(0.8 * 2000) * 1024 + round(0.2 * 1000) * 1024 + round(0.2 * 2000) * 1024
 
 
 def test_schedules_of_one_rate_share_the_warmup():
-    nodes = forest(runs({"tokens": 1_024_000, "schedule": ["cosine", "wsd", "constant"]}))
-    assert tokens(nodes) == 8192 + 3 * (1_024_000 - 8192) - round(0.8 * 1000) * 1024 + 8192
+    segments = forest(runs({"tokens": 1_024_000, "schedule": ["cosine", "wsd", "constant"]}))
+    assert tokens(segments) == 8192 + 3 * (1_024_000 - 8192) - round(0.8 * 1000) * 1024 + 8192
 
 
 def test_recipes_rates_and_seeds_share_nothing():
@@ -58,24 +58,24 @@ def test_recipes_rates_and_seeds_share_nothing():
 
 def test_every_run_ends_at_one_node_and_every_parent_comes_first():
     asked = runs({"tokens": [1_024_000, 2_048_000], "schedule": ["wsd", "power", "cosine", "constant"]})
-    nodes = forest(asked)
-    assert sorted(n.run_id for n in nodes.values() if n.run_id) == sorted(r.id for r in asked)
+    segments = forest(asked)
+    assert sorted(s.run_id for s in segments.values() if s.run_id) == sorted(r.id for r in asked)
     seen = set()
-    for key, node in nodes.items():
-        assert node.parent is None or node.parent in seen
-        assert node.start < node.end
+    for key, segment in segments.items():
+        assert segment.parent is None or segment.parent in seen
+        assert segment.start < segment.end
         seen.add(key)
 
 
 def test_a_path_of_nodes_covers_its_run_without_gaps():
     asked = runs({"tokens": [1_024_000, 2_048_000, 3_072_000], "schedule": ["wsd", "power"]})
-    nodes = forest(asked)
-    for node in nodes.values():
-        total, n = node.end - node.start, node
-        while n.parent:
-            n = nodes[n.parent]
-            total += n.end - n.start
-        assert total == node.end
+    segments = forest(asked)
+    for segment in segments.values():
+        total, s = segment.end - segment.start, segment
+        while s.parent:
+            s = segments[s.parent]
+            total += s.end - s.start
+        assert total == segment.end
 
 
 def test_a_trunk_s_end_is_kept_and_a_longer_length_starts_there():
@@ -96,15 +96,15 @@ def test_a_length_in_between_starts_at_the_stored_state_before_it():
 
 def test_packs_hold_every_node_once_and_only_members_of_one_shape():
     asked = runs({"tokens": [1_024_000, 2_048_000], "init_seed": [0, 1, 2], "model.width": [32, 64], "lr": [0.1, 0.2]})
-    nodes = forest(asked)
-    packs = pack(nodes, memory=1 << 40, workers=2, largest=4, device="cpu")
-    trained = [n.key for p in packs for m in p.members for n in m.nodes]
-    assert sorted(trained) == sorted(nodes)
+    segments = forest(asked)
+    packs = pack(segments, memory=1 << 40, workers=2, largest=4, device="cpu")
+    trained = [s.key for p in packs for m in p.members for s in m.segments]
+    assert sorted(trained) == sorted(segments)
     for p in packs:
         assert len(p.members) <= 4
         assert len({m.recipe.shape for m in p.members}) == 1
         for m in p.members:
-            assert all(b.parent == a.key for a, b in zip(m.nodes, m.nodes[1:]))
+            assert all(b.parent == a.key for a, b in zip(m.segments, m.segments[1:]))
 
 
 def test_a_pack_comes_after_those_that_it_needs():
@@ -112,7 +112,7 @@ def test_a_pack_comes_after_those_that_it_needs():
     done = set()
     for p in packs:
         assert p.needs <= done
-        done |= {n.key for m in p.members for n in m.nodes}
+        done |= {s.key for m in p.members for s in m.segments}
 
 
 def test_members_differ_in_seed_decay_and_clip_within_a_pack():
@@ -123,7 +123,7 @@ def test_members_differ_in_seed_decay_and_clip_within_a_pack():
 
 
 def test_memory_limits_a_pack():
-    nodes = forest(runs({"tokens": 1_024_000, "init_seed": list(range(8))}))
-    assert max(len(p.members) for p in pack(nodes, memory=40_000_000, workers=1, largest=64, device="cpu")) < 8
-    assert len(pack(nodes, memory=1 << 40, workers=1, largest=64, device="cpu")) == 1
-    assert len(pack(nodes, memory=1 << 40, workers=2, largest=64, device="cpu")) == 2
+    segments = forest(runs({"tokens": 1_024_000, "init_seed": list(range(8))}))
+    assert max(len(p.members) for p in pack(segments, memory=40_000_000, workers=1, largest=64, device="cpu")) < 8
+    assert len(pack(segments, memory=1 << 40, workers=1, largest=64, device="cpu")) == 1
+    assert len(pack(segments, memory=1 << 40, workers=2, largest=64, device="cpu")) == 2
