@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
-from pathlib import Path
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from proxytrain.errors import RequestError
-from proxytrain.fit.core.document import CURVE_FORMAT, FORMAT, OPTIMUM_FORMAT, checksum
+from proxytrain.fit.core.document import CURVES_FORMAT, LOSSES_FORMAT, OPTIMUM_FORMAT, read_whole
 
 if TYPE_CHECKING:
+    from proxytrain.fit.core.result import FitResult
     from proxytrain.fit.curves.result import CurveFit
     from proxytrain.fit.losses.result import Fit
     from proxytrain.fit.optimum.result import OptimumFit
+
+    def every_kind_is(fit: Fit | CurveFit | OptimumFit) -> FitResult:  # mypy holds each kind to the protocol
+        return fit
+
+
+PACKAGES = {LOSSES_FORMAT: "losses", CURVES_FORMAT: "curves", OPTIMUM_FORMAT: "optimum"}  # whose `saving` reads it
 
 
 def load_fit(path: str | os.PathLike[str]) -> Fit | CurveFit | OptimumFit:
@@ -21,28 +27,15 @@ def load_fit(path: str | os.PathLike[str]) -> Fit | CurveFit | OptimumFit:
 
     Raises a RequestError where the file is missing or is not such a fit.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise RequestError(f"{path}: no such file")
+    raw = read_whole(path)
+    format_ = raw.get("format")
+    if not (isinstance(format_, str) and format_ in PACKAGES):
+        raise RequestError(f"{path}: format is {format_!r}, must be {', '.join(map(repr, PACKAGES))}")
+    kind = import_module(f"proxytrain.fit.{PACKAGES[format_]}.saving")
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        written = raw.pop("checksum", None)
-        if written is not None and written != checksum(raw):
-            raise RequestError(f"{path}: not as it was written (edited by hand?); fit again")
-        if raw.get("format") == CURVE_FORMAT:
-            from proxytrain.fit.curves.saving import from_json as curves
-
-            return curves(raw, path)
-        if raw.get("format") == OPTIMUM_FORMAT:
-            from proxytrain.fit.optimum.result import OptimumFit
-
-            return OptimumFit.of_json(raw)
-        if raw.get("format") != FORMAT:
-            raise RequestError(f"{path}: format is {raw.get('format')!r}, must be {FORMAT!r}")
-        from proxytrain.fit.losses.saving import from_json as losses
-
-        return losses(raw)
+        fit: Fit | CurveFit | OptimumFit = kind.from_json(raw)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, RequestError):
             raise
-        raise RequestError(f"{path}: is not a fit that was saved by proxytrain ({error})") from None
+        raise RequestError(f"{path}: not a whole fit ({type(error).__name__}: {error}). Fit again.") from None
+    return fit

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from proxytrain import load_fit
+from proxytrain.errors import RequestError
+from proxytrain.fit.core.document import write_whole
 
 SAVED = Path(__file__).parents[1] / "data" / "fits_v2"
 PREDICTED = json.loads((SAVED / "predicted.json").read_text())
@@ -35,3 +37,38 @@ def test_a_saved_fit_is_written_again_as_it_was_read(kind, tmp_path):
     load_fit(SAVED / f"{kind}.json").save(tmp_path / "again.json")
     before, again = (json.loads(p.read_text()) for p in (SAVED / f"{kind}.json", tmp_path / "again.json"))
     assert again == before
+
+
+def changed(kind: str, path: Path, change: dict[str, object] | None, drop: str | None = None) -> Path:
+    """Write a saved fit with other parts, and the checksum of what it then says."""
+    content = {**json.loads((SAVED / f"{kind}.json").read_text()), **(change or {})}
+    for key in ("checksum", drop):
+        content.pop(key, None)
+    write_whole(path, content)
+    return path
+
+
+@pytest.mark.parametrize("part", ["backtest", "warnings", "level"])
+@pytest.mark.parametrize("kind", ["curves", "optimum"])
+def test_a_fit_that_lacks_a_part_is_refused(kind, part, tmp_path):
+    with pytest.raises(RequestError, match=rf"fit\.json: not a whole fit \(KeyError: '{part}'\)\. Fit again\.$"):
+        load_fit(changed(kind, tmp_path / "fit.json", None, drop=part))
+
+
+@pytest.mark.parametrize("kind", PREDICTED)
+def test_a_part_of_another_type_is_refused(kind, tmp_path):
+    with pytest.raises(RequestError, match=r"fit\.json: not a whole fit \(\w+: .*\)\. Fit again\.$"):
+        load_fit(changed(kind, tmp_path / "fit.json", {"backtest": [{"cut": 1}]}))
+
+
+@pytest.mark.parametrize("name", ["proxytrain fit 1", "proxytrain fit 3", None, 2, ["proxytrain fit 2"], {}])
+def test_a_document_of_another_format_is_refused(name, tmp_path):
+    with pytest.raises(RequestError, match=r"fit\.json: format is .*, must be 'proxytrain fit 2', "):
+        load_fit(changed("losses", tmp_path / "fit.json", {"format": name}))
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"null", b"7", b'{"a": ', b"\xff\xfe", b"[" * 100_000])
+def test_a_file_that_is_no_json_object_is_refused(content, tmp_path):
+    (tmp_path / "fit.json").write_bytes(content)
+    with pytest.raises(RequestError, match=r"fit\.json: is not a fit that was saved"):
+        load_fit(tmp_path / "fit.json")

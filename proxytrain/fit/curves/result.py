@@ -299,10 +299,11 @@ class CurveFit:
         return summary(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write JSON that `proxytrain.load_fit` reads back, under a temporary name that is then renamed."""
-        from proxytrain.fit.curves.saving import save_curve_fit
+        """Write the fit as JSON: under a temporary name, synced, then renamed."""
+        from proxytrain.fit.core.document import write_whole
+        from proxytrain.fit.curves.saving import to_json
 
-        save_curve_fit(self, path)
+        write_whole(path, to_json(self))
 
     def _judge(self, updates: int, params: float | None, peak: float) -> str:
         sizes = self.covered.params

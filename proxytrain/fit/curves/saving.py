@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from proxytrain.errors import RequestError
-from proxytrain.fit.core.document import CURVE_FORMAT, write_whole
+from proxytrain.fit.core.document import CURVES_FORMAT
 from proxytrain.fit.curves.estimate import Estimate
 from proxytrain.fit.curves.laws import get_curve_law
 from proxytrain.fit.curves.ratio import Ratio
 from proxytrain.fit.curves.result import Covered, CurveFit, HeldOutCurve
 
 
-def save_curve_fit(fit: CurveFit, path: str | os.PathLike[str]) -> None:
-    """Write a fit: under a temporary name, synced, then renamed."""
-    write_whole(Path(path), to_json(fit))
-
-
 def to_json(fit: CurveFit) -> dict[str, Any]:
+    """Return the fit as plain values."""
     return {
-        "format": CURVE_FORMAT,
+        "format": CURVES_FORMAT,
         "law": fit.law,
         "predicts": fit.predicts,
         "params": fit.params,
@@ -42,31 +36,30 @@ def to_json(fit: CurveFit) -> dict[str, Any]:
     }
 
 
-def from_json(raw: dict[str, Any], path: Path) -> CurveFit:
-    """The fit of a parsed file. Raises a RequestError where a part is missing or is not what it should be."""
-    try:
-        members = tuple(_member_from(m) for m in raw["laws"])
-        covered = raw["covered"]
-        ratio = raw["ratio"]
-        if not 0 <= float(raw["data"].get("unsure", 0.0)) < 1:
-            raise ValueError("data.unsure is no share")
-        return CurveFit(
-            raw["law"],
-            members,
-            tuple(float(m["weight"]) for m in raw["laws"]),
-            Covered(**{**covered, "params": tuple(covered["params"]), "peaks": tuple(covered["peaks"])}),
-            tuple(HeldOutCurve(**h) for h in raw["backtest"]),
-            Ratio(**{**ratio, "covariance": tuple(tuple(r) for r in ratio["covariance"])}) if ratio else None,
-            list(raw["warnings"]),
-            raw["data"],
-            raw["versions"],
-            raw["level"],
-            raw["allow_extrapolation"],
-        )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, RequestError):
-            raise
-        raise RequestError(f"{path}: not a whole fit of curves ({type(error).__name__}: {error}); fit again") from None
+def from_json(raw: Mapping[str, Any]) -> CurveFit:
+    """Return the fit that `to_json` wrote.
+
+    Raises
+    ------
+    KeyError, TypeError, AttributeError, ValueError
+        The document is not such a fit.
+    """
+    covered, ratio = raw["covered"], raw["ratio"]
+    if not 0 <= float(raw["data"].get("unsure", 0.0)) < 1:
+        raise ValueError("data.unsure is no share")
+    return CurveFit(
+        raw["law"],
+        tuple(_member_from(m) for m in raw["laws"]),
+        tuple(float(m["weight"]) for m in raw["laws"]),
+        Covered(**{**covered, "params": tuple(covered["params"]), "peaks": tuple(covered["peaks"])}),
+        tuple(HeldOutCurve(**h) for h in raw["backtest"]),
+        Ratio(**{**ratio, "covariance": tuple(tuple(r) for r in ratio["covariance"])}) if ratio else None,
+        list(raw["warnings"]),
+        raw["data"],
+        raw["versions"],
+        raw["level"],
+        raw["allow_extrapolation"],
+    )
 
 
 def _member(m: Estimate, weight: float) -> dict[str, Any]:

@@ -376,9 +376,10 @@ class Fit:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fit as JSON: under a temporary name, synced, then renamed."""
-        from proxytrain.fit.losses.saving import save_fit
+        from proxytrain.fit.core.document import write_whole
+        from proxytrain.fit.losses.saving import render, to_json
 
-        save_fit(self, path)
+        write_whole(path, to_json(self), render)
 
 
 def not_identified(member: Member) -> list[str]:

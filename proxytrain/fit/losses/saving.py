@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from proxytrain.errors import RequestError
-from proxytrain.fit.core.document import FORMAT, write_whole
+from proxytrain.fit.core.document import LOSSES_FORMAT
 from proxytrain.fit.core.noise import Noise
 from proxytrain.fit.core.options import FitConfig
 from proxytrain.fit.losses.bound import Bound
@@ -21,13 +19,8 @@ from proxytrain.fit.losses.predictor import HeldOutRun, Member, Predictor, Range
 from proxytrain.fit.losses.result import Fit, Prediction, not_identified
 
 
-def save_fit(fit: Fit, path: str | os.PathLike[str]) -> None:
-    """Write a fit: under a temporary name, synced, then renamed."""
-    write_whole(Path(path), to_json(fit), _render)
-
-
 def from_json(raw: Mapping[str, Any]) -> Fit:
-    """Return the fit that `save_fit` wrote.
+    """Return the fit that `to_json` wrote.
 
     Raises
     ------
@@ -45,11 +38,11 @@ def from_json(raw: Mapping[str, Any]) -> Fit:
 
 
 def to_json(fit: Fit) -> dict[str, Any]:
-    """The fit as plain values."""
+    """Return the fit as plain values."""
     config = asdict(fit.config)
     config["columns"] = dict(fit.config.columns)
     return {
-        "format": FORMAT,
+        "format": LOSSES_FORMAT,
         "law": fit.law,
         "main_law": fit.main.bound.law.name,  # whose parameters come first; all laws follow under "laws"
         "params": fit.params,
@@ -123,16 +116,16 @@ def _member_from(raw: Mapping[str, Any]) -> Member:
     )
 
 
-def _render(value: Any, indent: int = 0) -> str:
-    """JSON with a line for each entry, and lists of plain values on one line."""
+def render(value: Any, indent: int = 0) -> str:
+    """Return JSON with a line for each entry, and lists of plain values on one line."""
     pad = "  " * (indent + 1)
     if isinstance(value, Mapping):
         if not value or (indent >= 2 and not any(isinstance(v, (Mapping, list, tuple)) for v in value.values())):
             return json.dumps(value)
-        body = ",\n".join(f"{pad}{json.dumps(str(k))}: {_render(v, indent + 1)}" for k, v in value.items())
+        body = ",\n".join(f"{pad}{json.dumps(str(k))}: {render(v, indent + 1)}" for k, v in value.items())
         return "{\n" + body + "\n" + "  " * indent + "}"
     if isinstance(value, Sequence) and not isinstance(value, str):
         if not any(isinstance(v, (Mapping, list, tuple)) for v in value):
             return json.dumps(list(value))
-        return "[\n" + ",\n".join(pad + _render(v, indent + 1) for v in value) + "\n" + "  " * indent + "]"
+        return "[\n" + ",\n".join(pad + render(v, indent + 1) for v in value) + "\n" + "  " * indent + "]"
     return json.dumps(value)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -255,47 +253,13 @@ class OptimumFit:
         return len(self.about["params"])
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it as JSON: under a temporary name, synced, then renamed."""
-        from proxytrain.fit.core.document import OPTIMUM_FORMAT, write_whole
+        """Write the fit as JSON: under a temporary name, synced, then renamed."""
+        from proxytrain.fit.core.document import write_whole
+        from proxytrain.fit.optimum.saving import to_json
 
-        write_whole(Path(path), _plain({"format": OPTIMUM_FORMAT, **vars(self)}))
-
-    @classmethod
-    def of_json(cls, raw: Mapping[str, Any]) -> OptimumFit:
-        laws = {
-            name: OptimumLaw(
-                law["centre"],
-                tuple(law["coefficients"]),
-                np.array(law["covariance"]),
-                np.array(law["shape"]),
-                law["scatter"],
-                law["freedom"],
-            )
-            for name, law in raw["laws"].items()
-        }
-        held = tuple(HeldOutCell(**{**h, "off": tuple(h["off"])}) for h in raw["backtest"])
-        return cls(
-            laws=laws,
-            about={c: np.array(v) for c, v in raw["about"].items()},
-            optimum={c: np.array(v) for c, v in raw["optimum"].items()},
-            curvature=np.array(raw["curvature"]),
-            backtest=held,
-            **{k: raw[k] for k in ("noise", "level", "allow_extrapolation", "warnings", "runs", "source")},
-        )
+        write_whole(path, to_json(self))
 
 
 def regret(curvature: np.ndarray, covariance: np.ndarray) -> float:
     """Expected log loss above the optimum, of a point that scatters around it by `covariance` (k, k)."""
     return float(np.trace(curvature @ covariance)) / 2
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, (OptimumLaw, HeldOutCell)):
-        return _plain(vars(value))
-    return value
