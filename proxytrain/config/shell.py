@@ -22,6 +22,7 @@ EXAMPLE = {
     "sweep.target": "{model:{width:128},tokens:4M}",
     "sweep.grids": "[{model.width:[32,64],tokens:[1M,2M]}]",
     "fit.columns": "{params:N,loss:val_loss}",
+    "fit.where": "{split:val}",
     "launch.sbatch_args": "{account:abc,mem:16G}",
 }
 NESTED = ("model", "parametrization", "optimizer", "schedule")  # groups, which mappings in a grid or target may hold
@@ -50,7 +51,7 @@ def advice(overrides: Sequence[str], number: int) -> str:
         return f"{shown(word)}: not understood: a bracket or quote is not closed. {_example(key)}"
     if key in FREE and value[:1] not in "[{":
         return _braces(overrides, key)
-    text = kind(key) in ("text", "text or null") or key.startswith(("fit.columns.", "launch.sbatch_args."))
+    text = kind(key) in ("text", "text or null") or key.startswith(("fit.columns.", "fit.where.", "launch.sbatch_args."))
     form = inner(value) if text else _requoted(value) if kind(key) == "texts" or value[:1] in "[{" else value
     if parsed(f"{key}={form}") and (text or value[:1] not in "[{" or form[:1] == value[:1]):
         return f"{shown(word)}: needs quotes of its own inside those of the shell. Type {typed(f'{key}={form}')}"
