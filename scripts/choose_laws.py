@@ -25,7 +25,7 @@ from proxytrain.errors import Refusal
 from proxytrain.fit import LAWS
 from proxytrain.fit.core.options import FitConfig
 from proxytrain.fit.losses import predictor
-from proxytrain.fit.losses.backtest import Cut, assemble, fit_cuts, replay
+from proxytrain.fit.losses.backtest import RunCut, assemble, fit_cuts, replay
 from proxytrain.fit.losses.checks import refuse_unfit
 from proxytrain.fit.losses.identify import what_is_missing
 from proxytrain.fit.losses.laws import AUTO
@@ -50,7 +50,7 @@ class Fitted:
     simulated: Simulated
     runs: Runs
     members: list[Member]
-    cuts: list[Cut]
+    cuts: list[RunCut]
 
 
 def fit_all(seed: int, laws: list[str]) -> Fitted | None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.core.noise import ASSUMED
-from proxytrain.fit.curves.backtest import ALIKE
+from proxytrain.fit.curves.backtest import SAME_SCHEDULE
 from proxytrain.fit.curves.curve import Curve, quieted
 from proxytrain.fit.losses.bound import Bound
 from proxytrain.fit.losses.estimate import Problem, polish, solve
@@ -26,15 +26,15 @@ from proxytrain.fit.losses.laws import LAWS
 
 WINDOW = 0.1  # of training: a curve at x is its mean over (x - WINDOW, x]
 EARLY = 0.2  # of training: what comes before is shown and not compared
-POINTS = 101  # of x in [0, 1]
-ROWS = 4  # losses in a window at least
+COLLAPSE_POINTS = 101  # of x in [0, 1]
+WINDOW_ROWS = 4  # losses in a window at least
 LEAST_SIZES = 3
-RATIO = 1.1  # largest tokens per parameter over the smallest, at most
+MOST_TOKENS_RATIO = 1.1  # largest tokens per parameter over the smallest, at most
 LEVEL = 0.9  # of the interval of L0
 HALVINGS = 12  # of the way from the best L0 to none, and to the lowest loss, in search of its interval
 TRIED = 100  # values of L0 in its interval
 MOSTLY = 0.9  # share of x at which sizes must spread less than seeds to call it supercollapse
-FAR = 2.0  # times the spread of seeds, from which on there is no collapse
+NO_COLLAPSE = 2.0  # times the spread of seeds, from which on there is no collapse
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +155,7 @@ def collapse(curves: Sequence[Curve]) -> Collapse:
     curves = list(curves)
     _refuse_unfit(curves)
     first = WINDOW + max((c.warmup + 1) / c.updates for c in curves)
-    x = np.linspace(0, 1, POINTS)
+    x = np.linspace(0, 1, COLLAPSE_POINTS)
     x = x[x >= min(first, 1.0) - 1e-9]
     compared = (x >= EARLY - 1e-9) & (x <= 1 - WINDOW + 1e-9)
     if not compared.any():
@@ -187,7 +187,7 @@ def collapse(curves: Sequence[Curve]) -> Collapse:
     if across_seeds is not None:
         share = float((across_sizes < across_seeds)[compared].mean())
         ratio = np.sqrt((across_sizes[compared] ** 2).mean() / (across_seeds[compared] ** 2).mean())
-        verdict = "supercollapse" if share >= MOSTLY else "collapse" if ratio <= FAR else "none"
+        verdict = "supercollapse" if share >= MOSTLY else "collapse" if ratio <= NO_COLLAPSE else "none"
     return Collapse(
         x,
         {n: _normalised(v, floor).mean(0) for n, v in runs.items()},
@@ -219,14 +219,14 @@ def _refuse_unfit(curves: list[Curve]) -> None:
         have = ", ".join(f"{n:,.0f}" for n in sizes) or "none"
         raise Refusal(f"a collapse needs at least {LEAST_SIZES} sizes, there are: {have}; add values of model.width")
     low, high = min(curves, key=_ratio), max(curves, key=_ratio)
-    if _ratio(high) > RATIO * _ratio(low):
+    if _ratio(high) > MOST_TOKENS_RATIO * _ratio(low):
         raise Refusal(
             f"tokens per parameter: {_ratio(low):.3g} in {low.name}, {_ratio(high):.3g} in {high.name}; only runs of "
-            f"one ratio collapse, within {RATIO - 1:.0%}: give tokens_per_param in place of tokens"
+            f"one ratio collapse, within {MOST_TOKENS_RATIO - 1:.0%}: give tokens_per_param in place of tokens"
         )
     for c in curves[1:]:
         apart = np.abs(_shape(c) - _shape(curves[0]))
-        if apart.max() > ALIKE:
+        if apart.max() > SAME_SCHEDULE:
             at = (int(np.argmax(apart)) + 1) / len(apart)
             raise Refusal(
                 f"schedules of {curves[0].name} and {c.name} have other shapes: {apart.max():.2f} of the peak rate "
@@ -235,10 +235,10 @@ def _refuse_unfit(curves: list[Curve]) -> None:
             )
     for c in curves:
         within = np.diff(np.searchsorted(c.step / c.updates, np.arange(WINDOW, 1 + 1e-9, WINDOW)))
-        if len(within) and within.min() < ROWS:
+        if len(within) and within.min() < WINDOW_ROWS:
             raise Refusal(
-                f"{c.name}: {int(within.min())} losses within a tenth of the run; a curve needs at least {ROWS} in "
-                "each, up to its end"
+                f"{c.name}: {int(within.min())} losses within a tenth of the run; a curve needs at least {WINDOW_ROWS} "
+                "in each, up to its end"
             )
 
 

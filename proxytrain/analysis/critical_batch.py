@@ -30,10 +30,10 @@ LEAST_BATCHES = 3
 LEVELS = 8  # losses at which updates are counted
 REACHED = 0.25  # of the log updates of a curve: a loss that it crosses sooner is still under warm-up
 STEADY = 0.98  # share of the peak below which a learning rate has begun to fall
-ITERATIONS = 60
+CRITICAL_ITERATIONS = 60
 DRAWS = 200
-STEEPEST = 40.0  # 1 / alpha_B
-FAR = 1e3  # factor beyond the batch sizes that were run to which B_crit is looked for
+STEEPEST_EXPONENT = 40.0  # 1 / alpha_B
+FARTHEST_BATCH = 1e3  # factor beyond the batch sizes that were run to which B_crit is looked for
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _or_none(value: float) -> float | None:
 
 
 @dataclass(frozen=True)
-class _Run:
+class _BatchRun:
     """One curve as it falls: log updates and losses, at its batch size in tokens."""
 
     name: str
@@ -218,7 +218,7 @@ def fit_critical_batch(
     return _fit(runs, cells, source, warnings, level, np.random.default_rng([seed, 9]))
 
 
-def _cells(runs: Sequence[_Run], losses: Sequence[float] | None) -> list[tuple[float, float]]:
+def _cells(runs: Sequence[_BatchRun], losses: Sequence[float] | None) -> list[tuple[float, float]]:
     """(params, loss) at which at least three batch sizes cross."""
     out = []
     for size in sorted({r.params for r in runs}):
@@ -236,7 +236,7 @@ def _cells(runs: Sequence[_Run], losses: Sequence[float] | None) -> list[tuple[f
 
 
 def _fit(
-    runs: Sequence[_Run],
+    runs: Sequence[_BatchRun],
     cells: Sequence[tuple[float, float]],
     source: str,
     warnings: list[str],
@@ -261,7 +261,7 @@ def _fit(
     away = np.eye(len(cells))[cell]
     away = np.eye(len(y)) - away @ (away / away.sum(0)).T  # takes from each row the mean of its cell
     starts = np.array([(b, k) for b in np.linspace(batch.min() - 4, batch.max() + 4, 12) for k in (0.0, 2.0, 6.0)])
-    edge = (batch.min() - np.log(FAR), batch.max() + np.log(FAR))
+    edge = (batch.min() - np.log(FARTHEST_BATCH), batch.max() + np.log(FARTHEST_BATCH))
     thetas, values = _hyperbolas(starts, np.tile(y, (len(starts), 1)), x, batch, away, edge)
     theta = thetas[values.argmin()]
     if not edge[0] + 1e-6 < theta[0] < edge[1] - 1e-6:
@@ -316,7 +316,7 @@ def _hyperbolas(
 
     Each cell's log S_min is taken out by `away` (m, m); damped Gauss-Newton steps, all starts at once.
     """
-    low, high = np.array([edge[0], -STEEPEST]), np.array([edge[1], STEEPEST])
+    low, high = np.array([edge[0], -STEEPEST_EXPONENT]), np.array([edge[1], STEEPEST_EXPONENT])
 
     def look(t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         u = t[:, :1] - t[:, 1:] * x - batch
@@ -328,7 +328,7 @@ def _hyperbolas(
     damping: np.ndarray = np.full(len(theta), 1e-3)
     theta = np.clip(theta, low, high)
     value, slope, bend = look(theta)
-    for _ in range(ITERATIONS):
+    for _ in range(CRITICAL_ITERATIONS):
         ridge = damping[:, None, None] * (np.einsum("spp->sp", bend)[:, :, None] + 1e-9) * np.eye(2)
         trial = np.clip(
             theta + np.clip(np.linalg.solve(bend + ridge + 1e-14 * np.eye(2), slope[..., None])[..., 0], -3, 3),
@@ -343,7 +343,7 @@ def _hyperbolas(
     return theta, value
 
 
-def _trajectory(runs: Sequence[_Run], theta: np.ndarray, middle: float) -> dict[str, float]:
+def _trajectory(runs: Sequence[_BatchRun], theta: np.ndarray, middle: float) -> dict[str, float]:
     """L = E + (N_c / N)^alpha_N + (S_c / S_min)^alpha_S through all curves, re-based to S_min."""
     from proxytrain.fit.losses.bound import Bound
     from proxytrain.fit.losses.estimate import Problem, solve
@@ -366,7 +366,7 @@ def _trajectory(runs: Sequence[_Run], theta: np.ndarray, middle: float) -> dict[
     return out | ({"A": float(np.log(p["A"])), "alpha_N": p["alpha"]} if several else {})
 
 
-def _read(curves: Any) -> tuple[list[_Run], str, list[str]]:
+def _read(curves: Any) -> tuple[list[_BatchRun], str, list[str]]:
     if (
         isinstance(curves, Sequence)
         and not isinstance(curves, str)
@@ -416,7 +416,7 @@ def _read(curves: Any) -> tuple[list[_Run], str, list[str]]:
     return runs, source, []
 
 
-def _of_curves(curves: Sequence[Any]) -> tuple[list[_Run], str, list[str]]:
+def _of_curves(curves: Sequence[Any]) -> tuple[list[_BatchRun], str, list[str]]:
     runs, warnings = [], []
     for curve in curves:
         if curve.tokens_per_step is None:
@@ -434,10 +434,10 @@ def _of_curves(curves: Sequence[Any]) -> tuple[list[_Run], str, list[str]]:
     return runs, f"{len(curves)} curves", warnings
 
 
-def _run(name: str, params: float, batch: float, step: np.ndarray, loss: np.ndarray) -> _Run | None:
+def _run(name: str, params: float, batch: float, step: np.ndarray, loss: np.ndarray) -> _BatchRun | None:
     """The curve as it falls; None where fewer than four new lows are left."""
     steps, losses = falling_means(step, loss)
-    return _Run(name, params, batch, steps, losses) if len(steps) >= 4 else None
+    return _BatchRun(name, params, batch, steps, losses) if len(steps) >= 4 else None
 
 
 def _loss(value: float) -> float:

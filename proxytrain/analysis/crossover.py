@@ -13,7 +13,7 @@ from proxytrain.fit.core.level import checked_level
 if TYPE_CHECKING:
     from proxytrain.fit.losses.result import Fit
 
-POINTS = 400
+BUDGETS = 400
 BELOW = 100.0  # factor below the smallest runs to which a crossing is looked for
 
 
@@ -79,7 +79,7 @@ def compare(a: Fit, b: Fit, tokens_per_param: float = 20.0, level: float = 0.9) 
     least = max(_least(f) for f in (a, b))
     largest = min(f.predictor.range.compute for f in (a, b))
     stop = max(min(f.predictor.range.compute * np.exp(f.farthest) for f in (a, b)), largest, least * 1.01)
-    flops = np.geomspace(least / BELOW, stop, POINTS)
+    flops = np.geomspace(least / BELOW, stop, BUDGETS)
     params = np.sqrt(flops / 6 / tokens_per_param)
     tokens = params * tokens_per_param
     columns = {"params": params, "tokens": tokens, "unique_tokens": tokens, "flops": flops}
@@ -98,7 +98,7 @@ def compare(a: Fit, b: Fit, tokens_per_param: float = 20.0, level: float = 0.9) 
     if len(change):
         at = int(change[-1])
         low = at - int(np.argmax(known[at::-1])) if known[: at + 1].any() else 0
-        high = at + 1 + int(np.argmax(known[at + 1 :])) if known[at + 1 :].any() else POINTS - 1
+        high = at + 1 + int(np.argmax(known[at + 1 :])) if known[at + 1 :].any() else BUDGETS - 1
         share = difference[at] / (difference[at] - difference[at + 1])
         crossing = float(np.exp(np.log(flops[at]) + share * np.log(flops[at + 1] / flops[at])))
         interval = (float(flops[low]), float(flops[high]))
@@ -130,7 +130,7 @@ def _least(fit: Fit) -> float:
 
 def _slope(a: Fit, b: Fit, columns: dict[str, np.ndarray], top: int, scales: list[float]) -> tuple[float, float]:
     """Slope of log(loss a / loss b) in log flops about a point, and its standard error, by refits."""
-    here = {c: v[[max(top - 8, 0), min(top + 8, POINTS - 1)]] for c, v in columns.items()}
+    here = {c: v[[max(top - 8, 0), min(top + 8, BUDGETS - 1)]] for c, v in columns.items()}
     run = float(np.diff(np.log(here["flops"]))[0])
     rise = [np.diff(f.predictor.outlook(here).centre)[0] / run for f in (a, b)]
     spread = [_spread(f, here) / run for f in (a, b)]

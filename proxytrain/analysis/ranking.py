@@ -16,8 +16,8 @@ from proxytrain.fit.core.level import checked_level
 from proxytrain.fit.tables.load import load
 from proxytrain.fit.tables.runs import to_levels
 
-SAME = 1.01  # budgets nearer than this factor are one
-SEEDS = ("init_seed", "data_seed")
+SAME_BUDGET = 1.01  # budgets nearer than this factor are one
+PAIRED_SEEDS = ("init_seed", "data_seed")
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def _weights(x: np.ndarray, at: float) -> np.ndarray:
 def _shared_budgets(several: list[_Trained]) -> np.ndarray:
     """Log budgets of the variant that starts latest, as far as all others reach."""
     latest = max(several, key=lambda v: float(v.budgets[0]))
-    return latest.budgets[latest.budgets <= min(float(v.budgets[-1]) for v in several) + np.log(SAME)]
+    return latest.budgets[latest.budgets <= min(float(v.budgets[-1]) for v in several) + np.log(SAME_BUDGET)]
 
 
 def _trained(
@@ -196,13 +196,13 @@ def _trained(
     for column in ("loss", "lr", "tokens", budget, *by):
         if column not in raw:
             raise RequestError(f"{source}: no column {column}; there are {', '.join(raw)}")
-    if not set(SEEDS) & set(raw):
+    if not set(PAIRED_SEEDS) & set(raw):
         raise RequestError(f"{source}: no column init_seed or data_seed; runs are compared seed by seed")
     try:
         loss, lr, spent = (np.asarray(raw[c], dtype=float) for c in ("loss", "lr", budget))
     except (TypeError, ValueError):
         raise RequestError(f"{source}: loss, lr and {budget} must be numbers") from None
-    spent = to_levels(spent, SAME - 1)
+    spent = to_levels(spent, SAME_BUDGET - 1)
     size = next((c for c in ("width", "params") if c in raw), None)
     runs: dict[tuple[str, str], dict[float, dict[float, dict[str, float]]]] = {}
     names: dict[str, None] = {}
@@ -212,7 +212,7 @@ def _trained(
         where = runs.setdefault((name, str(raw[size][i]) if size else "one size"), {})
         if not (np.isfinite(loss[i]) and loss[i] > 0):
             continue
-        seed = "/".join(str(raw[c][i]) for c in SEEDS if c in raw)
+        seed = "/".join(str(raw[c][i]) for c in PAIRED_SEEDS if c in raw)
         rates = where.setdefault(float(spent[i]), {}).setdefault(float(lr[i]), {})
         if seed in rates:
             raise RequestError(

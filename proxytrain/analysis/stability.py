@@ -16,7 +16,7 @@ from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.core.level import checked_level
 
 LEAST_RATES, LEAST_SPAN = 3, 10.0  # rates, and the largest over the smallest: less says nothing of decades
-LEAST_SIZES, LEAST_RANGE, LEAST_RUNS = 3, 2.0, 4
+LEAST_GROWTH_SIZES, LEAST_RANGE, LEAST_RUNS = 3, 2.0, 4
 DANGER = 1e4  # largest attention logit beyond which the paper's runs diverged; their losses suffered from 1e3 on
 REACH = 1000.0  # times the largest size: beyond it no crossing is looked for
 BEND = 0.05  # prior SD of the quadratic term, in e-folds of the logit per e-fold of size squared
@@ -194,12 +194,12 @@ def fit_logits(params: Sequence[float], logit: Sequence[float], level: float = 0
         if not ((values > 0) & np.isfinite(values)).all():
             raise RequestError(f"{name}={values[~((values > 0) & np.isfinite(values))][0]:g}: must be above 0")
     sizes = np.unique(n)
-    if len(sizes) < LEAST_SIZES or sizes[-1] < LEAST_RANGE * sizes[0] or len(n) < LEAST_RUNS:
+    if len(sizes) < LEAST_GROWTH_SIZES or sizes[-1] < LEAST_RANGE * sizes[0] or len(n) < LEAST_RUNS:
         have = ", ".join(f"{s:,.0f}" for s in sizes) or "none"
         raise Refusal(
-            f"the growth of attention logits needs at least {LEAST_SIZES} sizes, the largest {LEAST_RANGE:g} times the "
-            f"smallest or more, and {LEAST_RUNS} runs; there are {len(n)} runs of the sizes {have}; add values of "
-            "model.width, or of init_seed"
+            f"the growth of attention logits needs at least {LEAST_GROWTH_SIZES} sizes, the largest "
+            f"{LEAST_RANGE:g} times the smallest or more, and {LEAST_RUNS} runs; there are {len(n)} runs of the sizes "
+            f"{have}; add values of model.width, or of init_seed"
         )
     centre = float(np.exp(np.log(sizes).mean()))
     x = np.log(n / centre)

@@ -18,11 +18,11 @@ from proxytrain.fit.tables.runs import Runs, cell_index, numbered, to_levels
 FROM_REPEATS = "repeated seeds"  # a source of noise
 ASSUMED = 0.002  # relative seed SD of a tiny GPT's loss where the table cannot say (measured: .02% large, .2% tiny)
 PRIOR_DF = 4.0  # how many observations the assumed value counts for
-ENOUGH = 8  # residuals for a standard deviation
-LEAST = 0.0003  # re-runs of well-measured large models differ by .015-.03%
+ENOUGH_RESIDUALS = 8  # residuals for a standard deviation
+LEAST_SEED_NOISE = 0.0003  # re-runs of well-measured large models differ by .015-.03%
 SLOPE = 0.15  # prior SD of d log SD / d log size: from tiny (.2%) to large (.02%) GPTs the SD falls by about N^-.2
 SLOPES_FROM = 6  # degrees of freedom from which slopes are looked for
-STEEPEST = 10.0  # the SDs of two runs of a table differ by no more than this factor
+MOST_SD_RATIO = 10.0  # the SDs of two runs of a table differ by no more than this factor
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def _factor(
     slope: tuple[float, float], largest: tuple[float, float], params: np.ndarray, tokens: np.ndarray
 ) -> np.ndarray:
     below = [np.minimum(np.log(v) - top, 0.0) for v, top in zip((params, tokens), largest)]
-    return np.clip(np.exp(slope[0] * below[0] + slope[1] * below[1]), 1 / STEEPEST, STEEPEST)
+    return np.clip(np.exp(slope[0] * below[0] + slope[1] * below[1]), 1 / MOST_SD_RATIO, MOST_SD_RATIO)
 
 
 def slopes(variance: np.ndarray, df: np.ndarray, params: np.ndarray, tokens: np.ndarray) -> tuple[float, float]:
@@ -197,14 +197,14 @@ def _from_residuals(
     n, units = len(runs), int(unit.max()) + 1
     squares, df = _tamed(residual) ** 2, max(n - free, 1)
     slope, largest = (0.0, 0.0), (float(np.log(runs.params).max()), float(np.log(runs.tokens).max()))
-    if n >= 2 * ENOUGH:
+    if n >= 2 * ENOUGH_RESIDUALS:
         slope = slopes(squares * n / df, np.full(n, df / n), runs.params, runs.tokens)
         residual = residual / _factor(slope, largest, runs.params, runs.tokens)
         squares = _tamed(residual) ** 2
-    variance = max(float(squares.mean()) * n / df - float((measured(runs) ** 2).mean()), LEAST**2)
+    variance = max(float(squares.mean()) * n / df - float((measured(runs) ** 2).mean()), LEAST_SEED_NOISE**2)
     if df <= 3:
         variance = (df * variance + PRIOR_DF * ASSUMED**2) / (df + PRIOR_DF)
-    variance = max(variance, LEAST**2)
+    variance = max(variance, LEAST_SEED_NOISE**2)
     init = 0.0
     if n > 1.2 * units:
         mean = np.bincount(unit, residual) / np.bincount(unit)

@@ -9,14 +9,14 @@ import numpy as np
 
 from proxytrain.fit.curves.curve import Curve
 
-ALIKE = 0.1  # schedules whose relative rates differ by no more anywhere after warm-up are one
+SAME_SCHEDULE = 0.1  # schedules whose relative rates differ by no more anywhere after warm-up are one
 CUTS = 4  # schedules held out, at most
 BLOCKS = 6
-LEAST_ROWS = 20  # of a curve's half, for it to tell of the other
+LEAST_HALF_ROWS = 20  # of a curve's half, for it to tell of the other
 
 
 @dataclass(frozen=True)
-class Cut:
+class CurveCut:
     """Curves to fit, and curves to predict from update `after[i]` on."""
 
     name: str
@@ -33,7 +33,7 @@ def schedules(curves: Sequence[Curve]) -> list[list[int]]:
     for i, shape in enumerate(shapes):
         for group in groups:
             both = max(risen[i], risen[group[0]])
-            if np.abs(shape - shapes[group[0]])[both:].max(initial=0.0) <= ALIKE:
+            if np.abs(shape - shapes[group[0]])[both:].max(initial=0.0) <= SAME_SCHEDULE:
                 group.append(i)
                 break
         else:
@@ -49,12 +49,12 @@ def part(curves: Sequence[Curve]) -> bool:
     for c in curves:
         first, n = max(c.warmup, longest.warmup), c.updates
         apart = np.abs(c.lr[first:n] / c.lr.max() - longest.lr[first:n] / longest.lr.max())
-        if apart.max(initial=0.0) > ALIKE:
+        if apart.max(initial=0.0) > SAME_SCHEDULE:
             return True
     return False
 
 
-def cuts(curves: Sequence[Curve]) -> list[Cut]:
+def cuts(curves: Sequence[Curve]) -> list[CurveCut]:
     """By schedule, by length (the longest of three, else the later half of training) and by size; the rates of what is
     left part.
     """
@@ -70,24 +70,24 @@ def cuts(curves: Sequence[Curve]) -> list[Cut]:
     lengths = sorted({c.updates for c in curves})
     longest, half = lengths[-1], lengths[-1] // 2
     shorter = [c for c in curves if c.updates < longest]
-    begun = [shortened(c, half) if c.updates > half else c for c in curves if (c.step <= half).sum() >= LEAST_ROWS]
+    begun = [shortened(c, half) if c.updates > half else c for c in curves if (c.step <= half).sum() >= LEAST_HALF_ROWS]
     later = [c for c in curves if c.updates > half]
     if len(lengths) >= 3 and part(shorter):
         out.append(_cut(f"updates < {longest}", shorter, [c for c in curves if c.updates == longest]))
     elif part(begun):
-        out.append(Cut(f"first {half} updates", tuple(begun), tuple(later), (half,) * len(later)))
+        out.append(CurveCut(f"first {half} updates", tuple(begun), tuple(later), (half,) * len(later)))
     sizes = sorted({c.params for c in curves if c.params})
     if len(sizes) >= 3:
         rest = [c for c in curves if c.params != sizes[-1]]
         held = [c for c in curves if c.params == sizes[-1]]
         if part(rest):
-            out.append(Cut(f"params < {sizes[-1]:.3g}", tuple(rest), tuple(held), tuple(c.warmup for c in held)))
+            out.append(CurveCut(f"params < {sizes[-1]:.3g}", tuple(rest), tuple(held), tuple(c.warmup for c in held)))
     return out
 
 
-def _cut(name: str, rest: Sequence[Curve], held: Sequence[Curve]) -> Cut:
+def _cut(name: str, rest: Sequence[Curve], held: Sequence[Curve]) -> CurveCut:
     """Whole curves held out, of which what comes after the parting from others is predicted."""
-    return Cut(name, tuple(rest), tuple(held), tuple(parting(c, rest) for c in held))
+    return CurveCut(name, tuple(rest), tuple(held), tuple(parting(c, rest) for c in held))
 
 
 def shortened(curve: Curve, updates: int) -> Curve:

@@ -12,10 +12,10 @@ from proxytrain.fit.curves.curve import Curve
 from proxytrain.fit.curves.smoothing import undone
 from proxytrain.fit.curves.spikes import sound
 
-SAME = 1e-3  # of log loss: copies may have been rounded
-LEAST_ROWS = 20  # that must agree
-RISE = 0.01  # of log loss, from the smallest to the largest size
-FAR = 0.04  # of log loss, from the law of all runs
+SAME_CURVE_LOSS = 1e-3  # of log loss: copies may have been rounded
+LEAST_EQUAL_ROWS = 20  # that must agree
+SIZE_RISE = 0.01  # of log loss, from the smallest to the largest size
+OFF_LAW = 0.04  # of log loss, from the law of all runs
 CLOSER = 0.2  # SDs of a row: seeds lie farther apart
 
 
@@ -76,7 +76,7 @@ def refuse_rise_with_size(curves: Sequence[Curve]) -> None:
         if len(by_size) > 1:
             small, large = min(by_size), max(by_size)
             rises.append((float(np.mean(by_size[large]) - np.mean(by_size[small])), small, large))
-    if rises and min(r for r, _, _ in rises) > RISE:
+    if rises and min(r for r, _, _ in rises) > SIZE_RISE:
         rise, small, large = max(rises)
         raise Refusal(
             f"params: losses rise with size under every schedule, by {100 * rise:.1f}% from {small:.3g} to "
@@ -90,7 +90,7 @@ def outliers(names: Sequence[str], residuals: Sequence[np.ndarray]) -> list[str]
     usual = 1.4826 * float(np.median(np.abs(means - np.median(means))))
     notes = []
     for name, mean in zip(names, means):
-        if len(means) >= 4 and abs(mean) > max(FAR, 8 * usual):
+        if len(means) >= 4 and abs(mean) > max(OFF_LAW, 8 * usual):
             bits = " (1.44 times: bits in place of nats?)" if abs(mean - np.log(1 / np.log(2))) < 0.1 else ""
             notes.append(
                 f"SUSPICIOUS: losses of {name} are {np.exp(mean):.2f} times those of the law of all runs{bits}; check "
@@ -102,11 +102,12 @@ def outliers(names: Sequence[str], residuals: Sequence[np.ndarray]) -> list[str]
 def _repeats(curve: Curve, other: Curve) -> bool:
     if curve.params != other.params or curve.updates != other.updates or len(curve.step) != len(other.step):
         return False
-    if len(curve.step) < LEAST_ROWS or (curve.step != other.step).any():
+    if len(curve.step) < LEAST_EQUAL_ROWS or (curve.step != other.step).any():
         return False
-    if np.abs(curve.loss[:LEAST_ROWS] / other.loss[:LEAST_ROWS] - 1).max() > SAME:  # soon seen of most
+    first = curve.loss[:LEAST_EQUAL_ROWS] / other.loss[:LEAST_EQUAL_ROWS] - 1
+    if np.abs(first).max() > SAME_CURVE_LOSS:  # soon seen of most
         return False
     a, b = np.log(curve.loss), np.log(other.loss)
     apart = np.abs(a - b).max()
     noise = float(np.median(np.abs(np.diff(a, 2)))) / np.sqrt(6.0)
-    return bool(apart == 0 or (apart < SAME and apart < CLOSER * noise))
+    return bool(apart == 0 or (apart < SAME_CURVE_LOSS and apart < CLOSER * noise))

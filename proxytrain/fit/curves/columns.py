@@ -9,7 +9,7 @@ from proxytrain.errors import RequestError, did_you_mean
 
 OF_A_RUN = ("step", "tokens", "lr", "loss", "val_loss")  # columns of a run's own file
 OF_THE_INDEX = ("file", "params", "tokens_per_step")
-VALIDATION = re.compile(r"(?<![a-z])(val|valid|validation|eval|evaluation|test|dev|heldout|held_out)(?![a-z])")
+VALIDATION_WORDS = re.compile(r"(?<![a-z])(val|valid|validation|eval|evaluation|test|dev|heldout|held_out)(?![a-z])")
 OTHER_UNIT = {
     "ppl": "a perplexity; give its natural logarithm",
     "perplexity": "a perplexity; give its natural logarithm",
@@ -158,11 +158,11 @@ def _is_rate(name: str) -> bool:
 def _is_loss(name: str) -> bool:
     last = plain(name)
     named = re.fullmatch(r"(train|training|lm|ce|cross_?entropy|nll)?_?(loss|nll|cross_?entropy)", last)
-    return bool(named or re.fullmatch(r"cross_?entropy_?loss", last)) and not VALIDATION.search(name.lower())
+    return bool(named or re.fullmatch(r"cross_?entropy_?loss", last)) and not VALIDATION_WORDS.search(name.lower())
 
 
 def _is_validation(name: str) -> bool:
-    return "loss" in plain(name) and bool(VALIDATION.search(re.sub(r"[^a-z0-9]+", " ", name.lower())))
+    return "loss" in plain(name) and bool(VALIDATION_WORDS.search(re.sub(r"[^a-z0-9]+", " ", name.lower())))
 
 
 _LOOKS: dict[str, Callable[[str], bool]] = {

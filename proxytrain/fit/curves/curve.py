@@ -11,8 +11,8 @@ import numpy as np
 from proxytrain.errors import RequestError
 from proxytrain.fit.curves.history import History, first_rise
 
-POINTS = 100  # observations a curve is reduced to
-WINDOW = 65  # rows of the moving average that a batch's luck is measured from
+OBSERVATIONS = 100  # observations a curve is reduced to
+LUCK_WINDOW = 65  # rows of the moving average that a batch's luck is measured from
 BURN = 0.1  # share of a curve, by updates, that is not fitted at its start
 
 
@@ -103,7 +103,7 @@ class Observed:
     error: np.ndarray
 
     @classmethod
-    def of(cls, curve: Curve, own: int = 0, points: int = POINTS) -> Observed:
+    def of(cls, curve: Curve, own: int = 0, points: int = OBSERVATIONS) -> Observed:
         """Of a curve's rows after warm-up and after `own` updates."""
         first = max(curve.warmup + 1, BURN * int(curve.step[-1]), own, 1)
         keep = curve.step >= first
@@ -136,7 +136,8 @@ def quieted(curves: Sequence[Curve]) -> list[Curve]:
     """
     out = list(curves)
     for key in {(c.order, c.tokens_per_step) for c in curves if c.order}:
-        group = [i for i, c in enumerate(curves) if (c.order, c.tokens_per_step) == key and len(c.step) > 2 * WINDOW]
+        alike = [i for i, c in enumerate(curves) if (c.order, c.tokens_per_step) == key]
+        group = [i for i in alike if len(curves[i].step) > 2 * LUCK_WINDOW]
         longest = max((int(curves[i].step[-1]) for i in group), default=0)
         total, count = np.zeros(longest + 1), np.zeros(longest + 1)
         for i in group:
@@ -155,7 +156,7 @@ def _moves(loss: np.ndarray) -> np.ndarray:
     logs = np.log(loss)
     total = np.r_[0.0, np.cumsum(logs)]
     at = np.arange(len(logs))
-    reach = np.minimum(np.minimum(at, len(logs) - 1 - at), WINDOW // 2)  # symmetric, so a slope is no move
+    reach = np.minimum(np.minimum(at, len(logs) - 1 - at), LUCK_WINDOW // 2)  # symmetric, so a slope is no move
     return logs - (total[at + reach + 1] - total[at - reach]) / (2 * reach + 1)
 
 

@@ -15,10 +15,10 @@ import numpy as np
 
 from proxytrain.fit.curves.curve import Curve, Observed
 from proxytrain.fit.curves.history import History
-from proxytrain.fit.curves.laws import ALPHA, FADE, SIZES, CurveLaw, Q, Shape
+from proxytrain.fit.curves.laws import ALPHA, FADE, SIZE_SHAPES, CurveLaw, Q, Shape
 
-NOISE = 0.006  # of log loss, of a piece of curve that errs together: before the residuals tell
-LEAST = 5e-4
+PIECE_NOISE = 0.006  # of log loss, of a piece of curve that errs together: before the residuals tell
+LEAST_PIECE_NOISE = 5e-4
 HUBER = 1.345
 FEW_RUNS = 8  # with as many runs the covariance is taken from how they differ, else from the residuals
 POLISHED = 2  # starts
@@ -96,7 +96,7 @@ class Estimate:
 def shapes_of(law: CurveLaw, sizes: int) -> dict[str, Shape]:
     """The shape parameters of a law, those that tie several sizes last."""
     own = {"alpha": ALPHA, **({"q": Q, "fade": FADE} if law.q else {}), **law.shapes}
-    return {**own, **SIZES} if sizes > 1 else own
+    return {**own, **SIZE_SHAPES} if sizes > 1 else own
 
 
 def evaluate(
@@ -178,7 +178,7 @@ def estimate(law: CurveLaw, data: Data) -> Estimate:
     names = (*shapes, *amplitudes)
     y = np.log(np.concatenate(data.loss))
     starts = _starts(law, shapes, data)
-    noise, together = NOISE, 1.0
+    noise, together = PIECE_NOISE, 1.0
     own = np.concatenate(data.error)
     sigma = np.hypot(noise, own)
     best = min((_polish(law, names, shapes, data, y, start, sigma, 2e-3, 15) for start in starts), key=lambda o: o.cost)
@@ -188,7 +188,7 @@ def estimate(law: CurveLaw, data: Data) -> Estimate:
             break
         noise, together = found
         sigma = np.hypot(noise * np.sqrt(together), own)
-        delta = max(HUBER * noise, LEAST)
+        delta = max(HUBER * noise, LEAST_PIECE_NOISE)
         best = _polish(law, names, shapes, data, y, best.x, sigma, delta, 60)
     residuals = _split(_residuals(law, names, best.x, data, y), data)
     covariance, share = _covariance(best, shapes, data)
@@ -208,7 +208,7 @@ def profile(member: Estimate, data: Data, name: str, values: np.ndarray) -> np.n
     """
     shapes = shapes_of(member.law, data.sizes)
     y = np.log(np.concatenate(data.loss))
-    sigma, delta = member.noise * np.sqrt(member.together), max(HUBER * member.noise, LEAST)
+    sigma, delta = member.noise * np.sqrt(member.together), max(HUBER * member.noise, LEAST_PIECE_NOISE)
     at = member.names.index(name)
     sigma = np.sqrt(sigma**2 + np.concatenate(data.error) ** 2)
     rise = np.empty(len(values))
@@ -298,10 +298,10 @@ def _row_noise(residuals: Sequence[np.ndarray], errors: Sequence[np.ndarray]) ->
     """
     pooled, own = np.concatenate(residuals), np.concatenate(errors)
     whole = 1.4826 * float(np.median(np.abs(pooled)))
-    noise = max(float(np.sqrt(max(whole**2 - np.median(own) ** 2, 0.0))), LEAST)
+    noise = max(float(np.sqrt(max(whole**2 - np.median(own) ** 2, 0.0))), LEAST_PIECE_NOISE)
     tamed = [np.clip(r, -4 * whole, 4 * whole) for r in residuals]
     white = sum(float(e @ e) for e in errors)
-    square = max(sum(float(r @ r) for r in tamed) - white, len(pooled) * LEAST**2)
+    square = max(sum(float(r @ r) for r in tamed) - white, len(pooled) * LEAST_PIECE_NOISE**2)
     together = 1.0
     for lag in range(1, max(len(r) for r in residuals) // 2):
         shared = min(sum(float(r[lag:] @ r[:-lag]) for r in tamed if len(r) > lag) / square, 1.0)

@@ -14,12 +14,12 @@ from proxytrain.fit.core.combine import combine
 from proxytrain.fit.core.level import checked_level
 from proxytrain.fit.core.steps import Progress, steps
 from proxytrain.fit.core.versions import versions
-from proxytrain.fit.curves.backtest import Cut, block_errors, cuts, later_rows, part, schedules
+from proxytrain.fit.curves.backtest import CurveCut, block_errors, cuts, later_rows, part, schedules
 from proxytrain.fit.curves.cleaning import cleaned, outliers, refuse_rise_with_size
 from proxytrain.fit.curves.curve import Curve, Observed, own_from, quieted
 from proxytrain.fit.curves.estimate import Data, Estimate, estimate
 from proxytrain.fit.curves.jumps import jump
-from proxytrain.fit.curves.laws import AUTO, CURVE_LAWS, CurveLaw, get_curve_law
+from proxytrain.fit.curves.laws import AUTO_CURVE_LAWS, CURVE_LAWS, CurveLaw, get_curve_law
 from proxytrain.fit.curves.ratio import fit_ratio
 from proxytrain.fit.curves.result import Covered, CurveFit, HeldOutCurve
 
@@ -76,7 +76,7 @@ def fit_curves(
         curves, warnings = read_curves(curves, columns)
     elif columns:
         raise RequestError("fit.columns: the curves are not read from files. Leave it out.")
-    laws = [CURVE_LAWS[n] for n in AUTO] if law == "auto" else [get_curve_law(law)]
+    laws = [CURVE_LAWS[n] for n in AUTO_CURVE_LAWS] if law == "auto" else [get_curve_law(law)]
     checked_level(level)
     curves = list(curves)
     refuse_few(curves)
@@ -213,7 +213,7 @@ def several_peaks(curves: Sequence[Curve]) -> bool:
 
 
 def _backtest(
-    held_out: Sequence[Cut], laws: Sequence[CurveLaw], covered: Covered, level: float, tell: Callable[[str], None]
+    held_out: Sequence[CurveCut], laws: Sequence[CurveLaw], covered: Covered, level: float, tell: Callable[[str], None]
 ) -> tuple[tuple[HeldOutCurve, ...], tuple[float, ...]]:
     """Errors on what was held out, by the equal mixture of the laws, and the weights that the errors of each give."""
     rows: list[HeldOutCurve] = []
@@ -251,7 +251,7 @@ def _backtest(
 
 def _held(
     view: CurveFit,
-    cut: Cut,
+    cut: CurveCut,
     curve: Curve,
     error: np.ndarray,
     at: np.ndarray,

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-STEP = 1 / 128  # within a piece the rate changes by at most this share of the peak
-RATIO = 0.08  # and by this share of itself, above a thousandth of the peak
+RATE_STEP = 1 / 128  # within a piece the rate changes by at most this share of the peak
+RATE_RATIO = 0.08  # and by this share of itself, above a thousandth of the peak
 TINY = 1e-12  # of the peak: a rate of zero
 WARM = 8  # the first rise is cut so many times coarser: it is long past when the loss counts
 CHUNK = 1 << 21  # elements of an (observations, changes) block
@@ -58,11 +58,11 @@ class History:
         previous = np.r_[0.0, share[:-1]]
         top = first_rise(share)
         coarse = np.where(np.arange(len(lr)) <= top, WARM, 1)
-        level = np.floor(np.cumsum(np.abs(share - previous) / (STEP * coarse)))
+        level = np.floor(np.cumsum(np.abs(share - previous) / (RATE_STEP * coarse)))
         ratio = np.abs(np.diff(np.log(np.maximum(np.r_[share[0], share], 1e-3))))
-        finer = np.floor(np.cumsum(ratio / (RATIO * coarse)))
+        finer = np.floor(np.cumsum(ratio / (RATE_RATIO * coarse)))
         new = np.flatnonzero((np.diff(level) != 0) | (np.diff(finer) != 0)) + 1
-        jump = np.flatnonzero(np.abs(np.diff(share)) > STEP / 2) + 1  # an abrupt change is a piece of its own
+        jump = np.flatnonzero(np.abs(np.diff(share)) > RATE_STEP / 2) + 1  # an abrupt change is a piece of its own
         edge = np.unique(np.r_[0, top + 1, new, jump, jump + 1, step, len(lr)])
         edge = edge[edge <= len(lr)]
         start, end = edge[:-1], edge[1:]

@@ -14,7 +14,7 @@ import numpy as np
 from proxytrain.fit.curves.curve import Curve
 from proxytrain.fit.curves.spikes import without_spikes
 
-RATIO = 1.25  # of the grid of updates: from update s to this many times s
+STRETCH_RATIO = 1.25  # of the grid of updates: from update s to this many times s
 # Steps of that grid that a stretch is long; the log loss beyond what it fell over an earlier one, and how many standard
 # errors of it, less than which is no jump; and what share of the constant rate is looked at, from its end. At once; or
 # over a factor of two, over which a law falls ever less (curves of the bank by .3% more at most), and late, since at a
@@ -43,10 +43,10 @@ def jump(curve: Curve) -> Jump | None:
     moved = np.flatnonzero(np.abs(curve.lr[curve.warmup :] / curve.lr.max() - 1.0) > 0.05)
     last = min(curve.warmup + int(moved[0]) if len(moved) else curve.updates, int(curve.step[-1]))
     first = max(FIRST * curve.warmup, last / RULES[0][3], 10.0)
-    count = int(np.log(last / first) / np.log(RATIO)) if last > first else 0
+    count = int(np.log(last / first) / np.log(STRETCH_RATIO)) if last > first else 0
     if count < 4:
         return None
-    edges = last / RATIO ** np.arange(count, -1, -1.0)
+    edges = last / STRETCH_RATIO ** np.arange(count, -1, -1.0)
     at = np.searchsorted(curve.step, edges)
     if (np.diff(at) < 2).any():
         return None
@@ -58,7 +58,7 @@ def jump(curve: Curve) -> Jump | None:
     error = np.sqrt(np.average(spread**2, weights=np.diff(at)) / np.diff(at))
     found = []
     for steps, least, errors, share in RULES:
-        late = max(0, count - int(np.log(share) / np.log(RATIO)))
+        late = max(0, count - int(np.log(share) / np.log(STRETCH_RATIO)))
         fall = mean[late:-steps] - mean[late + steps :]
         unsure = np.hypot(error[late:-steps], error[late + steps :])
         for k in range(steps, len(fall)):

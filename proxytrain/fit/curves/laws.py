@@ -54,7 +54,7 @@ class CurveLaw:
 ALPHA = Shape(0.05, 2.0, (0.3, 0.5, 0.8), (0.5, 0.25), "exponent of progress")
 Q = Shape(0.05, 1.3, (0.65,), (0.65, 0.15), "exponent of the rate in progress; 1: the plain sum of rates")
 FADE = Shape(-0.5, 1.0, (0.1,), (0.1, 0.2), "exponent of progress in the cost of a rate")
-SIZES = {
+SIZE_SHAPES = {
     "a1": Shape(0.02, 1.5, (0.35,), (0.35, 0.3), "exponent of params in the loss that is left at the end"),
     "a2": Shape(-1.0, 1.0, (0.0,), (0.0, 0.2), "exponent of params in A"),
     "a3": Shape(-1.0, 1.0, (0.0,), (0.0, 0.2), "exponent of params in B"),
@@ -179,7 +179,7 @@ CURVE_LAWS: dict[str, CurveLaw] = {
         ),
     )
 }
-AUTO = ("progress", "kernel", "multi_power")
+AUTO_CURVE_LAWS = ("progress", "kernel", "multi_power")
 
 
 def get_curve_law(name: str) -> CurveLaw:

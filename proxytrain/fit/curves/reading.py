@@ -60,7 +60,7 @@ def read_curves(
             raise RequestError(f"fit.columns={given[0]}: {folder} has no index.csv to read it from. Add one.")
     if not rows:
         raise RequestError(f"curves={folder}: no CSV file in it; one a run with step, lr, loss is needed")
-    read = [_Run(path, about, mapped) for path, about in rows.items()]
+    read = [_CurveFile(path, about, mapped) for path, about in rows.items()]
     curves = [run.curve() for run in read]
     kept = [c for c in curves if c is not None]
     notes += _notes(read)
@@ -97,7 +97,7 @@ def _index(path: Path, mapped: Mapping[str, str], notes: list[str]) -> dict[Path
     return out
 
 
-class _Run:
+class _CurveFile:
     """One run's file, and what was assumed in reading it."""
 
     def __init__(self, path: Path, about: dict[str, Any], mapped: Mapping[str, str]) -> None:
@@ -121,7 +121,7 @@ class _Run:
         if self.lost_from is not None:
             return None
         updates = int(step[lost][-1])
-        if updates < 1 or updates > units.MOST_UPDATES:
+        if updates < 1 or updates > units.MOST_CURVE_UPDATES:
             raise RequestError(f"{path}: step {updates} in the last row; updates, from 1 to 1e8")
         units.refuse_other_losses(step[lost], loss[lost], found["loss"], path)
         lost, self.repeated = units.without_filled(loss, lost)
@@ -176,7 +176,7 @@ class _Run:
         return step
 
 
-def _notes(runs: list[_Run]) -> list[str]:
+def _notes(runs: list[_CurveFile]) -> list[str]:
     notes = ["between rows the learning rate is interpolated linearly"]
     late = sum(run.first > 1 for run in runs)
     if late:

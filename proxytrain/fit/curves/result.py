@@ -18,8 +18,8 @@ from proxytrain.fit.curves.history import History, nodes
 from proxytrain.fit.curves.ratio import Ratio
 
 LEAST_REACH = float(np.log(4.0))  # a log-gap that is predicted whatever the backtest reached
-WIDEST = 3.0  # how far held-out errors may widen the band
-PRIOR_ERROR = 0.004  # error of log loss for each e-fold beyond what was fitted, until the backtest speaks
+WIDEST_BAND = 3.0  # how far held-out errors may widen the band
+PRIOR_BAND_ERROR = 0.004  # error of log loss for each e-fold beyond what was fitted, until the backtest speaks
 TESTED = 0.1  # log of how much longer or larger a held-out run must be, for its error to tell of still longer ones
 UNTESTED = 0.05  # half-width at 90% for each e-fold of length where no length was held out; see FINDINGS.md
 
@@ -195,7 +195,7 @@ class CurveFit:
         between = (weight * (centres - centre) ** 2).sum(0)
         luck = sum(w * m.luck**2 for w, m in zip(self.weights, self.members))
         known = len({h.cut for h in self.backtest})
-        beyond = (PRIOR_ERROR * self.reach(step, params)) ** 2 / (1.0 + known)
+        beyond = (PRIOR_BAND_ERROR * self.reach(step, params)) ** 2 / (1.0 + known)
         spread = ((weight * own).sum(0) + between + luck + beyond) * self.calibration**2
         spread = np.maximum(spread, (self.floor(step, params) / 1.645) ** 2)
         spread = spread + float(self.data.get("unsure", 0.0)) ** 2  # what smoothing moved
@@ -233,7 +233,7 @@ class CurveFit:
     @property
     def calibration(self) -> float:
         """Return by how much the spread was too small (or large) for what was held out."""
-        return calibration(((h.cut, h.rms / h.spread) for h in self.backtest), widest=WIDEST)
+        return calibration(((h.cut, h.rms / h.spread) for h in self.backtest), widest=WIDEST_BAND)
 
     @property
     def freedom(self) -> float:

@@ -15,15 +15,15 @@ import numpy as np
 from proxytrain.errors import Refusal
 from proxytrain.fit.curves.curve import BURN, Curve, own_from
 
-LEAST_ROWS = 30  # after warm-up, of a curve that tells how it was logged; and of all that were logged alike
+LEAST_LOGGED_ROWS = 30  # after warm-up, of a curve that tells how it was logged; and of all that were logged alike
 LEAST_POOLED = 500
-NEAR = 4  # rows: a mean over fewer does no harm
-SMOOTH = -0.35  # autocorrelation of differences up to NEAR rows, summed: -0.5 for white noise and for shorter means
+SHORT_MEAN = 4  # rows: a mean over fewer does no harm
+SMOOTH = -0.35  # summed autocorrelation of differences up to SHORT_MEAN rows; -0.5 for white noise, shorter means
 LOCAL = 51  # rows of the moving mean that differences are taken from
 SMOOTHER = 0.2  # at one row: smoother than any mean can be
 PIECE = 20  # rows between jumps of the rate that have a trend of their own
 JUMP = 0.05  # of the peak, from row to row
-LONGEST = 1 / 6  # share of a run that a mean may lag behind
+LONGEST_LAG = 1 / 6  # share of a run that a mean may lag behind
 MOVING = -0.3  # autocorrelation of differences at the length of a moving mean: -0.5
 UNSURE = {"exponential": 0.25, "moving": 0.5, "unknown": 1.0}  # share of what the lag moves that widens the interval
 
@@ -55,7 +55,7 @@ def undone(curves: Sequence[Curve]) -> tuple[list[Curve], list[str], float]:
         found = _kind([curves[i] for i in smooth], [differences[i] for i in smooth], gap)
         for i in smooth:
             c = curves[i]
-            if found.lag > LONGEST * c.updates:
+            if found.lag > LONGEST_LAG * c.updates:
                 raise Refusal(
                     f"{c.name}: its losses are smoothed over about {found.lag:,.0f} of {c.updates:,} updates. "
                     "Log the loss of each batch, without a mean over time."
@@ -115,13 +115,13 @@ def _pieces(curve: Curve, step: np.ndarray) -> np.ndarray:
 def _autocorrelation(curve: Curve) -> np.ndarray:
     """Return the autocorrelation of differences of log-loss residuals, by rows from 0; empty where rows are few."""
     rows = _fitted_rows(curve)
-    if len(rows) < LEAST_ROWS:
+    if len(rows) < LEAST_LOGGED_ROWS:
         return np.zeros(0)
     step = curve.step[rows]
     piece = _pieces(curve, step)
     d = np.diff(_residual(np.log(curve.loss[rows]), _trend(curve, step), piece))
     d = d[(piece[1:] >= 0) & (np.diff(piece) == 0)]
-    if len(d) < LEAST_ROWS:
+    if len(d) < LEAST_LOGGED_ROWS:
         return np.zeros(0)
     most = 4 * 1.4826 * float(np.median(np.abs(d)))
     d = np.clip(d, -most, most)
@@ -131,7 +131,7 @@ def _autocorrelation(curve: Curve) -> np.ndarray:
     if not square > len(d) * 1e-20:  # a curve without noise
         return np.zeros(0)
     power = np.abs(np.fft.rfft(d, 2 * len(d))) ** 2
-    return np.asarray(np.fft.irfft(power)[: max(len(d) // 2, NEAR + 1)] / square)
+    return np.asarray(np.fft.irfft(power)[: max(len(d) // 2, SHORT_MEAN + 1)] / square)
 
 
 def _smooth(group: list[int], rows: list[int], found: list[np.ndarray]) -> list[int]:
@@ -139,7 +139,7 @@ def _smooth(group: list[int], rows: list[int], found: list[np.ndarray]) -> list[
 
     `rows` of each curve are its own: those of a shared trunk count once.
     """
-    near = {i: float(found[i][1 : NEAR + 1].sum()) for i in group}
+    near = {i: float(found[i][1 : SHORT_MEAN + 1].sum()) for i in group}
     total = sum(rows[i] for i in group)
     if total < LEAST_POOLED:
         return []
@@ -152,7 +152,7 @@ def _smooth(group: list[int], rows: list[int], found: list[np.ndarray]) -> list[
 def _kind(curves: list[Curve], found: list[np.ndarray], gap: float) -> Smoothing:
     shortest = min(len(f) for f in found)
     pooled = np.average([f[:shortest] for f in found], axis=0, weights=[len(_fitted_rows(c)) for c in curves])
-    at = int(np.argmin(pooled[NEAR:])) + NEAR
+    at = int(np.argmin(pooled[SHORT_MEAN:])) + SHORT_MEAN
     near = np.arange(at - 1, min(at + 2, shortest))
     if pooled[1] < SMOOTHER and pooled[near].sum() < MOVING:
         weight = np.minimum(pooled[near], 0)

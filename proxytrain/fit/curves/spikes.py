@@ -14,11 +14,11 @@ import numpy as np
 from proxytrain.fit.curves.curve import Curve
 
 BEFORE = 25  # rows that a level is the median of
-RISE = 0.04  # of log loss above the level, and SDs of a row: less is no spike
+SPIKE_RISE = 0.04  # of log loss above the level, and SDs of a row: less is no spike
 SDS = 4.0  # for the median of five rows
 LONE_RISE, LONE_SDS = 0.15, 10.0  # for one row
-BLOCKS, BLOCK_SDS = 20, 8.0  # for a slow rise, from the lowest of so many medians to the last one
-LONGEST = 0.15  # share of a curve that a spike may last
+SPIKE_BLOCKS, BLOCK_SDS = 20, 8.0  # for a slow rise, from the lowest of so many medians to the last one
+LONGEST_SPIKE = 0.15  # share of a curve that a spike may last
 MARGIN = 0.5  # of its length, left out after it: what is left of it decays slowly
 RATE_ROSE = 1.02  # a rate that rises so much explains a loss that rises
 
@@ -42,7 +42,7 @@ def find_spikes(curve: Curve) -> tuple[list[Spike], Spike | None]:
     noise, five = _noise(y), _median_of_five(y)
     far = len(y) // 20
     level, least = _levels(y, far), _least(rate, far + BEFORE)
-    high = (five - level > max(RISE, SDS * noise)) & (y - level > max(RISE, SDS * noise) / 2)
+    high = (five - level > max(SPIKE_RISE, SDS * noise)) & (y - level > max(SPIKE_RISE, SDS * noise) / 2)
     lone = y - level > max(LONE_RISE, LONE_SDS * noise)
     at = np.flatnonzero((high | lone) & (rate <= RATE_ROSE * least))
     spikes: list[Spike] = []
@@ -53,7 +53,7 @@ def find_spikes(curve: Curve) -> tuple[list[Spike], Spike | None]:
         ends = _back(y, five, i, level[i], noise)
         end = len(y) - 1 if ends is None else ends - 1
         found = Spike(int(step[i]), int(step[end]), float(y[i : end + 1].max() - level[i]))
-        if ends is None or step[end] - step[i] > LONGEST * step[-1]:
+        if ends is None or step[end] - step[i] > LONGEST_SPIKE * step[-1]:
             return spikes, found
         spikes.append(found)
         back = ends
@@ -102,14 +102,14 @@ def sound(curves: Sequence[Curve]) -> tuple[list[Curve], list[str]]:
 
 def _slow_rise(y: np.ndarray, step: np.ndarray, rate: np.ndarray, noise: float) -> Spike | None:
     """Return where the loss starts to rise, by so little per row that no level shows it, and stays."""
-    if len(y) < 5 * BLOCKS:
+    if len(y) < 5 * SPIKE_BLOCKS:
         return None
-    blocks = [np.median(part) for part in np.array_split(y, BLOCKS)]
-    starts = [part[0] for part in np.array_split(np.arange(len(y)), BLOCKS)]
+    blocks = [np.median(part) for part in np.array_split(y, SPIKE_BLOCKS)]
+    starts = [part[0] for part in np.array_split(np.arange(len(y)), SPIKE_BLOCKS)]
     low = int(np.argmin(blocks))
     height = float(blocks[-1] - blocks[low])
     rose = rate[starts[-1]] > RATE_ROSE * rate[starts[low]]
-    if rose or height < max(RISE, BLOCK_SDS * noise / np.sqrt(len(y) / BLOCKS)):
+    if rose or height < max(SPIKE_RISE, BLOCK_SDS * noise / np.sqrt(len(y) / SPIKE_BLOCKS)):
         return None
     return Spike(int(step[starts[low]]), int(step[-1]), height)
 
@@ -143,6 +143,6 @@ def _median_of_five(y: np.ndarray) -> np.ndarray:
 
 def _back(y: np.ndarray, five: np.ndarray, start: int, level: float, noise: float) -> int | None:
     """Return the first row from which on the loss is near its level again; None where it never is."""
-    near = five[start:] - level < max(RISE / 4, noise)
-    near &= y[start:] - level < max(RISE / 2, 3 * noise)
+    near = five[start:] - level < max(SPIKE_RISE / 4, noise)
+    near &= y[start:] - level < max(SPIKE_RISE / 2, 3 * noise)
     return start + int(np.argmax(near)) if near.any() else None

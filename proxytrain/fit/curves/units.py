@@ -10,7 +10,7 @@ from proxytrain.errors import RequestError
 from proxytrain.fit.curves.columns import as_typed
 
 LEAST_BATCH = 64  # tokens per update: steps that are multiples of fewer may well be updates
-MOST_UPDATES = 1e8
+MOST_CURVE_UPDATES = 1e8
 MANY_UPDATES = 1e6  # beyond this, steps with a large common divisor may be tokens
 WORST = 12.5  # nats per token of a guess among 260,000 tokens: after warm-up a loss is lower
 FILLED = 0.5  # share of rows that repeat the loss before them
@@ -58,7 +58,7 @@ def refuse_other_counts(step: np.ndarray, lr: np.ndarray, about: dict[str, float
             "Epochs must be multiplied by the updates of an epoch."
         )
     last = float(step[-1])
-    if last > MOST_UPDATES or (last > MANY_UPDATES and shared_divisor(step) >= LEAST_BATCH):
+    if last > MOST_CURVE_UPDATES or (last > MANY_UPDATES and shared_divisor(step) >= LEAST_BATCH):
         raise RequestError(
             f"{source}: step {last:.12g} in the last row; updates, from 1 to 1e8, or tokens? "
             f"Give {as_tokens} for tokens, or {as_updates} for updates."

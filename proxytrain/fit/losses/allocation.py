@@ -21,8 +21,8 @@ from proxytrain.fit.losses.predictor import Member, Predictor
 
 APPROACHES = ("parametric", "isoflop", "envelope")
 RATIOS = (1e-2, 1e5)  # tokens per parameter among which the optimum is looked for
-POINTS = 241
-STEP = 0.5  # in log flops, to either side, for the exponent
+SPLITS = 241
+FLOPS_STEP = 0.5  # in log flops, to either side, for the exponent
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def by_law(predictor: Predictor, flops: float, level: float) -> Allocation:
         raise Refusal("these laws have no best split; fit one in params and tokens, such as chinchilla")
     weight = np.array([w for _, w in able]) / sum(w for _, w in able)
     members = [m for m, _ in able]
-    here, fewer, more = (_optimum(members, weight, flops * np.exp(s * STEP)) for s in (0, -1, 1))
+    here, fewer, more = (_optimum(members, weight, flops * np.exp(s * FLOPS_STEP)) for s in (0, -1, 1))
     if not np.isfinite(here[0]):
         raise Refusal(
             f"no best split of {flops:.3g} FLOPs between {RATIOS[0]:g} and {RATIOS[1]:g} tokens per parameter: the "
@@ -77,7 +77,7 @@ def by_law(predictor: Predictor, flops: float, level: float) -> Allocation:
         )
     shares = np.concatenate([np.full(len(m.draws), w / len(m.draws)) for m, w in zip(members, weight)])
     ratio = np.where(np.isfinite(here[1]), here[1], np.log(RATIOS[1]))
-    slope = 0.5 - (more[1] - fewer[1]) / (4 * STEP)  # log N = (log C/6 - log ratio) / 2
+    slope = 0.5 - (more[1] - fewer[1]) / (4 * FLOPS_STEP)  # log N = (log C/6 - log ratio) / 2
     known = np.isfinite(slope)
     return from_draws(
         flops,
@@ -85,7 +85,7 @@ def by_law(predictor: Predictor, flops: float, level: float) -> Allocation:
         "parametric",
         0.5 * (np.log(flops / 6) - here[0]),
         0.5 * (np.log(flops / 6) - ratio),
-        0.5 - (more[0] - fewer[0]) / (4 * STEP),
+        0.5 - (more[0] - fewer[0]) / (4 * FLOPS_STEP),
         slope[known],
         shares,
         shares[known],
@@ -126,7 +126,7 @@ def from_draws(
 
 def _optimum(members: Sequence[Member], weight: np.ndarray, flops: float) -> tuple[float, np.ndarray]:
     """Log tokens per parameter at which the mixture is lowest, and at which each refit of each law is."""
-    ratio = np.geomspace(*RATIOS, POINTS)
+    ratio = np.geomspace(*RATIOS, SPLITS)
     params = np.sqrt(flops / 6 / ratio)
     columns = {"params": params, "tokens": params * ratio, "unique_tokens": params * ratio}
     curve = np.tensordot(weight, np.array([_values(m, columns, m.theta) for m in members]), 1)

@@ -21,14 +21,14 @@ from proxytrain.fit.tables.runs import Runs, to_levels
 
 GAPS = (2.0, 3.0, 5.0, 10.0, 30.0, 100.0)
 LEAST_GAP = 1.4  # a run nearer than this to what was fitted is no extrapolation
-BOOTSTRAPS, ROWS = 60, 15_000  # refits of a cut, fewer where they would handle more rows than this
+BOOTSTRAPS, MOST_REFIT_ROWS = 60, 15_000  # refits of a cut, fewer where they would handle more rows than this
 LEAST_BOOTSTRAPS = 20
 STARTS, FOLLOWED = 8, 2
 DROPPED = 4  # at most so many sizes (or lengths) are held out
 
 
 @dataclass(frozen=True)
-class Cut:
+class RunCut:
     """One split: `train` (n,) mask, members fitted on it, and the predictions of each for the runs held out."""
 
     name: str
@@ -57,16 +57,16 @@ def splits(runs: Runs) -> list[tuple[str, np.ndarray]]:
 
 def fit_cuts(
     runs: Runs, laws: Sequence[Law], config: FitConfig, seed: int, tell: Callable[[str], None] = lambda what: None
-) -> list[Cut]:
+) -> list[RunCut]:
     """Fit every law on every cut that identifies it, and predict what each cut holds out; `tell` hears which."""
-    cuts: list[Cut] = []
+    cuts: list[RunCut] = []
     for number, (name, train) in enumerate(splits(runs)):
         fitted = runs.take(train)
         held = np.flatnonzero(~train & runs.like_target & (Range.of(fitted).gap(runs.params, runs.tokens) >= LEAST_GAP))
         if not len(held):
             continue
         members, errors = [], {}
-        refits = max(LEAST_BOOTSTRAPS, min(BOOTSTRAPS, ROWS // len(fitted)))
+        refits = max(LEAST_BOOTSTRAPS, min(BOOTSTRAPS, MOST_REFIT_ROWS // len(fitted)))
         for law in laws:
             tell(f"{law.name}, backtest on {name}")
             try:
@@ -78,13 +78,13 @@ def fit_cuts(
                 members.append(member)
                 errors[law.name] = error
         if members:
-            cuts.append(Cut(name, train, held, tuple(members), errors))
+            cuts.append(RunCut(name, train, held, tuple(members), errors))
     return cuts
 
 
-def replay(runs: Runs, cuts: Sequence[Cut], level: float) -> list[tuple[HeldOutRun, Cut]]:
+def replay(runs: Runs, cuts: Sequence[RunCut], level: float) -> list[tuple[HeldOutRun, RunCut]]:
     """Predict the runs that each cut holds out, with intervals that use nothing outside the cut's training runs."""
-    rows: list[tuple[HeldOutRun, Cut]] = []
+    rows: list[tuple[HeldOutRun, RunCut]] = []
     for cut in cuts:
         predictor = assemble(runs, cut.members, cut.train, cuts, rows)
         held = cut.held[np.any([np.isfinite(e) for e in cut.errors.values()], axis=0)]
@@ -103,8 +103,8 @@ def assemble(
     runs: Runs,
     members: Sequence[Member],
     train: np.ndarray,
-    cuts: Sequence[Cut],
-    rows: Sequence[tuple[HeldOutRun, Cut]],
+    cuts: Sequence[RunCut],
+    rows: Sequence[tuple[HeldOutRun, RunCut]],
 ) -> Predictor:
     """A predictor for members fitted on `train`, from the hold-out errors that `train` contains: nothing else."""
     inside = [c for c in cuts if not (c.train & ~train).any()]

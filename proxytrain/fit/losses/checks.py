@@ -14,8 +14,8 @@ from proxytrain.fit.losses.identify import lonely_schedules
 from proxytrain.fit.losses.laws import Law
 from proxytrain.fit.tables.runs import Runs, cell_index, to_levels
 
-FAR = 0.15  # log loss that a run lies off its neighbours, and how many robust SDs of all runs, to be named
-FAR_SD = 8.0
+OFF_NEIGHBOURS = 0.15  # log loss that a run lies off its neighbours, and how many robust SDs of all runs, to be named
+OFF_NEIGHBOURS_SD = 8.0
 TURN = 0.01  # a loss that rises by more than this (relative) and four seed SDs has turned
 
 
@@ -124,7 +124,7 @@ def set_apart(runs: Runs, outliers: str | None) -> tuple[Runs, list[str]]:
         expected[inside] = expected[inside] if smooth is None else smooth
     off = np.log(runs.loss) - expected
     scale = 1.4826 * float(np.median(np.abs(off)))
-    far = np.flatnonzero(np.abs(off) > max(FAR, FAR_SD * scale))
+    far = np.flatnonzero(np.abs(off) > max(OFF_NEIGHBOURS, OFF_NEIGHBOURS_SD * scale))
     if not len(far):
         return runs, []
     far = far[np.argsort(-np.abs(off[far]))]
@@ -161,7 +161,7 @@ def _smooth(runs: Runs) -> np.ndarray | None:
         root = np.sqrt(weight)[:, None]
         fitted = design @ np.linalg.lstsq(design * root, y * root[:, 0], rcond=1e-9)[0]
         off = np.abs(y - fitted)
-        scale = max(1.4826 * float(np.median(off)), FAR / 8)
+        scale = max(1.4826 * float(np.median(off)), OFF_NEIGHBOURS / 8)
         huber = np.minimum(1.0, 1.5 * scale / np.maximum(off, 1e-12))
         weight = huber if turn < 25 else np.clip(1 - (off / (6 * scale)) ** 2, 0, 1) ** 2
     return fitted

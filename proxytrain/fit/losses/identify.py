@@ -12,7 +12,7 @@ MOST_LEVELS = 16  # of a law with levels in a number: more is a scatter, not a g
 TOGETHER = 0.07  # scatter of log params and log tokens about one line, below which they are one variable
 DENSE = 4  # sizes, and lengths at each of them, that Farseer's law needs
 APART = 0.3  # share of a schedule's place in the table that size and length must leave open for its offset
-ENOUGH = 3  # runs of a schedule for an offset of its own
+ENOUGH_RUNS = 3  # runs of a schedule for an offset of its own
 
 
 def levels_of(law: Law, runs: Runs) -> np.ndarray:
@@ -55,7 +55,7 @@ def lonely_schedules(runs: Runs, keep: np.ndarray) -> list[str]:
     for name in np.unique(schedule[schedule != runs.asked["schedule"]]):
         other = keep & (schedule == name)
         both = own | other
-        if own.any() and other.sum() >= ENOUGH:
+        if own.any() and other.sum() >= ENOUGH_RUNS:
             x = np.c_[np.ones(both.sum()), np.log(runs.params[both]), np.log(runs.tokens[both])]
             place = other[both].astype(float)
             left = place - x @ np.linalg.lstsq(x, place, rcond=None)[0]

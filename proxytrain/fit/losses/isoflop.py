@@ -17,10 +17,10 @@ from proxytrain.fit.losses.frontier import falling_means, lower_hull
 from proxytrain.fit.tables.runs import to_levels
 
 ONE_BUDGET = 0.18  # log flops within which runs count as of one budget
-SIZES = 5  # of one budget, for a parabola with an error
-NEAR = np.log(8.0)  # log params from the lowest point within which a parabola is fitted
+PARABOLA_SIZES = 5  # of one budget, for a parabola with an error
+NEAR_LOWEST = np.log(8.0)  # log params from the lowest point within which a parabola is fitted
 RIVAL = np.log(1.2)  # log params from which another run tells whether a size is best
-DRAWS = 400
+PARABOLA_DRAWS = 400
 SURE = 0.9  # share of draws whose lowest point must lie inside the sizes that were run
 
 
@@ -37,7 +37,9 @@ def by_isoflop(
     sd = float(np.sqrt(sum(p.misfit for p in parabolas) / freedom)) if freedom else 0.0  # one noise for all budgets
     found, edges = [], []
     for parabola in parabolas:
-        lowest = parabola.lowest(parabola.fitted[:, None] + sd * rng.standard_normal((len(parabola.fitted), DRAWS)))
+        lowest = parabola.lowest(
+            parabola.fitted[:, None] + sd * rng.standard_normal((len(parabola.fitted), PARABOLA_DRAWS))
+        )
         here = float(parabola.lowest(parabola.loss[:, None])[0])
         if np.isfinite(here) and np.isfinite(lowest).mean() > SURE:
             found.append((parabola.flops, here, np.where(np.isfinite(lowest), lowest, here)))
@@ -46,8 +48,8 @@ def by_isoflop(
     if len(found) < 2:
         edge = f" (at {', '.join(edges[:4])} FLOPs the lowest loss may lie at an edge)" if edges else ""
         raise Refusal(
-            f"fewer than two budgets of FLOPs at which runs of {SIZES} sizes surround the best one{edge}; add runs of "
-            "smaller and larger models at the same FLOPs"
+            f"fewer than two budgets of FLOPs at which runs of {PARABOLA_SIZES} sizes surround the best one{edge}; add "
+            "runs of smaller and larger models at the same FLOPs"
         )
     at, best, drawn = np.array([f[0] for f in found]), np.array([f[1] for f in found]), np.array([f[2] for f in found])
     variance = drawn.var(1) + 1e-8
@@ -90,7 +92,7 @@ def by_envelope(
             "other sizes at the same FLOPs"
         )
     drawn = []
-    for _ in range(DRAWS):  # the best size lies between its neighbours: sizes were run in steps
+    for _ in range(PARABOLA_DRAWS):  # the best size lies between its neighbours: sizes were run in steps
         place = n + rng.uniform(-0.5, 0.5, run.max() + 1)[run] * step
         shaken = y + luck * rng.standard_normal(run.max() + 1)[run]
         drawn.append(_hull_line(place, c, shaken, step > 0, centre))
@@ -148,12 +150,12 @@ class _Parabola:
 
 
 def _parabola(n: np.ndarray, c: np.ndarray, y: np.ndarray) -> _Parabola | None:
-    near = np.abs(n - n[y.argmin()]) < NEAR
+    near = np.abs(n - n[y.argmin()]) < NEAR_LOWEST
     n, c, y = n[near], c[near], y[near]
-    if len(np.unique(to_levels(np.exp(n)))) < SIZES:
+    if len(np.unique(to_levels(np.exp(n)))) < PARABOLA_SIZES:
         return None
     x = np.c_[np.ones(len(n)), n - n.mean(), (n - n.mean()) ** 2]
-    if np.ptp(c) > 0.02 and len(n) > SIZES:  # runs that are not quite of one budget: their flops take a part of it
+    if np.ptp(c) > 0.02 and len(n) > PARABOLA_SIZES:  # not quite of one budget: their flops take a part of it
         x = np.c_[x, c - c.mean()]
     solve = np.linalg.pinv(x)
     return _Parabola(float(c.mean()), n, y, x @ solve @ y, solve, len(y) - x.shape[1])
@@ -169,7 +171,7 @@ def _budgets(n: np.ndarray, c: np.ndarray) -> list[np.ndarray]:
             for start in np.unique(c[left].round(2))
         ]
         best = max(windows, key=lambda rows: len(np.unique(size[rows])), default=np.array([], dtype=int))
-        if len(np.unique(size[best])) < SIZES:
+        if len(np.unique(size[best])) < PARABOLA_SIZES:
             return out
         out.append(best)
         left[best] = False

@@ -28,8 +28,8 @@ PRIOR_ERROR = 0.006  # error of an extrapolated log loss for each e-fold of gap;
 UNSEEN = 0.012  # the same for each e-fold beyond what the backtest reached; counts always; see FINDINGS.md
 OWN_CUTS = 2.0  # cuts that the spread as it is counts for, where held-out errors scale it
 TIGHTEST, WIDEST = 0.7, 2.0  # how far they may scale it
-STEPS = 8  # points of the way to a new run at which a law must not rise
-SAME = 1e-6  # starts that end within this relative distance of the best objective have reached it
+PATH_POINTS = 8  # points of the way to a new run at which a law must not rise
+SAME_OBJECTIVE = 1e-6  # starts that end within this relative distance of the best objective have reached it
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class Member:
         ends = np.sort(
             [np.full(len(columns[column]), self.bound.centre[column]), np.log(columns[column]) + 0.01], axis=0
         )
-        path = np.exp(ends[0] + np.linspace(0.0, 1.0, STEPS)[:, None] * (ends[1] - ends[0]))  # (STEPS, n)
-        along = {c: np.tile(v, STEPS) for c, v in columns.items()} | {column: path.ravel()}
+        path = np.exp(ends[0] + np.linspace(0.0, 1.0, PATH_POINTS)[:, None] * (ends[1] - ends[0]))  # (PATH_POINTS, n)
+        along = {c: np.tile(v, PATH_POINTS) for c, v in columns.items()} | {column: path.ravel()}
         loss = self.bound.form.value(self.theta, self.bound.design(along)).reshape(path.shape)
         return np.all(np.isfinite(loss), axis=0) & np.all(np.diff(loss, axis=0) <= 1e-9, axis=0)
 
@@ -147,7 +147,7 @@ def estimate(
     counts, y = samples(runs, fitted, noise, bootstraps, rng)
     draws, _ = polish(np.tile(theta, (bootstraps, 1)), problem, counts * weights, y, ROUGH, REFIT)
     value = float(objective(theta, problem, weights))
-    share = float((values <= value * (1 + SAME) + 1e-15).mean())
+    share = float((values <= value * (1 + SAME_OBJECTIVE) + 1e-15).mean())
     return Member(bound, theta, draws, value, delta, share, noise)
 
 

@@ -12,8 +12,8 @@ from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.tables.runs import to_levels
 from proxytrain.fit.tables.table import read_runs
 
-LEAST_RATES = 3  # that did not diverge, in a cell
-SAME = 1.02  # rates and batches nearer than this factor are one
+LEAST_CELL_RATES = 3  # that did not diverge, in a cell
+SAME_RATE = 1.02  # rates and batches nearer than this factor are one
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,13 @@ def read_cells(
             others = ", ".join(n for n in names if n != chosen)
             warnings.append(f"schedule {chosen}; runs of {others} left out (each schedule has its own optimum)")
     size, length = to_levels(runs.params), to_levels(runs.tokens)
-    rate = to_levels(runs.numbers["lr"], SAME - 1)
-    batch = to_levels(runs.numbers["batch_tokens"], SAME - 1) if "batch_tokens" in runs.numbers else np.ones(len(runs))
+    rate = to_levels(runs.numbers["lr"], SAME_RATE - 1)
+    batch = (
+        to_levels(runs.numbers["batch_tokens"], SAME_RATE - 1) if "batch_tokens" in runs.numbers else np.ones(len(runs))
+    )
     keys = [size, length]
     pairs = {tuple(k) for k in zip(size, length)}
-    both = all(len(np.unique(batch[(size == n) & (length == d)])) >= LEAST_RATES for n, d in pairs)
+    both = all(len(np.unique(batch[(size == n) & (length == d)])) >= LEAST_CELL_RATES for n, d in pairs)
     if not both:
         keys.append(batch)
     _, index = np.unique(np.array(keys), axis=1, return_inverse=True)
@@ -129,9 +131,9 @@ def _not_bracketed(cells: Cells, k: int) -> str | None:
     for j, name in enumerate(cells.names):
         values = np.unique(cells.x[inside, j])
         what = f"{cells.describe(k)}: "
-        if len(values) < LEAST_RATES:
+        if len(values) < LEAST_CELL_RATES:
             tried = ", ".join(f"{np.exp(v):.3g}" for v in values)
-            return f"{what}{name} of {tried} only; at least {LEAST_RATES} values that do not diverge are needed"
+            return f"{what}{name} of {tried} only; at least {LEAST_CELL_RATES} values that do not diverge are needed"
         best = np.array([cells.loss[inside & (cells.x[:, j] == v)].min() for v in values])
         at = int(best.argmin())
         if at in (0, len(values) - 1):

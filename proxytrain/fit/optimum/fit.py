@@ -14,7 +14,7 @@ from proxytrain.fit.optimum.result import HeldOutCell, OptimumFit, OptimumLaw
 from proxytrain.fit.optimum.surface import Surface, surfaces
 
 VARIES = 1.2  # least ratio of largest to smallest of what an exponent is fitted to
-ALIKE = 0.08  # smallest over largest singular value below which two axes move together
+COLLINEAR = 0.08  # smallest over largest singular value below which two axes move together
 SCATTER = 0.15  # SD of cells' optima around the law, in e-folds: prior scale, and the value where nothing tells
 LARGEST_CUTS = 4
 
@@ -97,12 +97,12 @@ def _axes(cells: Cells) -> tuple[tuple[str, ...], list[str]]:
         z = z - z.mean(1, keepdims=True)
         if "params" in axes and "tokens" in axes:
             two = np.linalg.svd(z[:2], compute_uv=False)
-            if two[-1] < ALIKE * two[0]:
+            if two[-1] < COLLINEAR * two[0]:
                 axes.remove("tokens")
                 warnings.append("tokens move with params in all cells: one exponent for both, for models on that line")
         z = np.log(np.array([cells.about[c] for c in axes]))
         values = np.linalg.svd(z - z.mean(1, keepdims=True), compute_uv=False)
-        if len(axes) > 1 and values[-1] < ALIKE * values[0]:
+        if len(axes) > 1 and values[-1] < COLLINEAR * values[0]:
             raise Refusal(
                 f"{cells.source}: {' and '.join(axes)} move together in all cells; vary one with the other fixed"
             )

@@ -15,10 +15,10 @@ from scipy.optimize import least_squares
 
 from proxytrain.fit.optimum.cells import Cells
 
-WINDOW = 0.02  # of log loss: a run so much above its cell's best counts e^-1
-WIDEST = 0.3
-NOISE = 1e-3  # of log loss, before residuals tell; never below LEAST
-LEAST = 1e-4
+HEIGHT_SCALE = 0.02  # of log loss: a run so much above its cell's best counts e^-1
+MOST_HEIGHT_SCALE = 0.3
+RUN_NOISE = 1e-3  # of log loss, before residuals tell; never below LEAST_RUN_NOISE
+LEAST_RUN_NOISE = 1e-4
 SKEW = 2.0  # prior SD of the cubic coefficients
 STEEPENING = 0.5  # prior SD of s
 WANDER = 2.0  # prior SD, in e-folds, of a cell's optimum around the middle of what it tried
@@ -97,7 +97,7 @@ def _fit(cells: Cells, t: np.ndarray, *, skewed: bool) -> Surface:
     prior = np.zeros((len(pulled), len(start)))
     prior[np.arange(len(pulled)), pulled] = 1 / sd
 
-    noise, p = NOISE, start
+    noise, p = RUN_NOISE, start
     for _ in range(2):
 
         def residuals(p: np.ndarray, noise: float = noise) -> np.ndarray:
@@ -111,7 +111,7 @@ def _fit(cells: Cells, t: np.ndarray, *, skewed: bool) -> Surface:
         left = np.abs(cells.loss - value(p)) * weight
         near = left[weight > 0.5]
         free = max(len(near) - len(start), 0.25 * len(near))
-        noise = max(float(1.4826 * np.median(near) * np.sqrt(len(near) / free)), LEAST)
+        noise = max(float(1.4826 * np.median(near) * np.sqrt(len(near) / free)), LEAST_RUN_NOISE)
     j = np.r_[-weight[:, None] * jacobian(p) / noise, prior]
     covariance = np.linalg.pinv(j.T @ j)[at[0] : at[1], at[0] : at[1]]
     blocks = np.array([covariance[c * k : c * k + k, c * k : c * k + k] for c in range(count)])
@@ -129,7 +129,7 @@ def _weights(cells: Cells) -> np.ndarray:
         inside = np.flatnonzero(cells.cell == c)
         height = cells.loss[inside] - cells.loss[inside].min()
         reach = float(np.sort(height)[min(enough, len(height)) - 1])
-        out[inside] = np.exp(-height / np.clip(reach, WINDOW, WIDEST))
+        out[inside] = np.exp(-height / np.clip(reach, HEIGHT_SCALE, MOST_HEIGHT_SCALE))
     return out
 
 

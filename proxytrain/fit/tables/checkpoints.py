@@ -11,10 +11,10 @@ from proxytrain.fit.tables.runs import Runs, numbered, to_levels
 
 RUN_NAMES = ("run", "run_id", "run_name", "id", "uid", "wandb_id", "model", "model_name", "name", "experiment", "exp")
 OF_ONE_RUN = RUN_NAMES[:6]  # several rows under one of these are one run
-STEPS = ("step", "_step", "global_step", "iteration", "iter", "checkpoint", "ckpt")
+STEP_NAMES = ("step", "_step", "global_step", "iteration", "iter", "checkpoint", "ckpt")
 PLANNED = ("total_steps", "max_steps", "num_steps", "train_steps", "total_tokens", "max_tokens", "train_tokens")
-LEAST = 6  # lengths of one run that are evenly spaced, where a column names the run or the step
-LEAST_ALONE = 8  # where nothing does
+LEAST_LENGTHS = 6  # lengths of one run that are evenly spaced, where a column names the run or the step
+LEAST_LENGTHS_ALONE = 8  # where nothing does
 EVEN = 0.05  # spacings that differ by no more than this share of their median are even
 
 
@@ -74,7 +74,7 @@ def _perhaps(runs: Runs, unknown: Mapping[str, np.ndarray]) -> list[str]:
     """A warning where a column that counts steps suggests checkpoints, and nothing else tells."""
     names = {c.lower(): c for c in unknown}
     size = numbered(_alike(runs))
-    stepped = [names[c] for c in STEPS if c in names and _rises(unknown[names[c]], runs.tokens, size)]
+    stepped = [names[c] for c in STEP_NAMES if c in names and _rises(unknown[names[c]], runs.tokens, size)]
     if runs.only or not stepped or _named_alone(names, unknown, len(runs)):
         return []
     return [
@@ -89,17 +89,18 @@ def _runs_with_checkpoints(runs: Runs, unknown: Mapping[str, np.ndarray], known:
     names = {c.lower(): c for c in unknown}
     if not known and _named_alone(names, unknown, len(runs)):
         return None
-    stepped = any(names.get(c) and _rises(unknown[names[c]], runs.tokens, numbered(alike)) for c in STEPS)
+    stepped = any(names.get(c) and _rises(unknown[names[c]], runs.tokens, numbered(alike)) for c in STEP_NAMES)
     for name in RUN_NAMES:
         if name not in names or len(np.unique(unknown[names[name]])) == len(runs):
             continue
         run = numbered([unknown[names[name]], *alike])
         several = len(np.unique(np.stack([run, runs.tokens]), axis=1).T) > run.max() + 1
-        if several and (known or name in OF_ONE_RUN or _even(run, runs.tokens, LEAST)):
+        if several and (known or name in OF_ONE_RUN or _even(run, runs.tokens, LEAST_LENGTHS)):
             return run, names[name]
     run = numbered(alike)
     several = int(run.max()) + 1 < len(run)
-    return (run, "") if several and (known or _even(run, runs.tokens, LEAST if stepped else LEAST_ALONE)) else None
+    least = LEAST_LENGTHS if stepped else LEAST_LENGTHS_ALONE
+    return (run, "") if several and (known or _even(run, runs.tokens, least)) else None
 
 
 def _alike(runs: Runs) -> list[np.ndarray]:
@@ -147,7 +148,7 @@ def _short(runs: Runs, unknown: Mapping[str, np.ndarray]) -> np.ndarray:
     names = {c.lower(): c for c in unknown}
     short = np.zeros(len(runs), dtype=bool)
     for planned in PLANNED:
-        reached = next((names[s] for s in STEPS if s in names), None) if planned.endswith("steps") else "tokens"
+        reached = next((names[s] for s in STEP_NAMES if s in names), None) if planned.endswith("steps") else "tokens"
         if planned not in names or reached is None:
             continue
         try:

@@ -7,8 +7,8 @@ import numpy as np
 from proxytrain.errors import RequestError
 from proxytrain.fit.tables.runs import SAME, Runs, cell_index, numbered
 
-NEAR = 0.001  # losses of one run that differ by less (relative) are one loss: rounded, or run again on another machine
-SHOWN = 6
+SAME_LOSS = 0.001  # losses of one run that differ by less (relative) are one: rounded, or run again elsewhere
+SHOWN_RUNS = 6
 
 
 def once(runs: Runs) -> tuple[Runs, list[str]]:
@@ -50,8 +50,10 @@ def _of_one_seed(runs: Runs) -> np.ndarray:
     for i in np.flatnonzero(np.bincount(run) > 1):
         rows = np.flatnonzero(run == i)
         loss = runs.loss[rows]
-        if float(np.ptp(loss)) > max(NEAR * float(loss.min()), _rounding(min(map(_decimals, loss.tolist())))):
-            listed = ", ".join(f"{runs.row[r]} ({runs.loss[r]:.6g})" for r in rows[np.argsort(runs.row[rows])][:SHOWN])
+        if float(np.ptp(loss)) > max(SAME_LOSS * float(loss.min()), _rounding(min(map(_decimals, loss.tolist())))):
+            listed = ", ".join(
+                f"{runs.row[r]} ({runs.loss[r]:.6g})" for r in rows[np.argsort(runs.row[rows])][:SHOWN_RUNS]
+            )
             more = f" ({several} such groups of rows)" if (several := int((np.bincount(run) > 1).sum())) > 1 else ""
             raise RequestError(
                 f"{runs.source}: rows {listed} have one seed, size and length, and other losses{more}. Remove all but "
@@ -88,4 +90,4 @@ def _decimals(value: float) -> int:
 
 
 def _rows(rows: np.ndarray) -> str:
-    return ", ".join(map(str, np.sort(rows)[:SHOWN])) + (", ..." if len(rows) > SHOWN else "")
+    return ", ".join(map(str, np.sort(rows)[:SHOWN_RUNS])) + (", ..." if len(rows) > SHOWN_RUNS else "")

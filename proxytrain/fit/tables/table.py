@@ -23,7 +23,7 @@ SEED_NAMES = ("seed", "random_seed", "rng_seed", "replicate", "rep")  # read as 
 STATES = ("state", "status", "run_state")
 FINISHED = {"finished", "done", "completed", "complete", "success", "succeeded"}
 UNFINISHED = {"crashed", "failed", "killed", "running", "pending", "preempted", "preempting", "diverged", "aborted"}
-SHOWN = 12  # names of columns that a line lists
+SHOWN_COLUMNS = 12  # names of columns that a line lists
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _chosen(read: _Table, where: Mapping[str, Any]) -> _Table:
         keep = np.isin(have, list(wanted))
         if not keep.any():
             there = np.unique(have).tolist()
-            listed = ", ".join(there[:SHOWN]) + (", ..." if len(there) > SHOWN else "")
+            listed = ", ".join(there[:SHOWN_COLUMNS]) + (", ..." if len(there) > SHOWN_COLUMNS else "")
             raise RequestError(f"fit.where={{{column}: {value}}}: no row of {read.source} has it; there are {listed}")
         read = read.take(keep)
     return read
@@ -273,7 +273,9 @@ def _reading(names: Mapping[str, str], have: Sequence[str], found: Roles) -> tup
 
 
 def _some(names: Any) -> str:
-    return ", ".join(map(str, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return ", ".join(map(str, names[:SHOWN_COLUMNS])) + (
+        f" and {len(names) - SHOWN_COLUMNS} more" if len(names) > SHOWN_COLUMNS else ""
+    )
 
 
 def _numbers(values: Any, column: str, read: _Table) -> np.ndarray:

@@ -32,7 +32,7 @@ MOST_UPDATES = 1e7  # tokens / batch_tokens; long published runs have about 1e6
 FLOPS_APART = 30.0  # factor between FLOPs and 6 N D; embeddings and attention change it by less than 10
 UNIFORM = 12.0  # nats per token of guessing among 160,000 tokens: losses of trained models are lower
 FLOPS_UNITS = {8.64e19: "petaFLOP/s-days", 1e18: "exaFLOPs", 1e15: "petaFLOPs", 1e12: "teraFLOPs", 1e9: "gigaFLOPs"}
-STEPS = ("steps", "step", "updates", "iterations", "iters", "train_steps", "num_steps")
+UPDATE_NAMES = ("steps", "step", "updates", "iterations", "iters", "train_steps", "num_steps")
 
 
 def check_scale(
@@ -127,7 +127,7 @@ def _check_batch(source: str, tokens: np.ndarray, batch: np.ndarray, raw: Mappin
             "Are these updates or sequences? Give tokens."
         )
     updates = tokens / batch
-    for name in (c for c in raw if c.lower() in STEPS):
+    for name in (c for c in raw if c.lower() in UPDATE_NAMES):
         try:
             steps = raw[name].astype(float)
         except ValueError:
