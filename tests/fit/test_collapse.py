@@ -168,5 +168,5 @@ def test_a_curve_without_size_or_batch_is_an_error():
 
 
 def test_the_public_name_stays_a_function_beside_a_file_of_the_same_name():
-    import_module("proxytrain.fit.collapse")
+    import_module("proxytrain.analysis.collapse")
     assert callable(import_module("proxytrain").collapse)

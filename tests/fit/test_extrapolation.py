@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from proxytrain import load_fit
-from proxytrain.errors import Refusal
+from proxytrain.errors import Refusal, RequestError
+from proxytrain.fit import FitConfig, fit_curves, fit_optimum
 from proxytrain.fit.core.extrapolation import EXTRAPOLATION_LIMIT
 
 SAVED = Path(__file__).parents[1] / "data" / "fits_v2"
@@ -61,3 +62,26 @@ def test_a_target_farther_than_that_is_refused_in_the_same_words(kind):
     )
     assert middle in str(refused.value)
     assert str(refused.value).endswith("allow_extrapolation=true (fit.allow_extrapolation=true on the command line)")
+
+
+@pytest.mark.parametrize("allow", ["false", "true", 0, 1, None])
+@pytest.mark.parametrize(
+    "ask_for",
+    [
+        lambda allow: FitConfig(allow_extrapolation=allow),
+        lambda allow: fit_curves([], allow_extrapolation=allow),
+        lambda allow: fit_optimum({}, allow_extrapolation=allow),
+    ],
+    ids=["losses", "curves", "optimum"],
+)
+def test_a_permission_that_is_neither_true_nor_false_is_refused(ask_for, allow):
+    with pytest.raises(RequestError, match=rf"allow_extrapolation={allow!r}: must be true or false$"):
+        ask_for(allow)
+
+
+@pytest.mark.parametrize(("size", "length"), [(1e-3, 1e3), (1e3, 1e-3)], ids=["longer", "larger"])
+def test_an_optimum_at_the_compute_of_the_cells_but_far_beyond_one_side_is_refused(size, length):
+    fit = load_fit(SAVED / "optimum.json")
+    params, tokens = (fit.about[c].max() for c in ("params", "tokens"))
+    with pytest.raises(Refusal, match=r"is a gap of 1e\+03x beyond the largest grid"):
+        fit.predict(params=params * size, tokens=tokens * length)

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from proxytrain.errors import Refusal
+from proxytrain.errors import Refusal, RequestError
 
 EXTRAPOLATION_LIMIT = 3.0  # predictions reach at most so many times the largest backtested log-gap
+
+
+def checked_permission(allow: object, key: str = "allow_extrapolation") -> None:
+    """Check that `allow_extrapolation` is true or false; the text "false" would count as true.
+
+    Raises
+    ------
+    RequestError
+        It is another value.
+    """
+    if not isinstance(allow, bool):
+        raise RequestError(f"{key}={allow!r}: must be true or false")
 
 
 def backtest_reached(tested: float) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proxytrain.errors import RequestError
+from proxytrain.fit.core.extrapolation import checked_permission
 from proxytrain.fit.core.level import checked_level
 
 ROWS = ("runs", "last", "checkpoints")
@@ -66,6 +67,7 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         checked_level(self.level, "fit.level")
+        checked_permission(self.allow_extrapolation, "fit.allow_extrapolation")
         _require(
             "bootstraps",
             self.bootstraps,

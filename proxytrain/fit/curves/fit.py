@@ -11,6 +11,7 @@ import numpy as np
 
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.core.combine import combine
+from proxytrain.fit.core.extrapolation import checked_permission
 from proxytrain.fit.core.level import checked_level
 from proxytrain.fit.core.steps import Progress, steps
 from proxytrain.fit.core.versions import versions
@@ -78,6 +79,7 @@ def fit_curves(
         raise RequestError("fit.columns: the curves are not read from files. Leave it out.")
     laws = [CURVE_LAWS[n] for n in AUTO_CURVE_LAWS] if law == "auto" else [get_curve_law(law)]
     checked_level(level)
+    checked_permission(allow_extrapolation)
     curves = list(curves)
     refuse_few(curves)
     clean = cleaned(curves)

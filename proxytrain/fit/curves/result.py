@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -268,6 +269,9 @@ class CurveFit:
         """
         if shape not in SHAPES:
             raise RequestError(f"shape={shape!r}: allowed are {', '.join(SHAPES)}")
+        if isinstance(updates, bool) or not (isinstance(updates, numbers.Real) and float(updates).is_integer()):
+            raise RequestError(f"updates={updates!r}: must be a whole number of updates")
+        updates = int(updates)
         if not 0 <= warmup < updates:
             raise RequestError(f"warmup={warmup}: must be from 0 to below updates={updates}")
         if not 0 <= end < 1:
@@ -402,9 +406,11 @@ def natural(member: Estimate, theta: np.ndarray, unit: float) -> np.ndarray:
 
 def _schedule(lr: Any) -> np.ndarray:
     try:
+        if np.iscomplexobj(lr):
+            raise TypeError("numpy would drop the imaginary part")
         lr = np.asarray(lr, dtype=float)
     except (TypeError, ValueError):
-        raise RequestError("lr: must be numbers, one an update") from None
+        raise RequestError("lr: must be numbers, one per update") from None
     if lr.ndim != 1 or not len(lr) or not np.isfinite(lr).all() or (lr < 0).any() or not lr.max() > 0:
         raise RequestError("lr: one finite learning rate an update is needed, 0 or more and not all 0")
     return lr

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from proxytrain.errors import Refusal
+from proxytrain.fit.core.extrapolation import checked_permission
 from proxytrain.fit.core.level import checked_level
 from proxytrain.fit.optimum.cells import Cells, read_cells
 from proxytrain.fit.optimum.result import HeldOutCell, OptimumFit, OptimumLaw
@@ -65,6 +66,7 @@ def fit_optimum(
     (-0.5, 0.0075)
     """
     checked_level(level)
+    checked_permission(allow_extrapolation)
     cells = read_cells(table, schedule, columns, where, rows)
     axes, warnings = _axes(cells)
     shapes = surfaces(cells, _steepens_with(cells))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.core.extrapolation import EXTRAPOLATION_LIMIT, beyond_backtest
 from proxytrain.fit.core.level import checked_level
+from proxytrain.fit.tables.units import RANGES
 
 LEAST_SUPPORTED = 1.5  # a gap that is predicted whatever could be held out
 
@@ -124,8 +126,11 @@ class OptimumFit:
         level = checked_level(self.level if level is None else level)
         place = {"params": params, "tokens": tokens, "batch_tokens": batch_tokens}
         for name, value in place.items():
-            if value is not None and not (isinstance(value, (int, float)) and np.isfinite(value) and value > 0):
-                raise RequestError(f"{name}={value!r}: must be a number above 0")
+            low, high, meaning = RANGES[name]
+            number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+            if value is not None and not (number and max(low, np.nextafter(0, 1)) <= value < high):
+                raise RequestError(f"{name}={value!r}: must be {meaning}")
+        params, tokens = float(params), float(tokens)
         needed = {c for law in self.laws.values() for c in law.centre}
         if "batch_tokens" in needed and batch_tokens is None:
             raise RequestError("batch_tokens=null: these grids give the best rate at a batch; say which")
@@ -163,6 +168,7 @@ class OptimumFit:
         """Gap to the largest cell, and a label where it is beyond what was held out."""
         compute = self.about["params"] * self.about["tokens"]
         gap = float(params * tokens / compute.max())
+        far = max(gap, float(params / self.about["params"].max()), float(tokens / self.about["tokens"].max()))
         for c, value in (("params", params), ("tokens", tokens)):
             if c in self._axes or self._along(params, tokens):
                 continue
@@ -174,13 +180,13 @@ class OptimumFit:
             )
         seen = max((h.gap for h in self.backtest), default=1.0)
         supported = max(seen**EXTRAPOLATION_LIMIT, LEAST_SUPPORTED)
-        if gap <= supported:
+        if far <= supported:
             return gap, ""
         if self.allow_extrapolation:
             return gap, f"EXTRAPOLATED beyond what was held out (up to {seen:.3g}x)"
         raise beyond_backtest(
             f"params={params:.4g} tokens={tokens:.4g}",
-            gap,
+            far,
             beyond="the largest grid",
             tested=seen,
             supported=supported,
