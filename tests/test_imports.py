@@ -1,10 +1,14 @@
-"""One direction of data: a package imports only from the levels above it; torch only where training happens."""
+"""One direction of data: a package imports only from the levels above it; torch only where training happens. One name
+per class and constant.
+"""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +33,8 @@ LEVELS = [  # a package imports from the levels above its own, function-level im
 LEVEL = {package: i for i, packages in enumerate(LEVELS) for package in packages}
 AT_THE_TOP = {"__init__", "__main__", "errors", "process", "types"}
 TORCH = {"kernels", "model", "optim", "train"}
+CLASSES_LEFT_OUT: tuple[str, ...] = ("analysis", "fit")  # among themselves they are checked in tests/fit/test_names.py
+CONSTANTS_OF = ("launch", "monitor", "plan", "store", "sweep", "track", "train")
 
 SCRIPTS = sorted(PACKAGE.parent.glob("scripts/*.py"))
 
@@ -102,6 +108,39 @@ def test_torch_is_imported_where_training_happens(path):
     for name, at_the_top in imported(path):
         if name.split(".")[0] == "torch":
             assert here(path) in TORCH or (here(path) == "launch" and not at_the_top)
+
+
+def files_by_name(names_in: Callable[[ast.Module], Iterator[str]], files: Iterable[Path]) -> dict[str, set[str]]:
+    """Name -> files that define it."""
+    found = defaultdict(set)
+    for path in files:
+        for name in names_in(ast.parse(path.read_text(encoding="utf-8"))):
+            found[name].add(str(path.relative_to(PACKAGE)))
+    return found
+
+
+def classes(tree: ast.Module) -> Iterator[str]:
+    return (node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+
+
+def constants(tree: ast.Module) -> Iterator[str]:
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        yield from (t.id for t in targets if isinstance(t, ast.Name) and t.id.isupper())
+
+
+def test_no_two_files_define_a_class_of_one_name():
+    files = [p for p in FILES if p.relative_to(PACKAGE).parts[0] not in CLASSES_LEFT_OUT]
+    found = files_by_name(classes, files)
+    assert {"Store", "Segment", "Plan"} <= set(found)
+    assert {name: where for name, where in found.items() if len(where) > 1} == {}
+
+
+def test_no_other_file_defines_a_constant_of_these_packages():
+    mine = {str(p.relative_to(PACKAGE)) for p in FILES if p.relative_to(PACKAGE).parts[0] in CONSTANTS_OF}
+    found = files_by_name(constants, FILES)
+    assert found["PLAN_FORMAT"] == {"plan/freeze.py"}
+    assert {name: where for name, where in found.items() if len(where) > 1 and where & mine} == {}
 
 
 def test_fit_knows_nothing_of_training():

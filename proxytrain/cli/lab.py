@@ -13,7 +13,7 @@ from proxytrain.errors import RequestError
 @verb("do activations keep their scale in width and depth? slopes after a few updates, a picture; exit code 1 if not")
 def coordcheck(options: argparse.Namespace) -> int:
     from proxytrain.report.coordcheck import draw_scans
-    from proxytrain.train.coordcheck import FLAT, Scan, scan
+    from proxytrain.train.coordcheck import FLAT_SLOPE, Scan, scan
 
     asked, console = ask.request(options, "coordcheck")
     config = asked.config
@@ -29,9 +29,8 @@ def coordcheck(options: argparse.Namespace) -> int:
     for done in scans:
         for module, slope in done.judged.items():
             print(f"  {module:28} mean |x| ~ {done.axis}^{slope:+.2f}{'' if done.fits(slope) else '  NOT FLAT'}")
-        print(
-            f"{config.parametrization.name} in {done.axis}: {'flat' if done.flat else 'NOT flat'} (slopes below {FLAT})"
-        )
+        verdict = "flat" if done.flat else "NOT flat"
+        print(f"{config.parametrization.name} in {done.axis}: {verdict} (slopes below {FLAT_SLOPE})")
     files = draw_scans(scans, Path(config.file or f"coordcheck_{config.parametrization.name}"))
     print(f"pictures: {', '.join(map(str, files))}")
     return int(not all(s.flat for s in scans))

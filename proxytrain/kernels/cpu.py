@@ -130,7 +130,7 @@ def attention(
 
 def squared_relu(x: Tensor) -> Tensor:
     """max(x, 0)^2."""
-    return SquaredReLU.apply(x.contiguous())
+    return NativeSquaredReLU.apply(x.contiguous())
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -234,7 +234,7 @@ class Attention(Function):
         return dx, dgate, dgain, *[None] * 5
 
 
-class SquaredReLU(Function):
+class NativeSquaredReLU(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)

@@ -20,7 +20,7 @@ from proxytrain.plan.parts import finished, retry, unfinished
 from proxytrain.store.files import open_log
 from proxytrain.store.store import Store
 
-POLL_SECONDS = 0.25
+WORKER_LOOK_SECONDS = 0.25
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -64,7 +64,7 @@ def _follow(workers: list[subprocess.Popen], asked: list[int], watch: Watch, con
         while alive := sum(w.poll() is None for w in workers):
             if view.due():
                 view.show(watch.look(alive))
-            time.sleep(POLL_SECONDS)
+            time.sleep(WORKER_LOOK_SECONDS)
             while passed < len(asked):
                 for worker in workers:
                     worker.send_signal(asked[passed])

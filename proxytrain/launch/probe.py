@@ -13,8 +13,8 @@ from proxytrain.plan.freeze import Plan
 from proxytrain.plan.pack import Pack, work
 from proxytrain.store.store import Store
 
-SECONDS = 2.0  # of updates of a kind, after the first
-BLOCKS = 5
+PROBE_SECONDS = 2.0  # of updates of a kind, after the first
+PROBE_BLOCKS = 5
 
 
 def probe(plan: Plan, store: Store, here: Machine) -> Iterator[str]:
@@ -101,5 +101,5 @@ def _measured(pack: Pack, corpus: object, micro_batches: int, device: object, co
         return (time.perf_counter() - began) / updates
 
     block(6)  # compiles, captures, fills caches
-    count = max(1, min(100, int(SECONDS / BLOCKS / block(2))))
-    return statistics.median(block(count) for _ in range(BLOCKS))
+    count = max(1, min(100, int(PROBE_SECONDS / PROBE_BLOCKS / block(2))))
+    return statistics.median(block(count) for _ in range(PROBE_BLOCKS))

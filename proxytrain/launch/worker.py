@@ -35,7 +35,7 @@ from proxytrain.store.store import Store
 if TYPE_CHECKING:
     from proxytrain.train.members import Rows
 
-POLL_SECONDS = 0.5
+CLAIM_SECONDS = 0.5
 REPORT_SECONDS = 1.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 # trouble of the store, not of a run: nothing is counted as a failure, and the worker leaves
@@ -100,7 +100,7 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
         try:
             taken = _next(in_turn(left), packs, store, launch.stale_seconds)
             if taken is None:
-                time.sleep(POLL_SECONDS)
+                time.sleep(CLAIM_SECONDS)
                 continue
             claim, part = taken
             report = _Reporter(claim, part.pack, speeds.flops)

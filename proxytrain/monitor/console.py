@@ -14,7 +14,7 @@ from proxytrain.monitor.text import progress_line
 if TYPE_CHECKING:
     from rich.live import Live
 
-    from proxytrain.monitor.watch import Progress
+    from proxytrain.monitor.watch import PlanProgress
 
 MOMENT = 1.0  # seconds; work that takes no longer shows nothing
 LIVE_SECONDS, LOOKING = 1.0, 20  # between two frames: seconds, and times as long as looking at the store took
@@ -91,19 +91,19 @@ class Console:
             bars.stop()
 
     @contextmanager
-    def training(self) -> Iterator[View]:
+    def training(self) -> Iterator[PlanView]:
         """A view of a plan while it is trained."""
         terminal = self.terminal
         if terminal is None:
-            yield View(self, None)
+            yield PlanView(self, None)
             return
         from rich.live import Live
 
         with Live(console=terminal, auto_refresh=False, redirect_stdout=False, vertical_overflow="crop") as live:
-            yield View(self, live)
+            yield PlanView(self, live)
 
 
-class View:
+class PlanView:
     """Shows a plan's progress whenever that is due."""
 
     def __init__(self, console: Console, live: Live | None):
@@ -119,7 +119,7 @@ class View:
         self.asked = time.monotonic()
         return self.pace.due() if self.live is None else self.asked >= self.next
 
-    def show(self, progress: Progress, final: bool = False) -> None:
+    def show(self, progress: PlanProgress, final: bool = False) -> None:
         if self.live is not None:
             from proxytrain.monitor.live import frame
 

@@ -10,20 +10,21 @@ from rich.table import Table
 from rich.text import Text
 
 from proxytrain.monitor.text import counts_line, duration, flops, left_line, losses, speed_line, tokens
-from proxytrain.monitor.watch import AtWork, Progress
+from proxytrain.monitor.watch import AtWork, PlanProgress
 
-COLOURS = {"done": "green", "running": "cyan", "waiting": "dim", "failed": "bold red", "diverged": "yellow"}
-EVENTS = 5
+STATE_COLOURS = {"done": "green", "running": "cyan", "waiting": "dim", "failed": "bold red", "diverged": "yellow"}
+SHOWN_EVENTS = 5
 FIXED = 9  # lines besides packs and events: bar, runs, speed, time, two heads with a gap each, the last
 
 
-def frame(p: Progress, began: float, height: int, final: bool = False) -> RenderableType:
+def frame(p: PlanProgress, began: float, height: int, final: bool = False) -> RenderableType:
     """The view of a plan for a terminal of `height` lines; the final one, which stays, has the bar and the counts."""
     lines: list[RenderableType] = [_bar(p), _runs(p)]
     if final:
         return Group(*lines)
     lines += [_line("speed", speed_line(p)), _line("time", _time(p, began))]
-    events = p.events[-EVENTS:] if height >= FIXED + EVENTS + 3 else p.events[-1:] if height > FIXED + 2 else []
+    count = SHOWN_EVENTS if height >= FIXED + SHOWN_EVENTS + 3 else 1
+    events = p.events[-count:] if height > FIXED + 2 else []
     if p.at_work:
         lines += [Text(), _packs(p.at_work, max(1, height - FIXED - len(events)))]
     if events:
@@ -31,7 +32,7 @@ def frame(p: Progress, began: float, height: int, final: bool = False) -> Render
     return Group(*lines, Text())  # on the last line a terminal echoes ^C, which must not wrap
 
 
-def _bar(p: Progress) -> Table:
+def _bar(p: PlanProgress) -> Table:
     grid = Table.grid(padding=(0, 1), expand=True)
     grid.add_column(no_wrap=True, overflow="ellipsis", max_width=24)
     grid.add_column(ratio=1)
@@ -41,12 +42,12 @@ def _bar(p: Progress) -> Table:
     return grid
 
 
-def _runs(p: Progress) -> Text:
-    parts = [Text(part, COLOURS[part.split()[1]]) for part in counts_line(p)]
+def _runs(p: PlanProgress) -> Text:
+    parts = [Text(part, STATE_COLOURS[part.split()[1]]) for part in counts_line(p)]
     return _line("runs", Text(" · ").join(parts))
 
 
-def _time(p: Progress, began: float) -> str:
+def _time(p: PlanProgress, began: float) -> str:
     gone = f"{duration(time.time() - began)} so far"
     return f"{left_line(p)} · {gone}" if p.seconds_left is not None else gone
 
@@ -92,5 +93,5 @@ def _packs(at_work: list[AtWork], most: int) -> RenderableType:
 def _event(event: tuple[float, str]) -> Text:
     at, text = event
     what = text.split()[0]
-    when, how = (time.strftime("%H:%M:%S ", time.localtime(at)), "dim"), (what, COLOURS.get(what, ""))
+    when, how = (time.strftime("%H:%M:%S ", time.localtime(at)), "dim"), (what, STATE_COLOURS.get(what, ""))
     return Text.assemble(when, how, text.removeprefix(what), no_wrap=True, overflow="ellipsis")

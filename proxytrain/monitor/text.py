@@ -15,10 +15,10 @@ from proxytrain.store.store import Store
 
 if TYPE_CHECKING:
     from proxytrain.fit import Fit, Prediction
-    from proxytrain.monitor.watch import Progress
+    from proxytrain.monitor.watch import PlanProgress
     from proxytrain.sweep.request import Request
 
-STATES = ("done", "running", "waiting", "failed", "diverged")
+RUN_STATES = ("done", "running", "waiting", "failed", "diverged")
 
 
 def plan_lines(plan: Plan, corpus: Corpus | None = None) -> list[str]:
@@ -91,13 +91,13 @@ def pack_rows(plan: Plan, speeds: Speeds) -> list[dict[str, Any]]:
     return rows
 
 
-def counts_line(p: Progress) -> list[str]:
+def counts_line(p: PlanProgress) -> list[str]:
     """Runs by state, as `24 done`; the usual states always, trouble where there is some."""
     counts = p.counts
-    return [f"{counts[s]} {s}" for s in STATES if counts[s] or s in ("done", "running", "waiting")]
+    return [f"{counts[s]} {s}" for s in RUN_STATES if counts[s] or s in ("done", "running", "waiting")]
 
 
-def speed_line(p: Progress) -> str:
+def speed_line(p: PlanProgress) -> str:
     """Tokens and model FLOPs a second, and what share that is of the threads' peak."""
     if not p.at_work:
         return "nobody is at work" if p.seconds_left is None else "workers start"
@@ -108,7 +108,7 @@ def speed_line(p: Progress) -> str:
     return f"{tokens(p.speed)} tokens/s · {flops(p.flops)}FLOP/s{peak} · {packs}"
 
 
-def left_line(p: Progress) -> str:
+def left_line(p: PlanProgress) -> str:
     """Time left by the plan's cost, and when that is; empty where nobody works."""
     if p.seconds_left is None:
         return ""
@@ -116,7 +116,7 @@ def left_line(p: Progress) -> str:
     return f"about {duration(p.seconds_left)} left, until {time.strftime(_when(p.seconds_left), end)}"
 
 
-def progress_line(p: Progress) -> str:
+def progress_line(p: PlanProgress) -> str:
     """All that in one line, for a log."""
     done = f"{p.share:.0%}, {tokens(p.tokens)} of {tokens(p.total)} tokens"
     parts = [done, *counts_line(p), "" if p.over else speed_line(p), left_line(p)]
@@ -140,7 +140,7 @@ def losses(values: list[float]) -> str:
     return " ".join(f"{v:.3f}" for v in values)
 
 
-def run_lines(p: Progress, everything: bool) -> Iterator[str]:
+def run_lines(p: PlanProgress, everything: bool) -> Iterator[str]:
     """A line a run; only the failed ones unless `everything`."""
     for run_id, run in p.runs.items():
         if not everything and run["state"] != "failed":

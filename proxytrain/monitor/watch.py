@@ -27,7 +27,7 @@ from proxytrain.store.store import Store
 
 PRIOR_SECONDS = 20.0  # of work that went as estimated, until there is more to judge the estimate by
 REMEMBERED = 64  # packs done, whose times say how the estimate holds
-EVENTS = 64  # that are kept
+KEPT_EVENTS = 64  # that are kept
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class AtWork:
 
 
 @dataclass(frozen=True)
-class Progress:
+class PlanProgress:
     """A plan at one moment."""
 
     plan: Plan
@@ -121,11 +121,11 @@ class Watch:
         self.timed: set[str] = set()  # packs done, whose times are remembered
         self.times: deque[tuple[float, float]] = deque(maxlen=REMEMBERED)  # seconds taken, and estimated
         self.results: dict[str, dict[str, Any]] = {}
-        self.events: deque[tuple[float, str]] = deque(maxlen=EVENTS)
+        self.events: deque[tuple[float, str]] = deque(maxlen=KEPT_EVENTS)
         self.told: set[str] = set()  # failures, by file
         self.most = 0  # workers seen at work at once
 
-    def look(self, workers: int | None = None) -> Progress:
+    def look(self, workers: int | None = None) -> PlanProgress:
         """The plan now; `workers` where the caller knows how many there are, else as many as were seen at work."""
         news: list[tuple[float, str]] = []
         runs = {run_id: self._run(run_id, news) for run_id in self.plan.runs}
@@ -162,7 +162,7 @@ class Watch:
         self.most = max(self.most, len(at_work))
         seconds = self._left(at_work, todo, workers or self.most) if workers or at_work else None
         share = max(0.0, 1 - work / self.work) if self.work else 1.0
-        return Progress(self.plan, runs, self.total - left, self.total, share, at_work, seconds, list(self.events))
+        return PlanProgress(self.plan, runs, self.total - left, self.total, share, at_work, seconds, list(self.events))
 
     def _run(self, run_id: str, news: list[tuple[float, str]]) -> dict[str, Any]:
         """The state of a run that has a result; else it waits."""

@@ -25,7 +25,7 @@ from proxytrain.store.documents import NUMBER, PARAMS, check_id, fits
 from proxytrain.store.files import read_json, write_json
 from proxytrain.store.store import Key, Store
 
-FORMAT = 1
+PLAN_FORMAT = 1
 RECORD = {  # of a run
     "id": str,
     "schedule": str,
@@ -187,7 +187,7 @@ def save(plan: Plan, path: Path) -> None:
             members.append([_segment_json(s) for s in member.segments])
         packs.append({"id": p.id, "members": members})
     content = {
-        "format": FORMAT,
+        "format": PLAN_FORMAT,
         **{k: getattr(plan, k) for k in ("name", "request", "corpus", "costs", "target", "micro_batches", "runs")},
         "train": canonical(plan.train),
         "recipes": recipes,
@@ -209,8 +209,8 @@ def load(path: Path) -> Plan:
         raise RequestError(f"{path}: no such plan; `proxytrain sweep` or `proxytrain plan` writes it")
     if not isinstance(content, dict):
         raise RequestError(f"{path}: not a plan; delete it and plan again")
-    if content.get("format") != FORMAT:
-        raise RequestError(f"{path}: format {content.get('format')}, this version reads {FORMAT}; plan again")
+    if content.get("format") != PLAN_FORMAT:
+        raise RequestError(f"{path}: format {content.get('format')}, this version reads {PLAN_FORMAT}; plan again")
     written = content.pop("checksum", None)
     if written is not None and written != _checksum(content):
         raise RequestError(f"{path}: not as it was written (edited by hand?); delete it and plan again")

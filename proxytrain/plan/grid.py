@@ -12,9 +12,9 @@ from proxytrain.errors import RequestError, did_you_mean
 
 Tree = dict[str, Any]
 GROUPS = ("model", "parametrization", "optimizer", "schedule")
-LENGTHS = ("tokens", "tokens_per_param", "flops")
+LENGTH_KEYS = ("tokens", "tokens_per_param", "flops")
 MOST_RUNS = 100_000  # of a grid: more take minutes and gigabytes to plan
-PLAIN = (*LENGTHS, "lr", "warmup", "batch_tokens", "init_seed", "data_seed")
+PLAIN = (*LENGTH_KEYS, "lr", "warmup", "batch_tokens", "init_seed", "data_seed")
 
 
 def expand(base: Tree, grids: list[Tree], group: Callable[[str, str], Tree]) -> list[Config]:
@@ -74,8 +74,8 @@ class _Builder:
                 trees[path[0]] = {**(trees.get(path[0]) or self.base[path[0]]), path[1]: value}
             elif path[0] in PLAIN:
                 trees[path[0]] = value
-        if any(trees.get(k) is not None for k in LENGTHS):
-            trees = {**dict.fromkeys(LENGTHS), **trees}
+        if any(trees.get(k) is not None for k in LENGTH_KEYS):
+            trees = {**dict.fromkeys(LENGTH_KEYS), **trees}
         fields = {key: self.part(key, tree) for key, tree in trees.items()}
         config = Config(**{**vars(self.config_of_base), **fields})
         check(config)

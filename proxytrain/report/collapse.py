@@ -20,7 +20,7 @@ def collapsed(records: list[dict[str, Any]], store: Store) -> Collapse | None:
     """
     sets: dict[tuple, list[tuple[float, dict[str, Any]]]] = {}
     for r in records:
-        setting = tuple((k, str(v)) for k, v in outcomes.leaves(r["config"]) if k not in outcomes.FREE)
+        setting = tuple((k, str(v)) for k, v in outcomes.leaves(r["config"]) if k not in outcomes.OWN_AXES)
         sets.setdefault(setting, []).append((r["tokens"] / accounting.non_embedding(r["params"]), r))
     best: list[dict[str, Any]] = []
     for runs in sets.values():

@@ -15,7 +15,7 @@ from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import Fit
 from proxytrain.plan import freeze
 from proxytrain.report import ink
-from proxytrain.report.facts import Row, Shown, row_of
+from proxytrain.report.facts import FigureFacts, Row, row_of
 from proxytrain.report.figures import Picture, View, files_of
 from proxytrain.report.page import boxes, document, figure
 from proxytrain.report.words import law_words, signed, tested
@@ -57,7 +57,7 @@ def render(store: Store, names: tuple[str, str], tokens_per_param: float | None)
     ratio = tokens_per_param or float(np.exp(np.mean(np.log([r.tokens / r.params for s in (a, b) for r in s.rows]))))
     found = compare(a.fit, b.fit, float(f"{ratio:.3g}"), a.fit.config.level)
     pairs = _pairs(a, b)
-    view = View.of(Shown([*a.rows, *b.rows], [], None, None, None, [], []))
+    view = View.of(FigureFacts([*a.rows, *b.rows], [], None, None, None, [], []))
     drawn = [_difference(view, a, b, found, pairs), _both(view, a, b, found)]
     parts = [
         f'<section id="answer" aria-label="The answer"><p class="lead">{escape(_answer(a, b, found))}</p>',

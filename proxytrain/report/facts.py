@@ -44,7 +44,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Shown:
+class FigureFacts:
     """What the figures of the answer read: runs, their fit, and the target."""
 
     rows: list[Row]
@@ -89,7 +89,7 @@ class Shown:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts(Shown):
+class Facts(FigureFacts):
     """All that the page of a sweep and its figures read."""
 
     asked: Request

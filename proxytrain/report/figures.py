@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from proxytrain.report import ink
-from proxytrain.report.facts import Facts, Row, Shown
+from proxytrain.report.facts import Facts, FigureFacts, Row
 from proxytrain.store.files import remove, write_bytes
 
 MOST_COLOURS = 12
@@ -42,13 +42,13 @@ class Picture:
 class View:
     """The facts, and the colours and names of model sizes."""
 
-    facts: Shown
+    facts: FigureFacts
     sizes: tuple[int, ...]  # N of the grid, ascending
     palette: ink.Palette
     lone: frozenset[int] = field(default=frozenset())  # sizes that one width has
 
     @classmethod
-    def of(cls, facts: Shown) -> View:
+    def of(cls, facts: FigureFacts) -> View:
         sizes = tuple(sorted({r.params for r in facts.rows}))
         widths: dict[int, set[int]] = {}
         for r in facts.rows:
@@ -162,7 +162,7 @@ def pictures(facts: Facts) -> tuple[list[Picture], ink.Palette]:
     )
 
 
-def pictures_of_table(shown: Shown) -> tuple[list[Picture], ink.Palette]:
+def pictures_of_table(shown: FigureFacts) -> tuple[list[Picture], ink.Palette]:
     """The same for the fit of a table, of whose runs only the ends are known."""
     from proxytrain.report import figures_backtest
 
@@ -174,7 +174,7 @@ def pictures_of_table(shown: Shown) -> tuple[list[Picture], ink.Palette]:
 Maker = Callable[[View], "Picture | None"]
 
 
-def _laws(shown: Shown) -> list[Maker]:
+def _laws(shown: FigureFacts) -> list[Maker]:
     """Figures of the laws, by what they know."""
     from proxytrain.report import figures_laws
 
@@ -182,6 +182,6 @@ def _laws(shown: Shown) -> list[Maker]:
     return [figures_laws.line] if single else [figures_laws.fit, figures_laws.lengths, figures_laws.compute]
 
 
-def _drawn(facts: Shown, *makers: Maker) -> tuple[list[Picture], ink.Palette]:
+def _drawn(facts: FigureFacts, *makers: Maker) -> tuple[list[Picture], ink.Palette]:
     view = View.of(facts)
     return [p for p in (make(view) for make in makers) if p], view.palette

@@ -9,7 +9,7 @@ import numpy as np
 from proxytrain.fit import Optimum
 from proxytrain.report import ink
 from proxytrain.report.figures import Picture, View
-from proxytrain.report.rates import Cell
+from proxytrain.report.rates import RateCell
 
 MUTED, INK, ACCENT = (ink.COLOURS[n][0] for n in ("muted", "ink", "accent"))
 
@@ -111,6 +111,6 @@ def _aim(best: Optimum) -> str:
     return f"{best.lr:.3g}, between {best.lr_low:.3g} and {best.lr_high:.3g} ({best.level:.0%} interval)"
 
 
-def _words(view: View, c: Cell) -> str:
+def _words(view: View, c: RateCell) -> str:
     where = {-1: "at the lowest rate tried, ", 0: "", 1: "at the highest rate tried, "}[c.edge]
     return f"{view.label(c.row)}: {where}{c.best:.3g} (as good: {c.good[0]:.3g} to {c.good[1]:.3g})"

@@ -17,7 +17,7 @@ LEAST = 3  # rates tried of a setting
 
 
 @dataclass(frozen=True)
-class Cell:
+class RateCell:
     """Runs of one size and length that differ in their peak rate and seeds only.
 
     `best` is the optimum by the fitted law's shape; at an edge of the rates tried it is that rate, and `edge` says on
@@ -38,7 +38,7 @@ class Cell:
 class Rates:
     """Cells of one length and schedule, by size; the law of the optimum over all lengths, and the target's optimum."""
 
-    cells: list[Cell]
+    cells: list[RateCell]
     law: OptimumFit | None
     target: Optimum | None
     batch_tokens: float
@@ -75,7 +75,7 @@ def rates(rows: list[Row], target: dict[str, Any] | None, fitted: Fit | None) ->
     return Rates([_cell(found[k], law, noise) for k in keys], law, goal, batch), why
 
 
-def _cell(found: dict[float, list[Row]], law: OptimumFit | None, noise: float) -> Cell:
+def _cell(found: dict[float, list[Row]], law: OptimumFit | None, noise: float) -> RateCell:
     tried = np.array(sorted(found))
     losses = np.array([np.mean([r.final for r in found[lr]]) for lr in tried])
     seeds = np.array([len(found[lr]) for lr in tried])
@@ -89,4 +89,4 @@ def _cell(found: dict[float, list[Row]], law: OptimumFit | None, noise: float) -
         )
         best = float(law.optimum["lr"][int(far.argmin())]) if far.min() < 0.05 else best
     near = tried[np.log(losses / losses[k]) <= noise * np.sqrt(1 / seeds + 1 / seeds[k])]
-    return Cell(runs[0], tried, losses, runs, best, edge, (float(near.min()), float(near.max())))
+    return RateCell(runs[0], tried, losses, runs, best, edge, (float(near.min()), float(near.max())))

@@ -13,7 +13,7 @@ import numpy as np
 from proxytrain.errors import Refusal
 from proxytrain.fit import Fit
 from proxytrain.fit.tables.runs import size_and_length
-from proxytrain.report.facts import Row, Shown
+from proxytrain.report.facts import FigureFacts, Row
 from proxytrain.report.figures import files_of, keep_figures, pictures_of_table
 from proxytrain.report.page import boxes, document, figure
 from proxytrain.store.files import write_text
@@ -86,7 +86,7 @@ def _row(kind: str, n: float, d: float, loss: float | None, *rest: Any) -> dict[
     return cells if loss is None else cells | {"loss": float(loss), "residual": float(np.log(loss / prediction))}
 
 
-def shown(fit: Fit) -> Shown:
+def shown(fit: Fit) -> FigureFacts:
     """What the figures read, from the fit alone."""
     r = fit.runs
     rows = [
@@ -97,7 +97,7 @@ def shown(fit: Fit) -> Shown:
     if goal:
         n, d = size_and_length({c: np.asarray(v, dtype=float) for c, v in goal.items()})
         target = _run("target", float(n), float(d), None, fit.data.get("schedule") or "")
-    return Shown(rows, [], target, fit, fit.prediction, rows, [])
+    return FigureFacts(rows, [], target, fit, fit.prediction, rows, [])
 
 
 def _run(name: str, params: float, tokens: float, loss: float | None, schedule: Any) -> Row:

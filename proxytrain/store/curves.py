@@ -10,7 +10,7 @@ import numpy as np
 
 from proxytrain.errors import RequestError
 
-CURVE = ("tokens", "lr", "loss", "grad_norm", "eval_tokens", "eval_loss")  # arrays of `curve.npz`
+CURVE_ARRAYS = ("tokens", "lr", "loss", "grad_norm", "eval_tokens", "eval_loss")  # arrays of `curve.npz`
 Telemetry = dict[str, np.ndarray]  # name -> (k,), "tokens" among them; {}: none
 
 
@@ -29,7 +29,7 @@ class RunCurve:
 
 
 def read_segment(path: Path, columns: Sequence[str]) -> tuple[dict[str, np.ndarray], Telemetry]:
-    """Return the arrays of `CURVE` and the telemetry of one segment.
+    """Return the arrays of `CURVE_ARRAYS` and the telemetry of one segment.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def read_segment(path: Path, columns: Sequence[str]) -> tuple[dict[str, np.ndarr
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            rows = {name: file[name] for name in CURVE}
+            rows = {name: file[name] for name in CURVE_ARRAYS}
             seen = by_name(file["telemetry_tokens"], file["telemetry"], columns) if "telemetry" in file else {}
             return rows, seen
     except Exception as error:  # a file that somebody else may have written: whatever is wrong with it

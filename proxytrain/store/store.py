@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from proxytrain.errors import RequestError
-from proxytrain.store.curves import CURVE, RunCurve, end_to_end, read_segment
+from proxytrain.store.curves import CURVE_ARRAYS, RunCurve, end_to_end, read_segment
 from proxytrain.store.documents import DIVERGED, RESULT, SEGMENT, check_id, checked
 from proxytrain.store.files import read_json, write_json
 
 Key = tuple[str, int]  # of a segment: lineage, end
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-FORMAT = 1
+STORE_FORMAT = 1
 
 
 class Store:
@@ -35,10 +35,10 @@ class Store:
     def __init__(self, root: str | os.PathLike[str]):
         self.root = Path(root)
         found = read_json(self.root / "store.json")
-        if found is not None and found != {"format": FORMAT}:
+        if found is not None and found != {"format": STORE_FORMAT}:
             written = found.get("format") if isinstance(found, dict) else found
             raise RequestError(
-                f"store={self.root}: of format {written}, this version reads {FORMAT}; "
+                f"store={self.root}: of format {written}, this version reads {STORE_FORMAT}; "
                 "use the proxytrain that wrote it, or another store"
             )
 
@@ -56,7 +56,7 @@ class Store:
     def mark(self) -> None:
         """Say which format this store has, once."""
         if not (self.root / "store.json").exists():
-            write_json(self.root / "store.json", {"format": FORMAT})
+            write_json(self.root / "store.json", {"format": STORE_FORMAT})
 
     def inside(self, path: Path) -> Path:
         """The path, unless links on the way lead out of the store."""
@@ -155,5 +155,5 @@ class Store:
             if before and not (len(before) == 2 and isinstance(before[1], int) and before[1] < key[1]):
                 raise RequestError(f"{path.parent}: its parent {before} is none; delete it")
             key = before
-        joined = {name: np.concatenate([p[name] for p in reversed(pieces)]) for name in CURVE}
+        joined = {name: np.concatenate([p[name] for p in reversed(pieces)]) for name in CURVE_ARRAYS}
         return RunCurve(step=joined["tokens"] // batch_tokens - 1, telemetry=end_to_end(sampled[::-1]), **joined)

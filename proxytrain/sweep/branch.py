@@ -13,7 +13,7 @@ from proxytrain.config.schema import Config, build
 from proxytrain.corpus.corpus import load
 from proxytrain.errors import RequestError
 from proxytrain.monitor.console import Console
-from proxytrain.plan.grid import LENGTHS
+from proxytrain.plan.grid import LENGTH_KEYS
 from proxytrain.plan.runs import Run
 from proxytrain.plan.share import lineages
 from proxytrain.store.store import Key, Store
@@ -56,9 +56,9 @@ def _settings(path: Path, overrides: list[str]) -> list[str]:
     kept = yaml.safe_load(path.read_text())
     given = [o.partition("=")[0].lstrip("+") for o in overrides]
     for key in given:
-        if key.split(".")[0] in kept and key.split(".")[0] not in ("schedule", *LENGTHS):
+        if key.split(".")[0] in kept and key.split(".")[0] not in ("schedule", *LENGTH_KEYS):
             raise RequestError(f"{key}: a branch keeps all of its run's settings but schedule and length")
-    drop = {"tokens"} if set(given) & set(LENGTHS) else set()
+    drop = {"tokens"} if set(given) & set(LENGTH_KEYS) else set()
     own = []
     for key, value in leaves(kept):
         group, _, name = key.partition(".")

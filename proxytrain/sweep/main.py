@@ -303,7 +303,7 @@ def _place(asked: Request, fitted: Fit, params: float, tokens: float) -> dict[st
     return {only: whole[only]}
 
 
-def progress_of(store: Store, name: str) -> watch.Progress:
+def progress_of(store: Store, name: str) -> watch.PlanProgress:
     """How far a sweep is, run by run: done, diverged, failed, running or waiting, and why."""
     return watch.Watch(freeze.load(store.sweep(name) / "plan.json"), store).look()
 

@@ -21,8 +21,8 @@ from proxytrain.store.store import Store
 from proxytrain.sweep.request import Request
 
 MOST_CURVES = 96  # that tell of a target
-COLUMNS = ("batch_tokens",)  # of a table, whether the runs differ in them or not
-FREE = ("model.width", "tokens", "init_seed", "data_seed", "warmup")  # may differ from the target's
+TABLE_COLUMNS = ("batch_tokens",)  # of a table, whether the runs differ in them or not
+OWN_AXES = ("model.width", "tokens", "init_seed", "data_seed", "warmup")  # may differ from the target's
 
 
 def table(store: Store, records: list[dict[str, Any]]) -> dict[str, list[Any]]:
@@ -32,7 +32,7 @@ def table(store: Store, records: list[dict[str, Any]]) -> dict[str, list[Any]]:
     between the runs are columns under their own names.
     """
     rows = []
-    varied = [key for key in varied_keys(records) if key not in COLUMNS]
+    varied = [key for key in varied_keys(records) if key not in TABLE_COLUMNS]
     for record in records:
         result = store.result(record["id"])
         if result is None or result["status"] != "done":
@@ -151,7 +151,7 @@ def telling(asked: Request) -> list[dict[str, Any]]:
 def _setting(record: dict[str, Any]) -> list[tuple[str, Any]]:
     """What must be the target's."""
     settings = leaves(record["config"])
-    return [(k, v) for k, v in settings if k not in FREE and not k.startswith("schedule.")]
+    return [(k, v) for k, v in settings if k not in OWN_AXES and not k.startswith("schedule.")]
 
 
 def target_params(record: dict[str, Any], columns: Any) -> int:

@@ -20,8 +20,8 @@ from proxytrain.errors import RequestError
 from proxytrain.store.files import remove
 
 REQUESTS = 8  # of a visit: resume status, two of the run's record, its files, two of the stream, two to look it up
-SECONDS = 60.0  # after which a server counts as gone
-IDS = 9  # names that are tried for a run whose id the server refuses
+TIMEOUT_SECONDS = 60.0  # after which a server counts as gone
+TRIED_IDS = 9  # names that are tried for a run whose id the server refuses
 Row = tuple[int, dict[str, Any]]
 
 
@@ -134,7 +134,7 @@ class Client:
         return self._named(id, fill, 0, about)
 
     def _named(self, id: str, fill: Callable[[Any], int], ended: int | None, about: dict[str, Any]) -> str:
-        for name in [id, *(f"{id}-{n}" for n in range(2, IDS + 1))]:
+        for name in [id, *(f"{id}-{n}" for n in range(2, TRIED_IDS + 1))]:
             try:
                 self._send(name, fill, ended, about)
                 return name
@@ -142,7 +142,7 @@ class Client:
                 self.close()  # or its process would go on trying behind our back
                 if "previously created and deleted" not in str(error):
                     raise
-        raise Gone(f"{id}: W&B refuses this id and those up to {id}-{IDS}: all were deleted there")
+        raise Gone(f"{id}: W&B refuses this id and those up to {id}-{TRIED_IDS}: all were deleted there")
 
     def _send(self, id: str, fill: Callable[[Any], int], ended: int | None, about: dict[str, Any]) -> None:
         import wandb
@@ -173,7 +173,7 @@ class Client:
         """Whether the server has a run as ended, with all its lines."""
         import wandb
 
-        self._api = self._api or wandb.Api(timeout=int(SECONDS))
+        self._api = self._api or wandb.Api(timeout=int(TIMEOUT_SECONDS))
         found = self._api.runs(f"{entity}/{self.track.project}", filters={"name": id}, per_page=1)
         return any(r.id == id and r.state != "running" and r.historyLineCount >= lines for r in found)
 
@@ -212,8 +212,8 @@ def _settings(keep: bool, running: bool) -> Any:
         x_file_stream_retry_max=3,
         x_file_transfer_retry_max=3,
         x_graphql_retry_max=1,
-        init_timeout=SECONDS,
-        finish_timeout=SECONDS,
+        init_timeout=TIMEOUT_SECONDS,
+        finish_timeout=TIMEOUT_SECONDS,
         finish_timeout_raises=True,
         allow_val_change=True,
         stop_fn=lambda: None,

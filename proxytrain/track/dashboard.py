@@ -6,7 +6,7 @@ from typing import Any
 
 from proxytrain.config.schema import Wandb
 from proxytrain.errors import RequestError
-from proxytrain.track.client import SECONDS, key_known, resolved
+from proxytrain.track.client import TIMEOUT_SECONDS, key_known, resolved
 
 
 def save(track: Wandb, name: str, pictures: list[str], url: str | None) -> str:
@@ -31,7 +31,7 @@ def save(track: Wandb, name: str, pictures: list[str], url: str | None) -> str:
         raise RequestError("track dashboard: wandb knows no key; set WANDB_API_KEY, or run `wandb login`")
     track = resolved(track)
     try:
-        entity = str(track.entity or wandb.Api(timeout=int(SECONDS)).default_entity)
+        entity = str(track.entity or wandb.Api(timeout=int(TIMEOUT_SECONDS)).default_entity)
         view = workspaces.Workspace(entity=entity, project=str(track.project), name=f"sweep {name}")
         if url:
             view = workspaces.Workspace.from_url(url)

@@ -12,7 +12,7 @@ from typing import Any
 
 from proxytrain.errors import RequestError, did_you_mean
 from proxytrain.fit.tables.runs import LABELS, NUMERIC, SCALE
-from proxytrain.track.client import SECONDS, key_known
+from proxytrain.track.client import TIMEOUT_SECONDS, key_known
 
 # where a run has what a table calls otherwise: a run that this package mirrored, then one of others
 OTHERS = {
@@ -23,9 +23,9 @@ OTHERS = {
     "trunk": ("recipe_id",),
     "init_seed": ("seed", "train.seed", "training.seed", "random_seed"),
 }
-REACHED = ("loss", "loss_se", "tokens", "flops")  # of the summary first; all else is of the config first
-APART = 0.01  # relative difference of two values that are not one
-SHOWN = 40
+SUMMARY_FIRST = ("loss", "loss_se", "tokens", "flops")  # of the summary first; all else is of the config first
+UNEQUAL = 0.01  # relative difference of two values that are not one
+NAMED_KEYS = 40
 
 Row = dict[str, Any]
 
@@ -90,7 +90,7 @@ def _with_most(
     if not whole or "loss" not in names or not set(names) & set(SCALE):
         keys = sorted({k for run in runs[:20] for k in _flat(run["config"]) | _flat(run["summary"]) if k[0] != "_"})
         lacking = "loss" if not lossy else "params, tokens or flops"
-        have = f"; name its key with fit.columns={{...}}; they have {', '.join(keys[:SHOWN])}" if keys else ""
+        have = f"; name its key with fit.columns={{...}}; they have {', '.join(keys[:NAMED_KEYS])}" if keys else ""
         raise RequestError(f"wandb={path}: none of {len(runs)} finished runs has a number as {lacking}{have}")
     return names, whole
 
@@ -113,10 +113,10 @@ def _two_values(runs: list[dict[str, Any]], names: list[str], columns: Mapping[s
     for c in names:
         key = columns.get(c, c)
         pairs = [(_number(_flat(run["config"]).get(key)), _number(_flat(run["summary"]).get(key))) for run in runs]
-        apart = [(a, b) for a, b in pairs if a is not None and b is not None and abs(a - b) > APART * abs(a)]
+        apart = [(a, b) for a, b in pairs if a is not None and b is not None and abs(a - b) > UNEQUAL * abs(a)]
         if apart:
             a, b = apart[0]
-            taken = "summary" if c in REACHED else "config"
+            taken = "summary" if c in SUMMARY_FIRST else "config"
             told.append(
                 f"{key} differs between config and summary in {len(apart)} runs (such as {a:.4g} and {b:.4g}): "
                 f"the {taken}'s was read"
@@ -132,7 +132,8 @@ def _runs(path: str, entity: str, project: str, group: str) -> list[dict[str, An
         raise RequestError(f"wandb={path}: wandb knows no key; set WANDB_API_KEY, or run `wandb login`")
     wanted: dict[str, Any] = {"state": "finished", **({"group": group} if group else {})}
     try:
-        found = wandb.Api(timeout=int(SECONDS)).runs(f"{entity}/{project}", filters=wanted, per_page=100, lazy=False)
+        api = wandb.Api(timeout=int(TIMEOUT_SECONDS))
+        found = api.runs(f"{entity}/{project}", filters=wanted, per_page=100, lazy=False)
         return [
             {"id": run.id, "config": dict(run.config), "summary": dict(run.summary)}
             for run in found
@@ -146,7 +147,7 @@ def _runs(path: str, entity: str, project: str, group: str) -> list[dict[str, An
 
 def _value(run: dict[str, Any], column: str, columns: Mapping[str, str]) -> Any:
     """A finite number or a text; None where the run has none."""
-    places = [run["summary"], run["config"]] if column in REACHED else [run["config"], run["summary"]]
+    places = [run["summary"], run["config"]] if column in SUMMARY_FIRST else [run["config"], run["summary"]]
     for key in [columns[column]] if column in columns else [column, *OTHERS.get(column, ())]:
         for place in places:
             value = place.get(key, _flat(place).get(key))

@@ -29,7 +29,7 @@ from proxytrain.plan.runs import digest
 from proxytrain.store.files import read_json, remove, write_json
 from proxytrain.store.store import Store
 from proxytrain.track.client import REQUESTS, Client, resolved
-from proxytrain.track.shown import Shown, rows, shown
+from proxytrain.track.shown import MirroredRun, rows, shown
 
 LOOK_SECONDS = 10.0
 MINUTE = 60.0
@@ -101,12 +101,12 @@ class Mirror:
             client.close()
         return 130 if self.stop.is_set() else int(bool(failed or self._broken))
 
-    def news(self, last: bool = True) -> tuple[Plan, list[Shown]]:
+    def news(self, last: bool = True) -> tuple[Plan, list[MirroredRun]]:
         """What has not been sent yet: runs that ended and runs that train, taking turns."""
         made = freeze.load(self.folder / "plan.json")
         sent = self._sent()
-        ended: list[Shown] = []
-        live: list[Shown] = []
+        ended: list[MirroredRun] = []
+        live: list[MirroredRun] = []
         runs = shown(self.store, made)
         if self.follow and sum(bool(r.ended) for r in runs if r.job == "run") == len(made.runs):
             self.over.set()
@@ -166,7 +166,7 @@ class Mirror:
             count += 1
         return count
 
-    def _send(self, client: Client, run: Shown, curve: list[tuple[int, dict[str, float]]]) -> None:
+    def _send(self, client: Client, run: MirroredRun, curve: list[tuple[int, dict[str, float]]]) -> None:
         sent = self._sent()
         id = client.send(
             sent.get(run.id, {}).get("id", run.id),
@@ -279,7 +279,7 @@ class Mirror:
         return {place: {k: v for k, v in sent.items() if isinstance(v, dict)} for place, sent in places.items()}
 
 
-def _table(runs: list[Shown]) -> dict[str, list[Any]]:
+def _table(runs: list[MirroredRun]) -> dict[str, list[Any]]:
     """The runs of a sweep as columns."""
     lines = []
     for run in runs:
@@ -306,7 +306,7 @@ def _table(runs: list[Shown]) -> dict[str, list[Any]]:
     return {key: [line.get(key) for line in lines] for key in (lines[0] if lines else {"run": None})}
 
 
-def _summary(folder: Path, made: Plan, runs: list[Shown]) -> dict[str, Any]:
+def _summary(folder: Path, made: Plan, runs: list[MirroredRun]) -> dict[str, Any]:
     """Counts, the fit's parameters, the prediction with its interval, and the truth where it is known."""
     counts: dict[str, int] = {}
     for run in runs:

@@ -20,12 +20,12 @@ from proxytrain.store.curves import RunCurve, end_to_end
 from proxytrain.store.store import Key, Store
 from proxytrain.train.trace import Trace, traces
 
-POINTS = 300  # of a curve: a quarter of them even in log tokens, the others even in tokens
+MIRRORED_POINTS = 300  # of a curve: a quarter of them even in log tokens, the others even in tokens
 TAG = 64  # characters that W&B allows
 
 
 @dataclass(frozen=True)
-class Shown:
+class MirroredRun:
     """One run as the mirror shows it."""
 
     id: str
@@ -48,7 +48,7 @@ class Shown:
         return [f"{k}={v}"[:TAG] for k, v in self.labels.items()]
 
 
-def shown(store: Store, made: Plan) -> list[Shown]:
+def shown(store: Store, made: Plan) -> list[MirroredRun]:
     """The runs of a sweep that have begun, and those of its target that `verify` trains."""
     axes = _axes(list(made.runs.values()))
     begun = [*_begun(store, made, made.name, axes, "run")]
@@ -57,7 +57,7 @@ def shown(store: Store, made: Plan) -> list[Shown]:
     return begun
 
 
-def _begun(store: Store, made: Plan, sweep: str, axes: list[str], job: str) -> Iterator[Shown]:
+def _begun(store: Store, made: Plan, sweep: str, axes: list[str], job: str) -> Iterator[MirroredRun]:
     failed = {segment.run_id: record for segment, record in failures(made, store) if segment.run_id}
     traced = traces(store.sweep(made.name) / "packs")
     members = {m.segments[-1].run_id: m for p in made.packs for m in p.members if m.segments[-1].key in traced}
@@ -77,7 +77,7 @@ def _begun(store: Store, made: Plan, sweep: str, axes: list[str], job: str) -> I
             summary = {"status": ended, "why": failed[run_id]["traceback"].strip().splitlines()[-1]}
         elif trace is None:
             continue
-        yield Shown(
+        yield MirroredRun(
             id=run_id,
             job=job,
             labels=_labels(record, axes),
@@ -91,7 +91,7 @@ def _begun(store: Store, made: Plan, sweep: str, axes: list[str], job: str) -> I
         )
 
 
-def rows(store: Store, run: Shown) -> list[tuple[int, dict[str, float]]]:
+def rows(store: Store, run: MirroredRun) -> list[tuple[int, dict[str, float]]]:
     """(step, values) of the curve of a run from its first token on, the trunk it shares included; thinned.
 
     Which steps are kept depends on the run's length only, so that what is sent later fits to what was sent before.
@@ -129,8 +129,9 @@ def rows(store: Store, run: Shown) -> list[tuple[int, dict[str, float]]]:
 
 def kept(position: np.ndarray, updates: int, evals: dict[int, float]) -> np.ndarray:
     """Indices of the rows that are shown: evenly spread steps of the whole run, and all with an evaluation."""
-    if updates > POINTS:
-        grid = np.concatenate([np.geomspace(1, updates, POINTS // 4), np.linspace(1, updates, 3 * POINTS // 4)])
+    if updates > MIRRORED_POINTS:
+        few, many = MIRRORED_POINTS // 4, 3 * MIRRORED_POINTS // 4
+        grid = np.concatenate([np.geomspace(1, updates, few), np.linspace(1, updates, many)])
     else:
         grid = np.arange(1, updates + 1)
     wanted = np.unique(np.round(grid)).astype(int) - 1
@@ -138,7 +139,7 @@ def kept(position: np.ndarray, updates: int, evals: dict[int, float]) -> np.ndar
     return np.union1d(rows, np.flatnonzero(np.isin(position, list(evals))))
 
 
-def _curve(store: Store, run: Shown) -> RunCurve:
+def _curve(store: Store, run: MirroredRun) -> RunCurve:
     if run.trace is None or run.ended in ("done", "diverged"):
         return store.curve(run.id)
     batch = run.record["config"]["batch_tokens"]

@@ -24,11 +24,12 @@ import torch
 
 from proxytrain.plan.pack import Member, Pack
 from proxytrain.process import say
+from proxytrain.store.curves import CURVE_ARRAYS
 from proxytrain.store.files import sync, temporary
 from proxytrain.store.store import Key
 from proxytrain.train import average, telemetry, trace
 from proxytrain.train.members import Active, Rows
-from proxytrain.train.trace import FORMAT, ROWS, SAMPLED, UPDATES
+from proxytrain.train.trace import CHECKPOINT_FORMAT, SAMPLED, UPDATES
 
 KEPT = 2
 
@@ -138,7 +139,7 @@ def _snapshot(rows: Rows, chunk: str) -> Snapshot:
         }
         for a in rows.active
     ]
-    text = json.dumps({"format": FORMAT, "members": meta}).encode()
+    text = json.dumps({"format": CHECKPOINT_FORMAT, "members": meta}).encode()
     s = rows.state
     buffers = {"weights": s.weights, "first": s.first, "second": s.second, "updates": s.updates}
     state = {name: t.detach().to("cpu", copy=True).numpy() for name, t in buffers.items()}
@@ -182,7 +183,7 @@ def _load(path: Path, pack: Pack, device: torch.device) -> Rows:
             if chunk not in curves:
                 with np.load(path.with_name(Path(chunk).name), allow_pickle=False) as file:
                     curves[chunk] = {name: file[name] for name in file.files}
-            for name in ROWS:
+            for name in CURVE_ARRAYS:
                 a.curve[name].append(curves[chunk][f"{_name(a)}.{name}"])
             for name in SAMPLED if m.get("telemetry") == telemetry.columns(member.recipe) else ():  # of this version
                 a.curve[name].append(curves[chunk][f"{_name(a)}.{name}"])

@@ -24,7 +24,7 @@ from proxytrain.optim.multipliers import multipliers
 from proxytrain.optim.state import State
 from proxytrain.optim.update import update
 
-FLAT = 0.1  # largest slope of log mean |x| against log size that counts as flat
+FLAT_SLOPE = 0.1  # largest slope of log mean |x| against log size that counts as flat
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Scan:
 
     def fits(self, slope: float) -> bool:
         """Flat; in depth it may fall too, since what branches add at random, at the start, averages out."""
-        return abs(slope) < FLAT or (self.axis == "depth" and slope < 0)
+        return abs(slope) < FLAT_SLOPE or (self.axis == "depth" and slope < 0)
 
 
 def scan(config: Config, corpus: Corpus, axis: str) -> Iterator[int | Scan]:

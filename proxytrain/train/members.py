@@ -14,7 +14,8 @@ from proxytrain.model.layout import flat_size, layout
 from proxytrain.optim.state import State
 from proxytrain.plan.pack import Member
 from proxytrain.plan.share import Segment
-from proxytrain.train.trace import ROWS, SAMPLED
+from proxytrain.store.curves import CURVE_ARRAYS
+from proxytrain.train.trace import SAMPLED
 
 EXPLODED = 3.0  # a loss of so many times ln V is that of a member that has diverged
 
@@ -28,7 +29,7 @@ class Active:
     position: int  # tokens
     at: int = 0  # index of the segment that it trains
     seconds: float = 0.0  # since the start of the segment; its share of the pack's time
-    curve: dict[str, list[np.ndarray]] = field(default_factory=lambda: {n: [] for n in (*ROWS, *SAMPLED)})
+    curve: dict[str, list[np.ndarray]] = field(default_factory=lambda: {n: [] for n in (*CURVE_ARRAYS, *SAMPLED)})
     saved: dict[str, int] = field(default_factory=dict)  # pieces of the curve that checkpoints hold already,
     chunks: list[str] = field(default_factory=list)  # and the files that hold them
     mean: np.ndarray | None = (

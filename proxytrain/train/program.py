@@ -24,8 +24,8 @@ from proxytrain.plan.pack import MOST_SEQUENCES
 from proxytrain.plan.runs import Recipe
 from proxytrain.train.compiled import Function, compiled
 
-SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # of a pack that has shrunk: each is compiled anew
-WARM = 3  # updates of a program before it is captured
+SHRUNK_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # of a pack that has shrunk: each is compiled anew
+CAPTURE_AFTER = 3  # updates of a program before it is captured
 
 
 def rows(members: int, largest: int, sequences: int) -> int:
@@ -34,7 +34,7 @@ def rows(members: int, largest: int, sequences: int) -> int:
     """
     if members == largest:
         return members
-    size = next((s for s in SIZES if s >= members), largest)
+    size = next((s for s in SHRUNK_SIZES if s >= members), largest)
     return min(size, largest) if size * sequences <= MOST_SEQUENCES else members
 
 
@@ -102,7 +102,7 @@ class Program:
                 return self._update(see)
         if self.graph is not None:
             self.graph.replay()
-        elif self.grad.device.type == "cuda" and self.calls > WARM:
+        elif self.grad.device.type == "cuda" and self.calls > CAPTURE_AFTER:
             self.graph = torch.cuda.CUDAGraph()
             with torch.compiler.set_stance("fail_on_recompile"), torch.cuda.graph(self.graph):
                 self.out = self._update()

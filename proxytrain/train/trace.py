@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from proxytrain.store.curves import CURVE as ROWS
-from proxytrain.store.curves import by_name, end_to_end
+from proxytrain.store.curves import CURVE_ARRAYS, by_name, end_to_end
 from proxytrain.store.store import Key
 
-FORMAT = 1
-UPDATES = ROWS[:4]  # tokens, lr, loss and grad_norm: a row an update; eval_tokens and eval_loss have rows of their own
+CHECKPOINT_FORMAT = 1
+UPDATES = CURVE_ARRAYS[:4]  # with a row per update; eval_tokens and eval_loss have rows of their own
 SAMPLED = ("telemetry_tokens", "telemetry")  # the second (m, columns), see `telemetry`
 
 
@@ -30,15 +29,15 @@ class Trace:
     columns: tuple[str, ...]  # of telemetry
 
     def rows(self) -> dict[str, np.ndarray]:
-        """Return the curve since the start of the segment, as arrays of `ROWS`.
+        """Return the curve since the start of the segment, as arrays of `CURVE_ARRAYS`.
 
         Raises
         ------
         Exception
             Whatever is wrong with the files: a worker may have removed them meanwhile.
         """
-        pieces = self._read(ROWS)
-        return {name: np.concatenate([p[name] for p in pieces]) for name in ROWS}
+        pieces = self._read(CURVE_ARRAYS)
+        return {name: np.concatenate([p[name] for p in pieces]) for name in CURVE_ARRAYS}
 
     def telemetry(self) -> dict[str, np.ndarray]:
         """The telemetry of it by name; raises as `rows`."""
@@ -62,7 +61,7 @@ def meta(state: Path) -> list[dict[str, Any]] | None:
     try:
         with np.load(state, allow_pickle=False) as file:
             content = json.loads(file["meta"].tobytes())
-        return content["members"] if content["format"] == FORMAT else None
+        return content["members"] if content["format"] == CHECKPOINT_FORMAT else None
     except Exception:
         return None
 

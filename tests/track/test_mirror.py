@@ -269,7 +269,7 @@ def test_a_mirror_that_is_killed_is_followed_by_another(done, sync, server, tmp_
 
 
 def test_a_thinned_curve_shows_the_last_look_before_each_row(done, monkeypatch):
-    monkeypatch.setattr(shown_module, "POINTS", 4)
+    monkeypatch.setattr(shown_module, "MIRRORED_POINTS", 4)
     run = max(shown_module.shown(done, plan_of(done)), key=lambda r: r.record["tokens"])
     curve, rows = done.curve(run.id), shown_module.rows(done, run)
     seen = [row["telemetry/log_z"] for _, row in rows if "telemetry/log_z" in row]
@@ -280,7 +280,7 @@ def test_a_thinned_curve_shows_the_last_look_before_each_row(done, monkeypatch):
 
 
 def test_curves_are_thinned_alike_however_far_they_are(monkeypatch):
-    monkeypatch.setattr(shown_module, "POINTS", 100)
+    monkeypatch.setattr(shown_module, "MIRRORED_POINTS", 100)
     position = np.arange(1, 10001) * 256
     evals = {256 * 777: 1.0}
     whole = shown_module.kept(position, 10000, evals)
