@@ -70,7 +70,7 @@ def saving(store: Path, width: int) -> list[tuple[str, float, str]]:
     batch = asked.runs[0].recipe.batch_tokens
     best = dict.fromkeys(("copy", "all", "resume"), float("inf"))
     for repeat in range(5):
-        active = [Active(i, m, UPDATES * batch) for i, m in enumerate(pack.members)]
+        active = [Active(index=i, member=m, position=UPDATES * batch) for i, m in enumerate(pack.members)]
         for a in active:
             a.curve["tokens"].append(np.arange(batch, a.position + 1, batch))
             for name in ("lr", "loss", "grad_norm"):

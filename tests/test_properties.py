@@ -96,7 +96,17 @@ ADAMW = Optimizer("adamw", 0.9, 0.95, 1e-8, 0.1, 1.0, 0.0)
 
 def a_run(schedule, tokens, seed):
     plan = planned(schedule, tokens)
-    recipe = Recipe(MODEL, Parametrization("mup", 32, 1.0, 0.0), ADAMW, B, "c", 256, seed, seed, "float32")
+    recipe = Recipe(
+        model=MODEL,
+        parametrization=Parametrization("mup", 32, 1.0, 0.0),
+        optimizer=ADAMW,
+        batch_tokens=B,
+        corpus="c",
+        vocab=256,
+        init_seed=seed,
+        data_seed=seed,
+        precision="float32",
+    )
     return Run(recipe, LR, plan, schedule.name) if plan else None
 
 

@@ -16,7 +16,7 @@ from proxytrain.errors import RequestError
 from proxytrain.kernels.cache import compiler
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Machine:
     """Where workers will run."""
 
@@ -55,7 +55,14 @@ def machine(config: Config) -> Machine:
         workers = config.launch.workers or max(1, len(os.sched_getaffinity(0)) // threads)
         memory = int(0.8 * min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), _container_memory()))
         each = memory // workers
-    return Machine(kind, workers, threads, config.train.memory or each, name(kind, threads), gpus)
+    return Machine(
+        device=kind,
+        workers=workers,
+        threads=threads,
+        memory=config.train.memory or each,
+        name=name(kind, threads),
+        gpus=gpus,
+    )
 
 
 def device(config: Config) -> str:
@@ -166,7 +173,8 @@ def _cluster(train: Train, launch: Slurm) -> Machine:
         raise RequestError("launch.gpus=null: train.device=cuda needs a GPU for each worker, launch.gpus=1 or TYPE:1")
     kind = asked if asked != "auto" else "cuda" if launch.gpus else "cpu"
     workers = min(launch.workers, launch.max_parallel or launch.workers)
-    return Machine(kind, workers, launch.threads, train.memory or CLUSTER_MEMORY[kind])
+    memory = train.memory or CLUSTER_MEMORY[kind]
+    return Machine(device=kind, workers=workers, threads=launch.threads, memory=memory)
 
 
 def _known(device: str) -> str:

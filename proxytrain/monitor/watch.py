@@ -55,7 +55,7 @@ class AtWork:
         return self.speed * accounting.flops_per_token(recipe.model, recipe.vocab)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlanProgress:
     """A plan at one moment."""
 
@@ -162,7 +162,16 @@ class Watch:
         self.most = max(self.most, len(at_work))
         seconds = self._left(at_work, todo, workers or self.most) if workers or at_work else None
         share = max(0.0, 1 - work / self.work) if self.work else 1.0
-        return PlanProgress(self.plan, runs, self.total - left, self.total, share, at_work, seconds, list(self.events))
+        return PlanProgress(
+            plan=self.plan,
+            runs=runs,
+            tokens=self.total - left,
+            total=self.total,
+            share=share,
+            at_work=at_work,
+            seconds_left=seconds,
+            events=list(self.events),
+        )
 
     def _run(self, run_id: str, news: list[tuple[float, str]]) -> dict[str, Any]:
         """The state of a run that has a result; else it waits."""

@@ -41,7 +41,7 @@ COSTS |= dict.fromkeys(("flops_shared", "tokens_to_train", "flops_to_train", "se
 LARGEST_PACK = {"cpu": 4, "cuda": 64}  # members; throughput levels off beyond (FINDINGS.md)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Runs of a sweep, the target, and the packs that train what was missing when it was made."""
 

@@ -26,7 +26,7 @@ from proxytrain.model import accounting
 NUMERICS_VERSION = 1  # raised when the meaning of training changes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """All that shapes training except the LR schedule and its length."""
 

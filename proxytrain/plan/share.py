@@ -16,7 +16,7 @@ from proxytrain.plan.runs import Recipe, Run, lineage
 from proxytrain.store.store import Key
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Segment:
     """A stretch of training whose end is kept: what is trained, from which segment on, and which run ends there."""
 

@@ -14,7 +14,7 @@ CURVE_ARRAYS = ("tokens", "lr", "loss", "grad_norm", "eval_tokens", "eval_loss")
 Telemetry = dict[str, np.ndarray]  # name -> (k,), "tokens" among them; {}: none
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunCurve:
     """The whole curve of a run, trunk included: one row per update, and evaluations on the small slice."""
 

@@ -22,7 +22,7 @@ from proxytrain.plan.runs import Run, run_of
 from proxytrain.store.store import Store
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """What was asked: the runs of a sweep and its target, on a prepared corpus."""
 

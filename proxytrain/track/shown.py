@@ -24,7 +24,7 @@ MIRRORED_POINTS = 300  # of a curve: a quarter of them even in log tokens, the o
 TAG = 64  # characters that W&B allows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MirroredRun:
     """One run as the mirror shows it."""
 

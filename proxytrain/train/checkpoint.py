@@ -178,7 +178,8 @@ def _load(path: Path, pack: Pack, device: torch.device) -> Rows:
     active = []
     for _, index, member, m in mine:
         at = next(i for i, s in enumerate(member.segments) if s.key == tuple(m["goal"]))
-        a = Active(index, member, int(m["position"]), at, float(m["seconds"]))
+        position, seconds = int(m["position"]), float(m["seconds"])
+        a = Active(index=index, member=member, position=position, at=at, seconds=seconds)
         for chunk in m["chunks"]:
             if chunk not in curves:
                 with np.load(path.with_name(Path(chunk).name), allow_pickle=False) as file:

@@ -144,7 +144,7 @@ def _start(pack: Pack, wanted: Collection[Key], publisher: Publisher, device: to
         if first is None:
             continue
         parent = member.segments[first].parent
-        a = Active(index, member, member.segments[first].start, first)
+        a = Active(index=index, member=member, position=member.segments[first].start, at=first)
         before = publisher.meta(parent) if parent else {}
         if before.get("status") == "diverged":
             publisher.diverged(a, before["diverged_at"])

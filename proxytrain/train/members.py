@@ -20,7 +20,7 @@ from proxytrain.train.trace import SAMPLED
 EXPLODED = 3.0  # a loss of so many times ln V is that of a member that has diverged
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class Active:
     """A member under way: its position, and its curve since the start of the segment that it trains."""
 

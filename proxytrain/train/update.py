@@ -29,7 +29,8 @@ EVALUATE_TOKENS = 4096  # at most so many at once
 
 def fresh(pack: Pack, corpus: Corpus, micro_batches: int, device: torch.device, compiled: bool = False) -> Update:
     """The update of a pack whose members stand at their initial weights: for measurements, which train nothing."""
-    rows = Rows.allocate([Active(i, m, m.start) for i, m in enumerate(pack.members)], device)
+    active = [Active(index=i, member=m, position=m.start) for i, m in enumerate(pack.members)]
+    rows = Rows.allocate(active, device)
     for i, member in enumerate(pack.members):
         r = member.recipe
         rows.state.weights[i] = initial(rows.layout, r.model, r.parametrization, r.init_seed).to(device)

@@ -93,7 +93,8 @@ def test_a_compiled_sweep_says_so_in_its_segments(tmp_path, corpora):
 def test_a_program_that_would_be_compiled_again_is_an_error(ask):
     asked = ask(*SMALL)
     (pack,) = planned(asked).packs
-    buffers = Rows.allocate([Active(i, m, 0) for i, m in enumerate(pack.members)], torch.device("cpu"))
+    active = [Active(index=i, member=m, position=0) for i, m in enumerate(pack.members)]
+    buffers = Rows.allocate(active, torch.device("cpu"))
     step = Update(buffers, pack.members[0].recipe, asked.corpus, 1, torch.device("cpu"), compiled=True)
     step.updates(2, lambda: False)
     assert step.program is not None
