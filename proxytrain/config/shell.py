@@ -51,7 +51,8 @@ def advice(overrides: Sequence[str], number: int) -> str:
         return f"{shown(word)}: not understood: a bracket or quote is not closed. {_example(key)}"
     if key in FREE and value[:1] not in "[{":
         return _braces(overrides, key)
-    text = kind(key) in ("text", "text or null") or key.startswith(("fit.columns.", "fit.where.", "launch.sbatch_args."))
+    of_a_mapping = key.startswith(("fit.columns.", "fit.where.", "launch.sbatch_args."))
+    text = of_a_mapping or kind(key) in ("text", "text or null")
     form = inner(value) if text else _requoted(value) if kind(key) == "texts" or value[:1] in "[{" else value
     if parsed(f"{key}={form}") and (text or value[:1] not in "[{" or form[:1] == value[:1]):
         return f"{shown(word)}: needs quotes of its own inside those of the shell. Type {typed(f'{key}={form}')}"

@@ -156,4 +156,7 @@ class Store:
                 raise RequestError(f"{path.parent}: its parent {before} is none; delete it")
             key = before
         joined = {name: np.concatenate([p[name] for p in reversed(pieces)]) for name in CURVE_ARRAYS}
+        updates = len(joined["tokens"])
+        if (joined["tokens"] != batch_tokens * np.arange(1, updates + 1)).any():
+            raise RequestError(f"{path.parent}: its updates do not follow those before it; delete it")
         return RunCurve(step=joined["tokens"] // batch_tokens - 1, telemetry=end_to_end(sampled[::-1]), **joined)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -11,6 +12,7 @@ from support import outcome, train
 
 from proxytrain.config.schedule import learning_rates
 from proxytrain.corpus import Stream
+from proxytrain.errors import RequestError
 from proxytrain.model.gpt import cross_entropy, initial, logits, views
 from proxytrain.model.layout import layout
 from proxytrain.model.parametrization import Scales
@@ -28,6 +30,19 @@ def test_rows_are_updates_with_the_loss_before_and_the_rate_at_their_end(ask):
     assert curve.loss[0] == pytest.approx(math.log(256), rel=1e-6)  # zero readout, zero logit bias
     assert curve.loss[-1] < curve.loss[0] - 1
     assert (curve.grad_norm > 0).all()
+
+
+def test_a_curve_whose_segments_do_not_follow_each_other_is_refused(ask):
+    asked = ask("schedule=wsd")
+    train(asked)
+    (run,) = asked.runs
+    result = asked.store.result(run.id)
+    path = asked.store.segment((result["lineage"], result["end"])) / "segment.json"
+    record = json.loads(path.read_text())
+    assert record["parent"]
+    path.write_text(json.dumps({**record, "parent": None}))
+    with pytest.raises(RequestError, match="its updates do not follow those before it"):
+        asked.store.curve(run.id)
 
 
 def test_the_first_losses_are_those_of_the_stream_s_first_batches(ask):
