@@ -214,14 +214,14 @@ def test_what_is_run_elsewhere_is_run_there():
     assert "\ndashboard = [" in (ROOT / "pyproject.toml").read_text()
 
 
-def test_every_verb_and_every_room_stands_in_the_readme():
+def test_every_verb_and_every_package_stands_in_the_readme():
     text = (ROOT / "README.md").read_text()
     table = text.partition("| `proxytrain …` | does |")[2].partition("\n\n")[0]
     assert set(VERBS) <= {w.split()[0] for w in re.findall(r"`([^`]+)`", table)}
-    rooms = {p.name for p in (ROOT / "proxytrain").iterdir() if not p.name.startswith(("__", "py.typed"))}
-    named = text.partition("| file | what |")[2]
-    missing = {r for r in rooms if r not in named and f"{r}/" not in named}
-    assert missing <= {"errors.py", "types.py"}, f"the README's map lacks {missing}"
+    packages = {p.name for p in (ROOT / "proxytrain").iterdir() if not p.name.startswith(("__", "py.typed"))}
+    named = text.partition("| package | purpose |")[2]
+    missing = {r for r in packages if r not in named and f"{r}/" not in named}
+    assert missing <= {"errors.py", "process.py", "types.py"}, f"the README's map lacks {missing}"
 
 
 IN_CONF = {p.stem: found for p in conf_dir().glob("*/*.yaml") if (found := TOLD.findall(p.read_text()))}

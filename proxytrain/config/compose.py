@@ -54,7 +54,8 @@ def compose(overrides: list[str], config_dir: str | None = None) -> Tree:
     overrides = read(overrides)
     for chosen in _groups_chosen(overrides):
         group, _, option = chosen.partition("=")
-        if not isinstance(parsed(chosen).value(), str) or not option.strip():  # of which Hydra makes a traceback
+        value = parsed(chosen).value()  # a mapping sets keys of the group that stands
+        if not isinstance(value, str | dict) or not option.strip():  # of which Hydra makes a traceback
             known = ", ".join(sorted(path.stem for path in (conf_dir() / group).glob("*.yaml")))
             raise RequestError(f"{group}={option}: a group is chosen by name; allowed are {known}")
     outer = GlobalHydra.instance().hydra  # `train -m` composes within a job of Hydra's
