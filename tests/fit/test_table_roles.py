@@ -205,6 +205,13 @@ def test_a_run_that_diverged_with_a_finite_loss_is_named():
     assert all(any("row 8 (7.6" in w for w in f.warnings) for f in (dropped, kept))
 
 
+def test_the_corner_of_a_steep_surface_is_no_outlier():
+    n, d = (v.ravel() for v in np.meshgrid(np.geomspace(1e8, 6e9, 8), np.geomspace(2e9, 2e11, 8)))
+    loss = np.exp(2.6 - 0.35 * n**0.1) + np.exp(18 - 1.2 * n**0.12) * d ** -np.exp(0.02 * n**0.15 - 1.45)
+    found = fit({"params": n, "tokens": d, "loss": loss})  # the law of Farseer (arXiv 2506.10972)
+    assert found.data["fitted"] == 64
+
+
 def test_runs_whose_loss_is_no_number_are_left_out_if_asked():
     table = runs()
     table.loc[7, "loss"] = np.nan

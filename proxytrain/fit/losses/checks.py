@@ -16,6 +16,7 @@ from proxytrain.fit.tables.runs import Runs, cell_index, to_levels
 
 OFF_NEIGHBOURS = 0.15  # log loss that a run lies off its neighbours, and how many robust SDs of all runs, to be named
 OFF_NEIGHBOURS_SD = 8.0
+OFF_ANY_SURFACE = 0.4  # log loss that the corner of a steep surface does not reach
 TURN = 0.01  # a loss that rises by more than this (relative) and four seed SDs has turned
 
 
@@ -125,6 +126,7 @@ def set_apart(runs: Runs, outliers: str | None) -> tuple[Runs, list[str]]:
     off = np.log(runs.loss) - expected
     scale = 1.4826 * float(np.median(np.abs(off)))
     far = np.flatnonzero(np.abs(off) > max(OFF_NEIGHBOURS, OFF_NEIGHBOURS_SD * scale))
+    far = np.array([i for i in far if abs(off[i]) > OFF_ANY_SURFACE or _contradicted(runs, i, off[i] > 0)], dtype=int)
     if not len(far):
         return runs, []
     far = far[np.argsort(-np.abs(off[far]))]
@@ -140,6 +142,16 @@ def set_apart(runs: Runs, outliers: str | None) -> tuple[Runs, list[str]]:
     if outliers == "keep":
         return runs, [f"{found}; fitted, as fit.outliers says"]
     return runs.take(np.setdiff1d(np.arange(len(runs)), far)), [f"{found}; left out, as fit.outliers says"]
+
+
+def _contradicted(runs: Runs, i: int, high: bool) -> bool:
+    """Whether a run is worse than one that is no larger and no longer, or (not `high`) better than one that is no
+    smaller and no shorter: the corner of a steep surface is neither.
+    """
+    n, d, loss, clearly = runs.params, runs.tokens, runs.loss, np.exp(OFF_NEIGHBOURS / 3)
+    if high:
+        return bool((loss[(n <= n[i]) & (d <= d[i])] < loss[i] / clearly).any())
+    return bool((loss[(n >= n[i]) & (d >= d[i])] > loss[i] * clearly).any())
 
 
 def _smooth(runs: Runs) -> np.ndarray | None:
