@@ -85,11 +85,13 @@ def test_loss_curves_take_the_bias_out_of_the_answer_and_its_interval_is_worth_a
     assert by.loc["answer"]["winkler"] < 1.05 * by.loc["auto"]["winkler"]
 
 
+@pytest.mark.slow
 def test_thirty_times_the_runs_intervals_hold_where_all_sizes_have_learnt_to_copy(bank):
     far = bench_bank.summary(scored(bank, FAR_GRIDS, {30: bench_bank.FAR[30]}, ("answer",)), ["law"])
     assert far.loc["answer"]["covered"] >= 80
 
 
+@pytest.mark.slow
 def test_where_larger_models_learn_what_no_run_has_begun_to_they_are_too_narrow_and_worth_more_than_two_points():
     """Of 100 grids each at gaps of 30 and 100, 70% and 77% are covered."""
     rows = scored(bench_bank.read(NO_COPYING, far=True), FAR_GRIDS, bench_bank.FAR, ("auto", "two_points"))
