@@ -12,7 +12,7 @@ from proxytrain.errors import RequestError
 from proxytrain.fit.curves.history import History, first_rise
 
 OBSERVATIONS = 100  # observations a curve is reduced to
-LUCK_WINDOW = 65  # rows of the moving average that a batch's luck is measured from
+BATCH_NOISE_WINDOW = 65  # rows of the moving average that a batch's noise is measured from
 BURN = 0.1  # share of a curve, by updates, that is not fitted at its start
 
 
@@ -137,7 +137,7 @@ def quieted(curves: Sequence[Curve]) -> list[Curve]:
     out = list(curves)
     for key in {(c.order, c.tokens_per_step) for c in curves if c.order}:
         alike = [i for i, c in enumerate(curves) if (c.order, c.tokens_per_step) == key]
-        group = [i for i in alike if len(curves[i].step) > 2 * LUCK_WINDOW]
+        group = [i for i in alike if len(curves[i].step) > 2 * BATCH_NOISE_WINDOW]
         longest = max((int(curves[i].step[-1]) for i in group), default=0)
         total, count = np.zeros(longest + 1), np.zeros(longest + 1)
         for i in group:
@@ -156,7 +156,7 @@ def _moves(loss: np.ndarray) -> np.ndarray:
     logs = np.log(loss)
     total = np.r_[0.0, np.cumsum(logs)]
     at = np.arange(len(logs))
-    reach = np.minimum(np.minimum(at, len(logs) - 1 - at), LUCK_WINDOW // 2)  # symmetric, so a slope is no move
+    reach = np.minimum(np.minimum(at, len(logs) - 1 - at), BATCH_NOISE_WINDOW // 2)  # symmetric, so a slope is no move
     return logs - (total[at + reach + 1] - total[at - reach]) / (2 * reach + 1)
 
 

@@ -18,10 +18,8 @@ LEAST_LENGTHS_ALONE = 8  # where nothing does
 EVEN = 0.05  # spacings that differ by no more than this share of their median are even
 
 
-def only_finished(
-    runs: Runs, unknown: Mapping[str, np.ndarray], rows: str | None
-) -> tuple[Runs, dict[str, np.ndarray], list[str]]:
-    """Return the rows that end a run, the unknown columns of those rows, and what was left out.
+def only_finished(runs: Runs, unknown: Mapping[str, np.ndarray], rows: str | None) -> tuple[Runs, list[str]]:
+    """Return the rows that end a run, and what was left out.
 
     Under a learning rate that depends on the run's end (cosine, WSD) the loss before the end is not that of a shorter
     run (arXiv 2203.15556, figure A1), so such rows must not be fitted.
@@ -44,13 +42,13 @@ def only_finished(
             raise RequestError(
                 f"fit.rows={rows}: nothing in {runs.source} shows which rows are one run. Add a column `run`."
             )
-        return runs, dict(unknown), [] if rows else _perhaps(runs, unknown)
+        return runs, [] if rows else _perhaps(runs, unknown)
     run, name = found
     count, of = int(run.max()) + 1, f"column {name}" if name else "equal size and settings, evenly spaced tokens"
     if rows == "checkpoints":
         labels = {**runs.labels, "trunk": np.array([f"run {i}" for i in run])}
         told = f"the {len(runs)} rows are checkpoints of {count} runs ({of}); all are fitted, as fit.rows says"
-        return Runs(**{**vars(runs), "labels": labels}), dict(unknown), [told]
+        return Runs(**{**vars(runs), "labels": labels}), [told]
     order = np.lexsort((runs.tokens, run))
     last = np.zeros(len(runs), dtype=bool)
     last[order[np.r_[run[order][1:] != run[order][:-1], True]]] = True
@@ -67,7 +65,7 @@ def only_finished(
     if short.any():
         numbers = ", ".join(map(str, np.sort(runs.row[short])[:6]))
         said.append(f"left out {int(short.sum())} runs that ended before their planned length (rows {numbers})")
-    return runs.take(keep), {c: v[keep] for c, v in unknown.items()}, said
+    return runs.take(keep), said
 
 
 def _perhaps(runs: Runs, unknown: Mapping[str, np.ndarray]) -> list[str]:

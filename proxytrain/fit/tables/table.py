@@ -109,7 +109,7 @@ def read_runs(
         settings={c: unknown[c] for c in found.settings},
         reading=(*_reading(names, have, found), *_of(where or {}, read, len(next(iter(raw.values()))))),
     )
-    runs, _, more = only_finished(runs, unknown, rows)
+    runs, more = only_finished(runs, unknown, rows)
     said += more + _with_seed(found)
     keys = [*runs.labels.values(), *runs.settings.values()]
     keys += [v for c, v in runs.numbers.items() if c not in ("params", "tokens", "loss")]
