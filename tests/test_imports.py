@@ -17,7 +17,7 @@ import proxytrain
 
 PACKAGE = Path(proxytrain.__file__).parent
 LEVELS = [  # a package imports from the levels above its own, function-level imports included
-    {"errors", "process", "types"},
+    {"arrays", "errors", "process", "types"},
     {"fit.tables", "kernels", "store"},
     {"fit.core"},
     {"config", "fit.curves", "fit.losses", "fit.optimum"},
@@ -31,7 +31,7 @@ LEVELS = [  # a package imports from the levels above its own, function-level im
     {"__init__", "__main__"},
 ]
 LEVEL = {package: i for i, packages in enumerate(LEVELS) for package in packages}
-AT_THE_TOP = {"__init__", "__main__", "errors", "process", "types"}
+AT_THE_TOP = {"__init__", "__main__", "arrays", "errors", "process", "types"}
 TORCH = {"kernels", "model", "optim", "train"}
 CLASSES_LEFT_OUT: tuple[str, ...] = ("analysis", "fit")  # among themselves they are checked in tests/fit/test_names.py
 CONSTANTS_OF = ("launch", "monitor", "plan", "store", "sweep", "track", "train")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.core.noise import ASSUMED
 from proxytrain.fit.curves.backtest import SAME_SCHEDULE
@@ -70,11 +71,11 @@ class Collapse:
     tokens_per_param : float
     """
 
-    x: np.ndarray
-    curves: dict[float, np.ndarray]
-    across_sizes: np.ndarray
-    across_seeds: np.ndarray | None
-    compared: np.ndarray
+    x: Array
+    curves: dict[float, Array]
+    across_sizes: Array
+    across_seeds: Array | None
+    compared: Array
     share: float | None
     verdict: str
     floor: float
@@ -82,8 +83,8 @@ class Collapse:
     floor_low: float
     floor_high: float
     exponent: float
-    flops: np.ndarray
-    losses: np.ndarray
+    flops: Array
+    losses: Array
     tokens_per_param: float
 
     @property
@@ -160,7 +161,7 @@ def collapse(curves: Sequence[Curve]) -> Collapse:
     compared = (x >= EARLY - 1e-9) & (x <= 1 - WINDOW + 1e-9)
     if not compared.any():
         raise Refusal(f"warm-up takes {first - WINDOW:.0%} of the runs: nothing is left to compare; shorten it")
-    smooth: dict[float, list[np.ndarray]] = {}
+    smooth: dict[float, list[Array]] = {}
     flops, finals = [], []
     for c in sorted(quieted(curves), key=_params):
         smooth.setdefault(_params(c), []).append(_smoothed(c, x))
@@ -253,12 +254,12 @@ def _ratio(c: Curve) -> float:
     return c.updates * c.tokens_per_step / _params(c)
 
 
-def _shape(c: Curve) -> np.ndarray:
+def _shape(c: Curve) -> Array:
     """(64,) rates in units of the peak, between updates linear: short runs are compared with long ones."""
     return np.interp(np.arange(1, 65) / 64, np.arange(1, c.updates + 1) / c.updates, c.lr / c.lr.max())
 
 
-def _smoothed(c: Curve, x: np.ndarray) -> np.ndarray:
+def _smoothed(c: Curve, x: Array) -> Array:
     """(m,) mean of the loss over (x - WINDOW, x] of the run, between rows linear: of a constant that constant."""
     at = np.r_[0.0, c.step / c.updates, 1.0]
     loss = np.r_[c.loss[0], c.loss, c.loss[-1]]
@@ -266,12 +267,12 @@ def _smoothed(c: Curve, x: np.ndarray) -> np.ndarray:
     return (np.interp(x, at, area) - np.interp(x - WINDOW, at, area)) / WINDOW
 
 
-def _normalised(runs: np.ndarray, floor: float) -> np.ndarray:
+def _normalised(runs: Array, floor: float) -> Array:
     """(seeds, m): each run by its own end."""
     return (runs - floor) / (runs[:, -1:] - floor)
 
 
-def _spreads(runs: dict[float, np.ndarray], floor: float) -> tuple[np.ndarray, np.ndarray | None]:
+def _spreads(runs: dict[float, Array], floor: float) -> tuple[Array, Array | None]:
     """Relative SD (m,) of normalised curves across sizes, and of plain ones across seeds.
 
     The first is that of one run a size: the variance of the sizes' means, and what the means of S seeds lack of a
@@ -288,7 +289,7 @@ def _spreads(runs: dict[float, np.ndarray], floor: float) -> tuple[np.ndarray, n
     return across_sizes, np.sqrt(squares / free)
 
 
-def _apart(runs: dict[float, np.ndarray], floor: float, compared: np.ndarray) -> float:
+def _apart(runs: dict[float, Array], floor: float, compared: Array) -> float:
     """SD across sizes over how far the mean of l lies above 1: unlike the SD itself it does not shrink as L0 falls."""
     across_sizes, _ = _spreads(runs, floor)
     mean = np.mean([_normalised(v, floor).mean(0) for v in runs.values()], axis=0)
@@ -306,7 +307,7 @@ class _Floor:
     exponent: float
 
 
-def _floor(flops: np.ndarray, loss: np.ndarray, seeds: list[int]) -> _Floor:
+def _floor(flops: Array, loss: Array, seeds: list[int]) -> _Floor:
     """L0 of L0 + a C^-b from final losses (n,) ordered by size, `seeds` of each.
 
     By the project's estimation (Huber's loss on log residuals, all starts of b), but with no more asked of the table

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.core.level import checked_level
 from proxytrain.fit.losses.frontier import falling_means
@@ -148,8 +149,8 @@ class _BatchRun:
     name: str
     params: float
     batch: float
-    steps: np.ndarray
-    losses: np.ndarray
+    steps: Array
+    losses: Array
 
     def crossing(self, loss: float) -> float:
         """Log updates at which the curve first reaches a loss; NaN outside."""
@@ -310,22 +311,22 @@ def _fit(
 
 
 def _hyperbolas(
-    theta: np.ndarray, y: np.ndarray, x: np.ndarray, batch: np.ndarray, away: np.ndarray, edge: tuple[float, float]
-) -> tuple[np.ndarray, np.ndarray]:
+    theta: Array, y: Array, x: Array, batch: Array, away: Array, edge: tuple[float, float]
+) -> tuple[Array, Array]:
     """Least squares for (log B_crit in the middle, 1 / alpha_B) from S starts (S, 2), with log updates y (S, m).
 
     Each cell's log S_min is taken out by `away` (m, m); damped Gauss-Newton steps, all starts at once.
     """
     low, high = np.array([edge[0], -STEEPEST_EXPONENT]), np.array([edge[1], STEEPEST_EXPONENT])
 
-    def look(t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def look(t: Array) -> tuple[Array, Array, Array]:
         u = t[:, :1] - t[:, 1:] * x - batch
         r = (y - np.logaddexp(0.0, u)) @ away
         share = 1 / (1 + np.exp(-u))
         j = np.stack([share @ away, -(share * x) @ away], axis=-1)
         return (r**2).sum(1), np.einsum("sm,smp->sp", r, j), np.einsum("smp,smq->spq", j, j)
 
-    damping: np.ndarray = np.full(len(theta), 1e-3)
+    damping: Array = np.full(len(theta), 1e-3)
     theta = np.clip(theta, low, high)
     value, slope, bend = look(theta)
     for _ in range(CRITICAL_ITERATIONS):
@@ -343,7 +344,7 @@ def _hyperbolas(
     return theta, value
 
 
-def _trajectory(runs: Sequence[_BatchRun], theta: np.ndarray, middle: float) -> dict[str, float]:
+def _trajectory(runs: Sequence[_BatchRun], theta: Array, middle: float) -> dict[str, float]:
     """L = E + (N_c / N)^alpha_N + (S_c / S_min)^alpha_S through all curves, re-based to S_min."""
     from proxytrain.fit.losses.bound import Bound
     from proxytrain.fit.losses.estimate import Problem, solve
@@ -434,7 +435,7 @@ def _of_curves(curves: Sequence[Any]) -> tuple[list[_BatchRun], str, list[str]]:
     return runs, f"{len(curves)} curves", warnings
 
 
-def _run(name: str, params: float, batch: float, step: np.ndarray, loss: np.ndarray) -> _BatchRun | None:
+def _run(name: str, params: float, batch: float, step: Array, loss: Array) -> _BatchRun | None:
     """The curve as it falls; None where fewer than four new lows are left."""
     steps, losses = falling_means(step, loss)
     return _BatchRun(name, params, batch, steps, losses) if len(steps) >= 4 else None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import RequestError
 from proxytrain.fit.core.level import checked_level
 
@@ -29,9 +30,9 @@ class Comparison:
     `slope_interval` its interval. `winner` is "a", "b" or None, at the largest compute that both may predict.
     """
 
-    flops: np.ndarray
-    difference: np.ndarray
-    half: np.ndarray
+    flops: Array
+    difference: Array
+    half: Array
     runs: tuple[float, float]
     crossing: float | None
     crossing_interval: tuple[float, float] | None
@@ -128,7 +129,7 @@ def _least(fit: Fit) -> float:
     return 6 * min(n * d for n, d in zip(fit.runs["params"], fit.runs["tokens"]))
 
 
-def _slope(a: Fit, b: Fit, columns: dict[str, np.ndarray], top: int, scales: list[float]) -> tuple[float, float]:
+def _slope(a: Fit, b: Fit, columns: dict[str, Array], top: int, scales: list[float]) -> tuple[float, float]:
     """Slope of log(loss a / loss b) in log flops about a point, and its standard error, by refits."""
     here = {c: v[[max(top - 8, 0), min(top + 8, BUDGETS - 1)]] for c, v in columns.items()}
     run = float(np.diff(np.log(here["flops"]))[0])
@@ -137,7 +138,7 @@ def _slope(a: Fit, b: Fit, columns: dict[str, np.ndarray], top: int, scales: lis
     return float(rise[0] - rise[1]), float(np.hypot(spread[0] * scales[0], spread[1] * scales[1]))
 
 
-def _spread(fit: Fit, here: dict[str, np.ndarray]) -> float:
+def _spread(fit: Fit, here: dict[str, Array]) -> float:
     """Standard deviation of the rise of log loss between two places over the refits of the law with the largest weight
     that answers there (a law with levels knows only its own tokens)."""
     for _, member in sorted(zip(fit.predictor.weights, fit.members), key=lambda pair: -pair[0]):

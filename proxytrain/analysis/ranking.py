@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.core.level import checked_level
 from proxytrain.fit.tables.load import load
@@ -28,9 +29,9 @@ class Cell:
 
     size: str
     budget: float
-    loss: np.ndarray
-    lr: np.ndarray
-    edge: np.ndarray
+    loss: Array
+    lr: Array
+    edge: Array
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,10 @@ class Ranking:
 
     budget: str
     names: tuple[str, ...]
-    loss: np.ndarray
+    loss: Array
     half: float
-    better: np.ndarray
-    ranks: np.ndarray
+    better: Array
+    ranks: Array
     sd: float
     freedom: int
     seeds: int
@@ -58,7 +59,7 @@ class Ranking:
     warnings: tuple[str, ...]
 
     @property
-    def behind(self) -> np.ndarray:
+    def behind(self) -> Array:
         """(V,) log loss over that of the best."""
         return np.log(self.loss / self.loss[0])
 
@@ -129,7 +130,7 @@ def rank(table: Any, *, by: str | Sequence[str] = "schedule", budget: str = "tok
     names, trained = _trained(source, raw, (by,) if isinstance(by, str) else tuple(by), budget)
     sizes = list(dict.fromkeys(size for _, size in trained))
     cells: list[Cell] = []
-    blocks: list[np.ndarray] = []  # of each size (V, S): mean over its budgets
+    blocks: list[Array] = []  # of each size (V, S): mean over its budgets
     why = ""
     for size in sizes:
         if any((name, size) not in trained for name in names):
@@ -161,19 +162,19 @@ def rank(table: Any, *, by: str | Sequence[str] = "schedule", budget: str = "tok
 class _Trained:
     """A variant at a size: log losses (lengths, S) at its best rates."""
 
-    budgets: np.ndarray  # log, ascending
+    budgets: Array  # log, ascending
     seeds: tuple[str, ...]
-    losses: np.ndarray
-    lr: np.ndarray  # (lengths,)
-    edge: np.ndarray
+    losses: Array
+    lr: Array  # (lengths,)
+    edge: Array
 
-    def at(self, places: np.ndarray, seeds: Sequence[str]) -> np.ndarray:
+    def at(self, places: Array, seeds: Sequence[str]) -> Array:
         """Log losses (budgets, seeds) at log budgets within those trained."""
         mine = self.losses[:, [self.seeds.index(s) for s in seeds]]
         return np.array([_weights(self.budgets, x) @ mine for x in places])
 
 
-def _weights(x: np.ndarray, at: float) -> np.ndarray:
+def _weights(x: Array, at: float) -> Array:
     """Of each point in a parabola's value at a place: through the nearest three points, or what there is."""
     near = np.argsort(np.abs(x - at), kind="stable")[:3]
     out = np.zeros(len(x))
@@ -183,7 +184,7 @@ def _weights(x: np.ndarray, at: float) -> np.ndarray:
     return out
 
 
-def _shared_budgets(several: list[_Trained]) -> np.ndarray:
+def _shared_budgets(several: list[_Trained]) -> Array:
     """Log budgets of the variant that starts latest, as far as all others reach."""
     latest = max(several, key=lambda v: float(v.budgets[0]))
     return latest.budgets[latest.budgets <= min(float(v.budgets[-1]) for v in several) + np.log(SAME_BUDGET)]
@@ -248,14 +249,14 @@ def _best(lengths: dict[float, dict[float, dict[str, float]]]) -> _Trained | Non
     return _Trained(np.array(budgets), tuple(seeds), np.array(rows), np.array(rate), np.array(edge))
 
 
-def _vertex(x: np.ndarray, y: np.ndarray) -> float:
+def _vertex(x: Array, y: Array) -> float:
     left, right = (y[1] - y[0]) / (x[1] - x[0]), (y[2] - y[1]) / (x[2] - x[1])
     bend = (right - left) / (x[2] - x[0])
     return float((x[0] + x[1]) / 2 - left / (2 * bend)) if bend > 0 else float(x[1])
 
 
 def _ranked(
-    names: list[str], blocks: list[np.ndarray], cells: list[Cell], freedom: int, budget: str, level: float
+    names: list[str], blocks: list[Array], cells: list[Cell], freedom: int, budget: str, level: float
 ) -> Ranking:
     rest = 0.0
     for b in blocks:

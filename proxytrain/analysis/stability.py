@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.core.level import checked_level
 
@@ -56,7 +57,7 @@ class LogitGrowth:
     """Largest attention logit against size: log logit = a + b x + c x^2, x = log(params / centre), of one new run."""
 
     coefficients: tuple[float, float, float]
-    covariance: np.ndarray  # (3, 3)
+    covariance: Array  # (3, 3)
     scatter: float  # SD of log logit between runs of a size
     freedom: float
     centre: float
@@ -69,7 +70,7 @@ class LogitGrowth:
         """d log logit / d log params at the centre of the sizes."""
         return self.coefficients[1]
 
-    def predict(self, params: float | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def predict(self, params: float | Array) -> tuple[Array, Array, Array]:
         """Logit, low and high of one run at each size."""
         from scipy.stats import t as student
 
@@ -215,7 +216,7 @@ def fit_logits(params: Sequence[float], logit: Sequence[float], level: float = 0
     return LogitGrowth((a, b, c), variance * inverse, math.sqrt(variance), freedom, centre, *ends, level)
 
 
-def loss_spikes(loss: Sequence[float] | np.ndarray, window: int = 100, deviations: float = 7.0) -> np.ndarray:
+def loss_spikes(loss: Sequence[float] | Array, window: int = 100, deviations: float = 7.0) -> Array:
     """Updates at which a spike of the loss begins: above the mean of the `window` updates before by so many of their
     standard deviations (as the spike score of 2501.00656, with a shorter window); what follows within a window is the
     same spike.
@@ -234,7 +235,7 @@ def loss_spikes(loss: Sequence[float] | np.ndarray, window: int = 100, deviation
     return high[np.diff(high, prepend=-window - 1) > window]
 
 
-def _interval(values: np.ndarray, level: float) -> tuple[float, float, float]:
+def _interval(values: Array, level: float) -> tuple[float, float, float]:
     """Mean with a t interval; NaN ends of a single value."""
     from scipy.stats import t as student
 

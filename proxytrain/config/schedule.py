@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import RequestError
 from proxytrain.types import Positive, PositiveFloat, Size
 
@@ -192,7 +193,7 @@ def phases(schedule: Schedule, *, lr: float, warmup: int, tokens: int, batch_tok
     return tuple(p for p in (first, middle, stable, tail) if p is not None and p.end > p.start)
 
 
-def rate(phase: Phase, position: np.ndarray | float) -> np.ndarray:
+def rate(phase: Phase, position: Array | float) -> Array:
     """Learning rate of one phase at token `position` (any shape), float64."""
     p, n = dict(phase.params), np.asarray(position, dtype=np.float64)
     if phase.kind == "warmup":
@@ -210,7 +211,7 @@ def rate(phase: Phase, position: np.ndarray | float) -> np.ndarray:
     return p["to"] + (p["from"] - p["to"]) * shape
 
 
-def learning_rates(schedule: tuple[Phase, ...], positions: np.ndarray) -> np.ndarray:
+def learning_rates(schedule: tuple[Phase, ...], positions: Array) -> Array:
     """Learning rates (n,) at token `positions` (n,) in (0, last end]; float64.
 
     The rate of update s, which reads tokens [s*B, (s+1)*B), is the one at position (s+1)*B.

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.config.schema import build
 from proxytrain.corpus.tokens import Shards, TokenFile
 from proxytrain.errors import RequestError
@@ -58,7 +59,7 @@ class Corpus:
     manifest: Manifest
 
     @cached_property
-    def train(self) -> np.ndarray | Shards:
+    def train(self) -> Array | Shards:
         """Training tokens, read-only, (N,) uint16 or uint32: a memory map, or Shards for several ready files."""
         if self.manifest.files:
             parts = [TokenFile(**file).open() for file in self.manifest.files]
@@ -66,12 +67,12 @@ class Corpus:
         return self._map("train.bin", self.manifest.train_tokens)
 
     @cached_property
-    def val(self) -> np.ndarray:
+    def val(self) -> Array:
         """Validation tokens, a read-only memory map, (N,) uint16 or uint32."""
         return self._map("val.bin", self.manifest.val_tokens)
 
     @cached_property
-    def unigram(self) -> np.ndarray:
+    def unigram(self) -> Array:
         """How often each token occurs in the training split, (V,) int64."""
         path = self.folder / "unigram.npy"
         try:
@@ -79,7 +80,7 @@ class Corpus:
         except Exception:  # whatever is wrong with it
             raise self._broken(path) from None
 
-    def _map(self, name: str, tokens: int) -> np.ndarray:
+    def _map(self, name: str, tokens: int) -> Array:
         path = self.folder / name
         if not path.is_file() or path.stat().st_size != tokens * np.dtype(self.manifest.dtype).itemsize:
             raise self._broken(path)

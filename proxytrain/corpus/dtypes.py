@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.corpus.kinds import is_utf8
 from proxytrain.errors import RequestError
 
@@ -16,7 +17,7 @@ ROWS = 32  # wider integers that must be seen before they are named
 HIGH = 4  # the upper half of a wider id is below this: ids below 262,144
 
 
-def check_dtype(path: str, tokens: np.ndarray) -> None:
+def check_dtype(path: str, tokens: Array) -> None:
     """Refuse tokens, (N,) uint16 or uint32, that are another kind of integer.
 
     Raises
@@ -41,7 +42,7 @@ def check_dtype(path: str, tokens: np.ndarray) -> None:
         raise RequestError(f"data.dtype={dtype}: {path} holds tokens of one byte (uint8). {_resave('u1')}.")
 
 
-def hint_of(tokens: np.ndarray, vocab_size: int) -> str:
+def hint_of(tokens: Array, vocab_size: int) -> str:
     """Return the dtype that tokens beyond the vocabulary have instead; empty where none fits."""
     if tokens.dtype == np.uint32 and tokens[tokens >= vocab_size].min() > np.iinfo(np.int32).max:
         return "; int32 read as uint32, so it is negative: leave such padding out"
@@ -53,7 +54,7 @@ def hint_of(tokens: np.ndarray, vocab_size: int) -> str:
     return ""
 
 
-def _wider(some: np.ndarray) -> str:
+def _wider(some: Array) -> str:
     """Return the wider integer that tokens are parts of; empty for none."""
     ratios = ((4, "int64"), (2, "uint32")) if some.dtype == np.uint16 else ((2, "int64"),)
     for ratio, name in ratios:
@@ -68,7 +69,7 @@ def _wider(some: np.ndarray) -> str:
     return ""
 
 
-def _is_split(rows: np.ndarray) -> bool:
+def _is_split(rows: Array) -> bool:
     """Return whether rows (N, 2 or 4) are the parts of wider ids, the lowest first.
 
     The upper parts are zero, or small in at most half of the rows beside lower parts that are not. The largest integer
@@ -83,7 +84,7 @@ def _is_split(rows: np.ndarray) -> bool:
     return bool(small.all()) and np.count_nonzero(high) <= len(high) // 2 and len(np.unique(low[: 1 << 14])) > 2 * HIGH
 
 
-def _has_header(some: np.ndarray) -> bool:
+def _has_header(some: Array) -> bool:
     """Return whether the tokens follow a few numbers that are filled up with zeros to a block."""
     head = some.tobytes()[: 64 << 10]
     rest = head[1024:]
@@ -91,7 +92,7 @@ def _has_header(some: np.ndarray) -> bool:
     return padded and rest.count(0) < 0.6 * len(rest)
 
 
-def _is_text(some: np.ndarray) -> bool:
+def _is_text(some: Array) -> bool:
     """Return whether the bytes are UTF-8 text without zeros or control characters."""
     head = some.tobytes()[: 64 << 10]
     if len(head) < 4 * ROWS or b"\0" in head or not is_utf8(head):
@@ -99,7 +100,7 @@ def _is_text(some: np.ndarray) -> bool:
     return all(byte >= 32 or byte in b"\t\n\r\f" for byte in set(head))
 
 
-def _is_bytes(some: np.ndarray) -> bool:
+def _is_bytes(some: Array) -> bool:
     """Return whether all bytes are below 128 though high bytes are in use, which ids of two bytes never do."""
     parts = some.view(np.uint8).reshape(-1, some.dtype.itemsize)
     if len(parts) < 8 * ROWS or not all(part.any() for part in parts.T):

@@ -10,18 +10,20 @@ import math
 
 import numpy as np
 
+from proxytrain.arrays import Array
+
 MASK = (1 << 64) - 1
 ROUNDS = 4
 
 
-def mix(x: np.ndarray) -> np.ndarray:
+def mix(x: Array) -> Array:
     """The finaliser of splitmix64: a bijection of 64-bit integers whose output looks random. uint64 in, uint64 out."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
-def key(*parts: int) -> np.ndarray:
+def key(*parts: int) -> Array:
     """One 64-bit key, shape (1,), from a few integers."""
     state = np.zeros(1, dtype=np.uint64)
     for part in parts:
@@ -29,7 +31,7 @@ def key(*parts: int) -> np.ndarray:
     return state
 
 
-def permutation(positions: np.ndarray, n: int, *seed: int) -> np.ndarray:
+def permutation(positions: Array, n: int, *seed: int) -> Array:
     """The images of `positions`, integers in [0, n), under the permutation of [0, n) that `seed` names.
 
     A Feistel network on the grid a x b >= n with sides near the square root of n; the few images beyond n walk on

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.corpus.corpus import Corpus
 from proxytrain.corpus.ends import END_OF_TEXT
 
@@ -64,11 +65,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _bytes(ids: np.ndarray) -> str:
+def _bytes(ids: Array) -> str:
     return ids.astype(np.uint8).tobytes().decode("utf-8", errors="replace").replace("\0", END_OF_TEXT)
 
 
-def _decoded(corpus: Corpus, ids: np.ndarray) -> str:
+def _decoded(corpus: Corpus, ids: Array) -> str:
     from tokenizers import Tokenizer
 
     from proxytrain.corpus.tokenizer import decoder_of

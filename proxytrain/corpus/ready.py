@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.config.schema import TokensData
 from proxytrain.corpus.corpus import Manifest, Notice, digest, refuse_small, versions
 from proxytrain.corpus.dtypes import check_dtype, hint_of
@@ -109,7 +110,7 @@ def _hold_out(train: list[TokenFile], tokens: int) -> tuple[list[TokenFile], lis
     return left[::-1], cut[::-1]
 
 
-def _checked(parts: list[TokenFile], vocab_size: int) -> Iterator[np.ndarray]:
+def _checked(parts: list[TokenFile], vocab_size: int) -> Iterator[Array]:
     """Yield all tokens in pieces, each known to lie within the vocabulary."""
     for file in parts:
         tokens = file.open()

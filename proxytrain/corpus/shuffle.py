@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.corpus.keyed import key, mix
 
 CHUNK = 4 << 20  # bytes of text that are sorted at a time on the way in, and handed over at a time on the way out
@@ -46,7 +47,7 @@ class Shuffle:
         if self._pending_bytes >= CHUNK:
             self._flush()
 
-    def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def blocks(self) -> Iterator[tuple[Array, Array]]:
         """All units in shuffled order, from the first one at every call, in blocks of about CHUNK bytes.
 
         Yields
@@ -69,13 +70,13 @@ class Shuffle:
         self._pending, self._pending_bytes = [], 0
 
 
-def _gather(text: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+def _gather(text: Array, starts: Array, lengths: Array) -> Array:
     """The units of `text` at `starts`, one after the other."""
     ends = np.cumsum(lengths)
     return text[np.repeat(starts - (ends - lengths), lengths) + np.arange(ends[-1])]
 
 
-def _scatter(folder: Path, level: int, keys: np.ndarray, lengths: np.ndarray, text: np.ndarray) -> None:
+def _scatter(folder: Path, level: int, keys: Array, lengths: Array, text: Array) -> None:
     """Append each unit to the bucket of its key: blocks of (units, bytes), keys, lengths, text."""
     order = np.argsort(keys)
     starts = (np.cumsum(lengths) - lengths)[order]
@@ -93,7 +94,7 @@ def _scatter(folder: Path, level: int, keys: np.ndarray, lengths: np.ndarray, te
                 file.write(text[offsets[a] : offsets[b]].data)
 
 
-def _read(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def _read(path: Path) -> Iterator[tuple[Array, Array, Array]]:
     with open(path, "rb") as file:
         while header := file.read(16):
             units, size = np.frombuffer(header, dtype=np.int64).tolist()
@@ -102,7 +103,7 @@ def _read(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
             yield keys, lengths, np.frombuffer(file.read(size), dtype=np.uint8)
 
 
-def _sorted_blocks(folder: Path, level: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _sorted_blocks(folder: Path, level: int) -> Iterator[tuple[Array, Array]]:
     for path in sorted(path for path in folder.iterdir() if not path.suffix):
         if path.stat().st_size > BUCKET and BITS * (level + 2) <= 64:
             inner = path.with_suffix(".inner")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.corpus.keyed import permutation
 from proxytrain.corpus.tokens import Shards
 from proxytrain.errors import RequestError
@@ -37,7 +38,7 @@ class Stream:
     ((2, 10), True, 1.5)
     """
 
-    def __init__(self, tokens: np.ndarray | Shards, context: int, data_seed: int):
+    def __init__(self, tokens: Array | Shards, context: int, data_seed: int):
         self.tokens, self.context, self.data_seed = tokens, context, data_seed
         self.sequences = (len(tokens) - 1) // context
         if self.sequences < 1:
@@ -46,7 +47,7 @@ class Stream:
             )
         self._first, self._ids = 0, np.empty(0, dtype=np.int64)
 
-    def read(self, start: int, tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, start: int, tokens: int) -> tuple[Array, Array]:
         """Inputs and targets of the stream's tokens `[start, start + tokens)`, both multiples of T.
 
         Returns
@@ -56,7 +57,7 @@ class Stream:
         windows = self.windows(start, tokens)
         return windows[:, :-1].astype(np.int64), windows[:, 1:].astype(np.int64)
 
-    def windows(self, start: int, tokens: int) -> np.ndarray:
+    def windows(self, start: int, tokens: int) -> Array:
         """The same as sequences with the token after them, (tokens // T, T + 1), in the corpus's own integers."""
         T = self.context
         if start % T or tokens % T:
@@ -70,7 +71,7 @@ class Stream:
         """How many times a run of so many tokens reads the text."""
         return tokens / (self.sequences * self.context)
 
-    def _sequence_ids(self, first: int, count: int) -> np.ndarray:
+    def _sequence_ids(self, first: int, count: int) -> Array:
         if not self._first <= first <= first + count <= self._first + len(self._ids):
             epoch, position = np.divmod(np.arange(first, first + max(count, LOOKAHEAD)), self.sequences)
             parts = [

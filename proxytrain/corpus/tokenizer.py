@@ -13,13 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.corpus.ends import END_OF_TEXT
 from proxytrain.errors import RequestError
 
 END_NAMES = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "<|eos|>", "<|im_end|>")
 SAMPLE_BYTES = 16 << 20  # of training text, drawn uniformly, that a BPE is trained on
 
-Blocks = Iterable[tuple[np.ndarray, np.ndarray]]  # of (text uint8, lengths of its units), see shuffle
+Blocks = Iterable[tuple[Array, Array]]  # of (text uint8, lengths of its units), see shuffle
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Tokenizer:
 
     vocab_size: int
     json: str
-    encode: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+    encode: Callable[[Array, Array], tuple[Array, Array]]
     round_trip: Callable[[str], str]
     unknown: tuple[str, int] | None = None
     end: int | None = None
@@ -74,7 +75,7 @@ def make_tokenizer(kind: str, vocab_size: int, training: Blocks, needs_end: bool
             "needs between documents; data.unit=line does not"
         )
 
-    def encode(text: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def encode(text: Array, lengths: Array) -> tuple[Array, Array]:
         encoded = ready.encode_batch_fast(list(units(text)), add_special_tokens=False)
         tail = [end] if text[-1] == 0 else []
         counts = np.fromiter((len(e) + len(tail) for e in encoded), dtype=np.int64, count=len(encoded))
@@ -126,7 +127,7 @@ def _unknown(json: str, vocabulary: dict[str, int]) -> tuple[str, int] | None:
     return (token, vocabulary[token]) if token in vocabulary else None
 
 
-def units(text: np.ndarray) -> Iterator[str]:
+def units(text: Array) -> Iterator[str]:
     """Yield the units of a block as strings, without NULs and with newlines."""
     terminator = "\0" if text[-1] == 0 else "\n"
     keep = "" if terminator == "\0" else "\n"

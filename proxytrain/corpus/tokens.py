@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.corpus.layout import layout_of
 from proxytrain.errors import RequestError
 
@@ -85,7 +86,7 @@ def look_all(patterns: list[str], dtype: str, name: str) -> list[TokenFile]:
 class Shards:
     """Several token files read as one text, each mapped in place. Has a length, a dtype, slices and windows."""
 
-    def __init__(self, parts: Sequence[np.ndarray]):
+    def __init__(self, parts: Sequence[Array]):
         self.parts = parts
         self.starts = np.cumsum([0] + [len(part) for part in parts])  # (files + 1,)
         self.dtype = max((part.dtype for part in parts), key=lambda dtype: dtype.itemsize)
@@ -93,12 +94,12 @@ class Shards:
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def __getitem__(self, where: slice) -> np.ndarray:
+    def __getitem__(self, where: slice) -> Array:
         start, stop, _ = where.indices(len(self))
         spans = zip(self.parts, self.starts[:-1])
         return np.concatenate([part[max(start - a, 0) : max(stop - a, 0)] for part, a in spans])
 
-    def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
+    def windows(self, starts: Array, length: int) -> Array:
         """The `length` tokens from each of `starts` on: (len(starts), length)."""
         out = np.empty((len(starts), length), dtype=self.dtype)
         first = np.searchsorted(self.starts, starts, side="right") - 1
@@ -125,7 +126,7 @@ class Writer:
         self.file, self.dtype = file, np.dtype(dtype)
         self.tokens, self.unigram, self._sha256 = 0, np.zeros(vocab_size, dtype=np.int64), hashlib.sha256()
 
-    def write(self, ids: np.ndarray) -> None:
+    def write(self, ids: Array) -> None:
         data = np.ascontiguousarray(ids, dtype=self.dtype).data
         if self.file:
             self.file.write(data)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.report import ink
 from proxytrain.report.row import Row
 from proxytrain.report.standing import recipes
@@ -102,7 +103,7 @@ def _compared(rows: list[Row]) -> str:
     )
 
 
-def _behind(logs: Mapping[str, np.ndarray], name: str, best: str) -> str:
+def _behind(logs: Mapping[str, Array], name: str, best: str) -> str:
     """How far above the best, in percent, with its standard error over the settings."""
     apart = logs[name] - logs[best]
     error = f" ± {100 * apart.std(ddof=1) / math.sqrt(len(apart)):.2f}%" if len(apart) > 1 else ""

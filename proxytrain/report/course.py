@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.sweep import main as sweep
 from proxytrain.sweep import results as outcomes
 from proxytrain.sweep.request import Request
@@ -17,10 +18,10 @@ POINTS = 120  # that are drawn, evenly in tokens and in their logarithm each
 class Course:
     """Loss of the target after `tokens` (n,), with pointwise bands, thinned for drawing."""
 
-    tokens: np.ndarray
-    loss: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
+    tokens: Array
+    loss: Array
+    low: Array
+    high: Array
     level: float
     note: str
     law: str

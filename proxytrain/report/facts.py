@@ -12,6 +12,7 @@ import numpy as np
 
 from proxytrain.analysis.collapse import Collapse
 from proxytrain.analysis.stability import LogitGrowth
+from proxytrain.arrays import Array
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import Fit, Prediction
 from proxytrain.plan import freeze
@@ -36,10 +37,10 @@ class Line:
     """A curve thinned for drawing."""
 
     row: Row
-    tokens: np.ndarray  # (n,)
-    loss: np.ndarray  # (n,) training loss, a running mean
-    eval_tokens: np.ndarray  # (m,)
-    eval_loss: np.ndarray  # (m,)
+    tokens: Array  # (n,)
+    loss: Array  # (n,) training loss, a running mean
+    eval_tokens: Array  # (m,)
+    eval_loss: Array  # (m,)
     start: float = 0.0  # tokens; what comes before is shared with a longer run that is drawn
 
 
@@ -248,7 +249,7 @@ def _lines(store: Store, rows: list[Row], missing: list[tuple[str, str]]) -> lis
     """Curves of all runs that have one; of runs of a recipe and schedule that begin alike, the longest has it."""
     finished = [r for r in rows if r.status in ("done", "diverged")]
     most = max(40, min(400, POINTS // max(1, len(finished))))
-    drawn: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray]]] = {}
+    drawn: dict[tuple[str, str], list[tuple[Array, Array]]] = {}
     out = []
     for row in sorted(finished, key=lambda r: -r.tokens):
         try:
@@ -267,7 +268,7 @@ def _lines(store: Store, rows: list[Row], missing: list[tuple[str, str]]) -> lis
     return out
 
 
-def _alike(curve: Any, loss: np.ndarray, lr: np.ndarray) -> int:
+def _alike(curve: Any, loss: Array, lr: Array) -> int:
     """Number of first updates that two curves have in common."""
     n = min(len(curve.loss), len(loss))
     if n == 0 or curve.loss[0] != loss[0]:
@@ -276,7 +277,7 @@ def _alike(curve: Any, loss: np.ndarray, lr: np.ndarray) -> int:
     return int(np.argmax(differ)) if differ.any() else n
 
 
-def thin(tokens: np.ndarray, loss: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+def thin(tokens: Array, loss: Array, most: int) -> tuple[Array, Array]:
     """At most `most` points, evenly in log tokens, of a running mean whose window grows with the tokens.
 
     Examples

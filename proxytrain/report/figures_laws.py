@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import Refusal
 from proxytrain.fit import Fit
 from proxytrain.report import ink
@@ -261,7 +262,7 @@ def compute(view: View) -> Picture | None:
     )
 
 
-def frontier(fit: Fit | None, low: float, high: float) -> tuple[np.ndarray, np.ndarray] | None:
+def frontier(fit: Fit | None, low: float, high: float) -> tuple[Array, Array] | None:
     """FLOPs (n,) and the least loss (n,) that the fit expects of any size; None where it does not say."""
     if fit is None:
         return None
@@ -289,7 +290,7 @@ def _lengths(main: list[Row], target: Row | None) -> list[int]:
     return sorted({*found, *([target.tokens] if target else [])})
 
 
-def _law(view: View, low: float, high: float, most: float, length: int) -> tuple[np.ndarray, ...] | None:
+def _law(view: View, low: float, high: float, most: float, length: int) -> tuple[Array, ...] | None:
     """Law and interval along N; only as far as the fit answers."""
     if not view.facts.fit:
         return None
@@ -303,7 +304,7 @@ def _law(view: View, low: float, high: float, most: float, length: int) -> tuple
     return None
 
 
-def _along(view: View, n: float, low: float, high: float) -> tuple[np.ndarray, ...] | None:
+def _along(view: View, n: float, low: float, high: float) -> tuple[Array, ...] | None:
     """Law and interval along tokens at N; None where the fit does not answer."""
     if not view.facts.fit:
         return None

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from proxytrain.arrays import Array
+
 # name -> (light, dark); widths and schedules are added by `scale` and `HUES`
 COLOURS = {
     "ink": ("#1c2027", "#e6e8ec"),
@@ -79,7 +81,7 @@ def palette(count: int) -> Palette:
     )
 
 
-def _readable(colour: np.ndarray, page: str) -> str:
+def _readable(colour: Array, page: str) -> str:
     """The colour, moved away from the page's until text in it can be read."""
     from matplotlib.colors import to_hex
 
@@ -344,7 +346,7 @@ def end_labels(ax: Any, labels: Sequence[tuple[float, str, str]], *, dx: float =
         )
 
 
-def spread(y: np.ndarray, gap: float, low: float, high: float) -> np.ndarray:
+def spread(y: Array, gap: float, low: float, high: float) -> Array:
     """Positions nearest to `y` (ascending) that are `gap` apart and lie between `low` and `high`.
 
     Examples

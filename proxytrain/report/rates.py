@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import Fit, Optimum, OptimumFit, fit_optimum
 from proxytrain.model import accounting
@@ -26,8 +27,8 @@ class RateCell:
     """
 
     row: Row
-    rates: np.ndarray  # (n,)
-    losses: np.ndarray  # (n,) mean over seeds
+    rates: Array  # (n,)
+    losses: Array  # (n,) mean over seeds
     runs: list[Row]
     best: float
     edge: int

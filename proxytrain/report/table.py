@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import Refusal
 from proxytrain.fit import Fit
 from proxytrain.fit.tables.runs import size_and_length
@@ -58,7 +59,7 @@ def predictions(fit: Fit) -> str:
     return out.getvalue()
 
 
-def _places(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
+def _places(fit: Fit) -> tuple[Array, Array]:
     """Params and tokens (n,) of the runs that were fitted; 1 for what a table of one variable does not have."""
     only = fit.data["only"]
     names = [only] if only else ["params", "tokens"]

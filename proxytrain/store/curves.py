@@ -8,27 +8,28 @@ from pathlib import Path
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import RequestError
 
 CURVE_ARRAYS = ("tokens", "lr", "loss", "grad_norm", "eval_tokens", "eval_loss")  # arrays of `curve.npz`
-Telemetry = dict[str, np.ndarray]  # name -> (k,), "tokens" among them; {}: none
+Telemetry = dict[str, Array]  # name -> (k,), "tokens" among them; {}: none
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunCurve:
     """The whole curve of a run, trunk included: one row per update, and evaluations on the small slice."""
 
-    step: np.ndarray  # (n,) updates made before the row's batch was read
-    tokens: np.ndarray  # (n,) tokens read after the row's update
-    lr: np.ndarray  # (n,)
-    loss: np.ndarray  # (n,) training loss of the row's batch before its update, nats/token
-    grad_norm: np.ndarray  # (n,) before clipping
-    eval_tokens: np.ndarray  # (m,)
-    eval_loss: np.ndarray  # (m,)
+    step: Array  # (n,) updates made before the row's batch was read
+    tokens: Array  # (n,) tokens read after the row's update
+    lr: Array  # (n,)
+    loss: Array  # (n,) training loss of the row's batch before its update, nats/token
+    grad_norm: Array  # (n,) before clipping
+    eval_tokens: Array  # (m,)
+    eval_loss: Array  # (m,)
     telemetry: Telemetry = field(default_factory=dict)
 
 
-def read_segment(path: Path, columns: Sequence[str]) -> tuple[dict[str, np.ndarray], Telemetry]:
+def read_segment(path: Path, columns: Sequence[str]) -> tuple[dict[str, Array], Telemetry]:
     """Return the arrays of `CURVE_ARRAYS` and the telemetry of one segment.
 
     Parameters
@@ -50,7 +51,7 @@ def read_segment(path: Path, columns: Sequence[str]) -> tuple[dict[str, np.ndarr
         raise RequestError(f"{path}: not a whole curve ({error}); delete {path.parent}") from None
 
 
-def by_name(tokens: np.ndarray, values: np.ndarray, columns: Sequence[str]) -> Telemetry:
+def by_name(tokens: Array, values: Array, columns: Sequence[str]) -> Telemetry:
     """Return telemetry as arrays by name, from its tokens (m,) and values (m, columns); {} where nothing was seen."""
     return {"tokens": tokens, **dict(zip(columns, values.T, strict=True))} if len(tokens) else {}
 

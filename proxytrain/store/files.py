@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from proxytrain import process
+from proxytrain.arrays import Array
 from proxytrain.errors import RequestError
 
 FORGOTTEN_SECONDS = 86400.0
@@ -116,7 +117,7 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def write_state(path: Path, state: np.ndarray) -> None:
+def write_state(path: Path, state: Array) -> None:
     """Write weights and moments (3, P), float32, as `.npy` with the CRC-32 of the data behind them."""
     data = np.ascontiguousarray(state, "<f4")
     with open(path, "xb") as file:
@@ -125,7 +126,7 @@ def write_state(path: Path, state: np.ndarray) -> None:
         file.write(zlib.crc32(data.data).to_bytes(4, "little"))
 
 
-def read_state(path: Path) -> np.ndarray:
+def read_state(path: Path) -> Array:
     """Read what `write_state` wrote.
 
     Raises

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.config.overrides import leaves
 from proxytrain.config.schedule import learning_rates
 from proxytrain.errors import Refusal, RequestError
@@ -161,7 +162,7 @@ def target_params(record: dict[str, Any], columns: Any) -> int:
     return sum(counts.values()) if total else accounting.non_embedding(counts)
 
 
-def target_rates(run: Run) -> np.ndarray:
+def target_rates(run: Run) -> Array:
     """Learning rate of each update of a run.
 
     Raises

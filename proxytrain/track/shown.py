@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.config.overrides import leaves
 from proxytrain.errors import RequestError
 from proxytrain.model import accounting
@@ -127,7 +128,7 @@ def rows(store: Store, run: MirroredRun) -> list[tuple[int, dict[str, float]]]:
     return out
 
 
-def kept(position: np.ndarray, updates: int, evals: dict[int, float]) -> np.ndarray:
+def kept(position: Array, updates: int, evals: dict[int, float]) -> Array:
     """Indices of the rows that are shown: evenly spread steps of the whole run, and all with an evaluation."""
     if updates > MIRRORED_POINTS:
         few, many = MIRRORED_POINTS // 4, 3 * MIRRORED_POINTS // 4

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from proxytrain.arrays import Array
 from proxytrain.plan.pack import Member, Pack
 from proxytrain.process import say
 from proxytrain.store.curves import CURVE_ARRAYS
@@ -38,8 +39,8 @@ KEPT = 2
 class Snapshot:
     """A state as it was, and what of the curves was not on disk yet."""
 
-    state: dict[str, np.ndarray]
-    curve: dict[str, np.ndarray]
+    state: dict[str, Array]
+    curve: dict[str, Array]
     new: list[tuple[Active, int, dict[str, int]]]  # member, its segment, pieces of its curve that the snapshot covers
 
 
@@ -147,7 +148,7 @@ def _snapshot(rows: Rows, chunk: str) -> Snapshot:
     return Snapshot({"meta": np.frombuffer(text, np.uint8), **state}, curve, new)
 
 
-def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def _write(path: Path, arrays: dict[str, Array]) -> None:
     fresh = temporary(path)
     try:
         with open(fresh, "xb") as file:
@@ -170,7 +171,7 @@ def _mine(meta: list[dict[str, Any]], pack: Pack) -> Iterator[tuple[int, int, Me
 
 def _load(path: Path, pack: Pack, device: torch.device) -> Rows:
     """Rows as they were saved; any exception means that something is wrong with the files."""
-    curves: dict[str, dict[str, np.ndarray]] = {}
+    curves: dict[str, dict[str, Array]] = {}
     with np.load(path, allow_pickle=False) as file:
         state = {name: file[name] for name in ("weights", "first", "second", "updates")}
         mine = list(_mine(json.loads(file["meta"].tobytes())["members"], pack))

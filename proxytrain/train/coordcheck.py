@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from proxytrain.arrays import Array
 from proxytrain.config.schema import Config, Model
 from proxytrain.corpus import Corpus, Stream
 from proxytrain.errors import RequestError
@@ -33,7 +34,7 @@ class Scan:
 
     axis: str
     sizes: tuple[int, ...]
-    seen: dict[str, np.ndarray]
+    seen: dict[str, Array]
 
     def slope(self, module: str) -> float:
         """d log mean |x| / d log size after the last update."""
@@ -72,7 +73,7 @@ def scan(config: Config, corpus: Corpus, axis: str) -> Iterator[int | Scan]:
         raise RequestError(
             f"coordcheck.widths={wrong[0]}: must be a multiple of model.head_size={config.model.head_size}"
         )
-    seen: dict[str, np.ndarray] = {}
+    seen: dict[str, Array] = {}
     for i, size in enumerate(sizes):
         yield size
         for name, values in _activations(
@@ -87,7 +88,7 @@ def _sized(model: Model, axis: str, size: int) -> Model:
     return dataclasses.replace(model, width=size) if axis == "width" else dataclasses.replace(model, depth=size)
 
 
-def _activations(config: Config, corpus: Corpus) -> dict[str, np.ndarray]:
+def _activations(config: Config, corpus: Corpus) -> dict[str, Array]:
     """Mean |x| (updates + 1, seeds) of each module, before the first and after every update, on one held batch."""
     model, c, B, T = config.model, config.coordcheck, config.batch_tokens, config.model.context
     vocab = corpus.manifest.vocab_size
@@ -98,7 +99,7 @@ def _activations(config: Config, corpus: Corpus) -> dict[str, np.ndarray]:
     ids, targets = (torch.from_numpy(x) for x in Stream(corpus.train, T, 0).read(0, (c.updates + 1) * B))
     ids, targets = (x.view(c.updates + 1, 1, -1, T).expand(-1, c.seeds, -1, -1) for x in (ids, targets))
     lr = torch.full((c.seeds, 1), c.lr, dtype=torch.float64)
-    out: dict[str, list[np.ndarray]] = {}
+    out: dict[str, list[Array]] = {}
 
     def watch(name: str, x: torch.Tensor) -> None:
         if not name.endswith("attention logits"):

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from proxytrain.arrays import Array
 from proxytrain.config.schema import Model
 from proxytrain.model.gpt import cross_entropy, logits, views
 from proxytrain.model.layout import Weight
 from proxytrain.model.parametrization import Scales
 
 
-def sequences(val: np.ndarray, context: int, most: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def sequences(val: Array, context: int, most: int | None = None) -> tuple[Array, Array]:
     """Inputs and targets (S, T) of the validation tokens, at most `most` tokens of them."""
     count = (len(val) - 1) // context
     if most is not None:
@@ -29,9 +30,9 @@ def losses(
     weights: tuple[Weight, ...],
     model: Model,
     scales: Scales,
-    text: tuple[np.ndarray, np.ndarray],
+    text: tuple[Array, Array],
     chunk: int,
-) -> np.ndarray:
+) -> Array:
     """Mean loss of every sequence (K, S) in nats a token, float64.
 
     Parameters
@@ -51,7 +52,7 @@ def losses(
     return np.concatenate(parts, axis=1)
 
 
-def summary(losses: np.ndarray) -> tuple[float, float]:
+def summary(losses: Array) -> tuple[float, float]:
     """Mean over sequences (S,) and its sampling error."""
     se = float(losses.std(ddof=1) / math.sqrt(len(losses))) if len(losses) > 1 else 0.0
     return float(losses.mean()), se

@@ -11,6 +11,7 @@ import torch
 from safetensors.numpy import save
 from torch import Tensor, nn
 
+from proxytrain.arrays import Array
 from proxytrain.config.schema import Model, Parametrization, build
 from proxytrain.errors import RequestError
 from proxytrain.model.gpt import logits
@@ -43,7 +44,7 @@ class GPT(nn.Module):
         return logits(weights, ids[None], self.config, self.scales)[0].unflatten(0, ids.shape)
 
 
-def write_weights(path: Path, flat: np.ndarray, weights: tuple[Weight, ...], about: dict[str, object]) -> None:
+def write_weights(path: Path, flat: Array, weights: tuple[Weight, ...], about: dict[str, object]) -> None:
     """Write one model's flat vector (P,), float32, as named tensors; `about` goes into the file's metadata."""
     tensors = {_name(w): np.ascontiguousarray(flat[w.offset : w.offset + w.size].reshape(w.shape)) for w in weights}
     content = save(tensors, metadata={k: v if isinstance(v, str) else json.dumps(v) for k, v in about.items()})

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from proxytrain.arrays import Array
 from proxytrain.model.gpt import Weights, views
 from proxytrain.model.layout import flat_size, layout
 from proxytrain.optim.state import State
@@ -29,18 +30,16 @@ class Active:
     position: int  # tokens
     at: int = 0  # index of the segment that it trains
     seconds: float = 0.0  # since the start of the segment; its share of the pack's time
-    curve: dict[str, list[np.ndarray]] = field(default_factory=lambda: {n: [] for n in (*CURVE_ARRAYS, *SAMPLED)})
+    curve: dict[str, list[Array]] = field(default_factory=lambda: {n: [] for n in (*CURVE_ARRAYS, *SAMPLED)})
     saved: dict[str, int] = field(default_factory=dict)  # pieces of the curve that checkpoints hold already,
     chunks: list[str] = field(default_factory=list)  # and the files that hold them
-    mean: np.ndarray | None = (
-        None  # (P,) float64, of the weights so far, where they are averaged; never changed in place
-    )
+    mean: Array | None = None  # (P,) float64, of the weights so far, where they are averaged; never changed in place
 
     @property
     def goal(self) -> Segment:
         return self.member.segments[self.at]
 
-    def rows(self, after: dict[str, int] | None = None) -> dict[str, np.ndarray]:
+    def rows(self, after: dict[str, int] | None = None) -> dict[str, Array]:
         """The curve so far (without its first pieces) as arrays: tokens int64, telemetry float32, all else float64."""
         kinds = {"telemetry": np.float32} | dict.fromkeys(("tokens", "eval_tokens", "telemetry_tokens"), np.int64)
         rest = {k: [p for p in v[(after or {}).get(k, 0) :] if len(p)] for k, v in self.curve.items()}
@@ -53,7 +52,7 @@ class Active:
             pieces.clear()
 
 
-def apart(values: np.ndarray) -> np.ndarray:
+def apart(values: Array) -> Array:
     """A copy outside the heap. What stays among the activations breaks the heap into pieces that the next ones do not
     fit, and a process grows by megabytes with every few updates.
     """
@@ -63,7 +62,7 @@ def apart(values: np.ndarray) -> np.ndarray:
     return copy
 
 
-def sound(loss: np.ndarray, grad_norm: np.ndarray, vocab: int) -> np.ndarray:
+def sound(loss: Array, grad_norm: Array, vocab: int) -> Array:
     """Of each row of a curve, whether the member has not diverged there."""
     return np.isfinite(loss) & np.isfinite(grad_norm) & (loss < EXPLODED * math.log(vocab))
 
@@ -103,12 +102,12 @@ class Rows:
             self.state = State(*(torch.cat((b, b.new_zeros((more, b.shape[1])))) for b in buffers))
             self._bind()
 
-    def snapshot(self, row: int) -> np.ndarray:
+    def snapshot(self, row: int) -> Array:
         """Weights and moments (3, P) of one member, float32, on the host."""
         s = self.state
         return torch.stack((s.weights[row], s.first[row], s.second[row])).cpu().numpy()
 
-    def restore(self, row: int, values: np.ndarray, updates: int) -> None:
+    def restore(self, row: int, values: Array, updates: int) -> None:
         for buffer, value in zip((self.state.weights, self.state.first, self.state.second), values):
             buffer[row] = torch.from_numpy(np.array(value))
         self.state.updates[row] = updates

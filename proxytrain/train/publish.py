@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from proxytrain.arrays import Array
 from proxytrain.corpus import Corpus, Stream
 from proxytrain.model.layout import layout
 from proxytrain.plan.pack import Member
@@ -51,7 +52,7 @@ class Publisher:
             raise FileNotFoundError(f"{self.store.segment(key)}: not published")
         return meta
 
-    def state(self, key: Key) -> np.ndarray:
+    def state(self, key: Key) -> Array:
         """Return weights and moments (3, P) at the end of a segment.
 
         Raises
@@ -88,7 +89,7 @@ class Publisher:
         """Return whether weights are kept at the end of a segment: to go on from there, or because a run ends there."""
         return segment.open or (segment.run_id is not None and self.keep_weights != "none")
 
-    def segment_done(self, a: Active, state: np.ndarray | None, losses: np.ndarray | None) -> None:
+    def segment_done(self, a: Active, state: Array | None, losses: Array | None) -> None:
         """Publish the segment that ends where the member stands, and the run that ends there.
 
         Parameters
@@ -131,7 +132,7 @@ class Publisher:
             a.clear()
             rows = a.rows()
 
-    def _publish(self, a: Active, rows: dict[str, np.ndarray], state: np.ndarray | None, status: dict) -> None:
+    def _publish(self, a: Active, rows: dict[str, Array], state: Array | None, status: dict) -> None:
         segment = a.goal
         before = self.meta(segment.parent)["path_seconds"] if segment.parent else 0.0
         with publishing(self.store.inside(self.store.segment(segment.key)), "segment.json") as folder:
@@ -154,7 +155,7 @@ class Publisher:
             }
             write_json(folder / "segment.json", meta)
 
-    def _result(self, segment: Segment, outcome: dict[str, Any], weights: np.ndarray | None = None) -> None:
+    def _result(self, segment: Segment, outcome: dict[str, Any], weights: Array | None = None) -> None:
         assert segment.run_id
         record = self.runs[segment.run_id]
         recipe = segment.recipe

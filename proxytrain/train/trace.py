@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.store.curves import CURVE_ARRAYS, by_name, end_to_end
 from proxytrain.store.store import Key
 
@@ -28,7 +29,7 @@ class Trace:
     chunks: tuple[Path, ...]
     columns: tuple[str, ...]  # of telemetry
 
-    def rows(self) -> dict[str, np.ndarray]:
+    def rows(self) -> dict[str, Array]:
         """Return the curve since the start of the segment, as arrays of `CURVE_ARRAYS`.
 
         Raises
@@ -39,11 +40,11 @@ class Trace:
         pieces = self._read(CURVE_ARRAYS)
         return {name: np.concatenate([p[name] for p in pieces]) for name in CURVE_ARRAYS}
 
-    def telemetry(self) -> dict[str, np.ndarray]:
+    def telemetry(self) -> dict[str, Array]:
         """The telemetry of it by name; raises as `rows`."""
         return end_to_end([by_name(p["telemetry_tokens"], p["telemetry"], self.columns) for p in self._read(SAMPLED)])
 
-    def _read(self, names: Sequence[str]) -> list[dict[str, np.ndarray]]:
+    def _read(self, names: Sequence[str]) -> list[dict[str, Array]]:
         pieces = []
         for chunk in self.chunks:
             with np.load(chunk, allow_pickle=False) as file:

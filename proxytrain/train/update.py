@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from proxytrain.arrays import Array
 from proxytrain.config.schedule import learning_rates
 from proxytrain.corpus import Corpus, Stream
 from proxytrain.model.gpt import initial, objective
@@ -58,9 +59,9 @@ class Update:
         self.scales = scales(recipe.model, recipe.parametrization)
         self.multipliers = multipliers(rows.layout, recipe.model, recipe.parametrization, recipe.optimizer, device)
         self.streams: dict[int, Stream] = {}
-        self.ahead: dict[tuple[int, int], np.ndarray] = {}  # text that was read while a GPU was at work
+        self.ahead: dict[tuple[int, int], Array] = {}  # text that was read while a GPU was at work
 
-    def evaluate(self, flat: torch.Tensor, text: tuple) -> np.ndarray:
+    def evaluate(self, flat: torch.Tensor, text: tuple) -> Array:
         model = self.recipe.model
         chunk = max(1, min(self.recipe.batch_tokens, EVALUATE_TOKENS) // model.context)
         with program.autocast(self.recipe.precision, self.device.type):
@@ -107,7 +108,7 @@ class Update:
                 rows.active[k].curve["telemetry_tokens"].append(tokens[k, u : u + 1])
                 rows.active[k].curve["telemetry"].append(values[None])
 
-    def _sample(self, due: np.ndarray, ids: torch.Tensor) -> telemetry.Sample | None:
+    def _sample(self, due: Array, ids: torch.Tensor) -> telemetry.Sample | None:
         """A look at the members that are due (K,), before the update with inputs `ids` (K or 1, B, T)."""
         if not due.any():
             return None
@@ -179,7 +180,7 @@ class Update:
         windows = windows.view(-1, count, B // T, T + 1)
         return windows[..., :-1], windows[..., 1:]
 
-    def _read(self, wanted: list[tuple[int, int]], count: int) -> dict[tuple[int, int], np.ndarray]:
+    def _read(self, wanted: list[tuple[int, int]], count: int) -> dict[tuple[int, int], Array]:
         """Sequences of the next updates from (data seed, position) on, as `Stream.windows` gives them."""
         B, T = self.recipe.batch_tokens, self.recipe.model.context
         found = {}

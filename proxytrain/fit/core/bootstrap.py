@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.fit.core.noise import Noise, cell_index, measured, unit_index
 from proxytrain.fit.tables.runs import Runs
 
 FEW = 20
 
 
-def samples(
-    runs: Runs, fitted: np.ndarray, noise: Noise, count: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def samples(runs: Runs, fitted: Array, noise: Noise, count: int, rng: np.random.Generator) -> tuple[Array, Array]:
     """Bootstrap samples of a table: weights (count, n) and log losses (count, n).
 
     Parameters
@@ -47,11 +46,11 @@ def samples(
     return np.ones((count, n)), y
 
 
-def _shared(index: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def _shared(index: Array, count: int, rng: np.random.Generator) -> Array:
     """Standard normal draws (count, n) that are equal where the index is."""
     return rng.standard_normal((count, int(index.max()) + 1))[:, index]
 
 
-def _seed_index(runs: Runs) -> np.ndarray:
+def _seed_index(runs: Runs) -> Array:
     seeds = runs.labels.get("data_seed")
     return np.zeros(len(runs), dtype=int) if seeds is None else np.unique(seeds, return_inverse=True)[1].reshape(-1)

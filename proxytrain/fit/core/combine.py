@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from proxytrain.arrays import Array
+
 FEW_CELLS = 8
 
 
-def combine(
-    laws: Sequence[str], outcomes: Sequence[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]]
-) -> tuple[float, ...]:
+def combine(laws: Sequence[str], outcomes: Sequence[tuple[dict[str, Array], Array, Array]]) -> tuple[float, ...]:
     """Weights of the laws, in their order, summing to one.
 
     Parameters

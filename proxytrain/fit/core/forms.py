@@ -16,7 +16,9 @@ from itertools import combinations
 
 import numpy as np
 
-Expansion = tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray]]
+from proxytrain.arrays import Array
+
+Expansion = tuple[Array, Array, Callable[[Array], Array]]
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Form:
     power: int = -1
     fading: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
-    def value(self, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
+    def value(self, theta: Array, x: Array) -> Array:
         """Log loss: theta (..., p), x (n, K, p) -> (..., n)."""
         u = self.logs(theta, x)
         if self.joined:
@@ -40,7 +42,7 @@ class Form:
             u = [v for i, v in enumerate(u) if i not in self.joined] + [whole]
         return softmax(u)[0]
 
-    def logs(self, theta: np.ndarray, x: np.ndarray) -> list[np.ndarray]:
+    def logs(self, theta: Array, x: Array) -> list[Array]:
         """Log of each term, before any power joins them: K arrays (..., n)."""
         u = _logs(theta, x)
         for j, (exponent, half) in self.fading.items():
@@ -48,16 +50,16 @@ class Form:
             u[j] = u[j] - x[:, j, half] * theta[..., half, None] - theta[..., exponent, None] * g
         return u
 
-    def expand(self, theta: np.ndarray, x: np.ndarray) -> Expansion:
+    def expand(self, theta: Array, x: Array) -> Expansion:
         """Log loss (S, n), gradient (S, n, p), and a function: c (S, n) -> sum_i c_i Hessian_i (S, p, p)."""
         if self.fading:
             return self._expand_fading(theta, x)
         return self._expand_joined(theta, x) if self.joined else _expand_sum(theta, x)
 
-    def _expand_fading(self, theta: np.ndarray, x: np.ndarray) -> Expansion:
+    def _expand_fading(self, theta: Array, x: Array) -> Expansion:
         f, jacobian = self._slope_fading(theta, x)
 
-        def bend(c: np.ndarray) -> np.ndarray:
+        def bend(c: Array) -> Array:
             step, p = 1e-5, theta.shape[1]
             here, out = np.matmul(c[:, None, :], jacobian)[:, 0], np.empty((len(theta), p, p))
             for i in range(p):
@@ -67,7 +69,7 @@ class Form:
 
         return f, jacobian, bend
 
-    def _slope_fading(self, theta: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _slope_fading(self, theta: Array, x: Array) -> tuple[Array, Array]:
         u = _logs(theta, x)
         slopes = [np.repeat(xk, len(theta), axis=0) for xk in by_term(x)]
         for j, (exponent, half) in self.fading.items():
@@ -78,7 +80,7 @@ class Form:
         f, share = softmax(u)
         return f, mix(share, slopes).transpose(0, 2, 1)
 
-    def _expand_joined(self, theta: np.ndarray, x: np.ndarray) -> Expansion:
+    def _expand_joined(self, theta: Array, x: Array) -> Expansion:
         rest = [i for i in range(x.shape[1]) if i not in self.joined]
         u = _logs(theta, x)
         k = theta[:, self.power][:, None]
@@ -97,17 +99,17 @@ class Form:
         parts = [*(terms[i] for i in rest), group]
         jacobian = mix(share, parts)
 
-        def bend(c: np.ndarray) -> np.ndarray:
+        def bend(c: Array) -> Array:
             return _scatter(c, share, parts) + _scatter(c * share[-1] / k, q, z)
 
         return f, jacobian.transpose(0, 2, 1), bend
 
 
-def _expand_sum(theta: np.ndarray, x: np.ndarray) -> Expansion:
+def _expand_sum(theta: Array, x: Array) -> Expansion:
     f, share = softmax(_logs(theta, x))
     jacobian = mix(share, by_term(x))
 
-    def bend(c: np.ndarray) -> np.ndarray:
+    def bend(c: Array) -> Array:
         out = -outer(c, jacobian)
         for k, s in enumerate(share):
             out += _outer_fixed(c * s, x[:, k])
@@ -116,7 +118,7 @@ def _expand_sum(theta: np.ndarray, x: np.ndarray) -> Expansion:
     return f, jacobian.transpose(0, 2, 1), bend
 
 
-def _worth(repeats: np.ndarray, log_half: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _worth(repeats: Array, log_half: Array) -> tuple[Array, Array]:
     """Log of what a column is worth that is used 1 + R times, over 1 + R, and its slope in log R* (arXiv 2305.16264).
 
     D' / D = (1 + R* (1 - exp(-R / R*))) / (1 + R)
@@ -127,12 +129,12 @@ def _worth(repeats: np.ndarray, log_half: np.ndarray) -> tuple[np.ndarray, np.nd
     return np.log(worth) - np.log1p(repeats), half * (1.0 - rest - repeats / half * rest) / worth
 
 
-def _logs(theta: np.ndarray, x: np.ndarray) -> list[np.ndarray]:
+def _logs(theta: Array, x: Array) -> list[Array]:
     """Log of each term: K arrays (..., n). Apart, because numpy reduces a short last axis slowly."""
     return [theta @ x[:, k, :].T for k in range(x.shape[1])]
 
 
-def softmax(u: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
+def softmax(u: list[Array]) -> tuple[Array, list[Array]]:
     """log sum exp over a list of arrays, and the share of each."""
     top = u[0]
     for v in u[1:]:
@@ -147,12 +149,12 @@ def softmax(u: list[np.ndarray]) -> tuple[np.ndarray, list[np.ndarray]]:
 # Below, gradients are (S, p, n): numpy is fast along a long last axis, and slow along a short one.
 
 
-def by_term(x: np.ndarray) -> list[np.ndarray]:
+def by_term(x: Array) -> list[Array]:
     """Each term's design as (1, p, n)."""
     return [np.ascontiguousarray(x[:, k].T)[None] for k in range(x.shape[1])]
 
 
-def mix(share: list[np.ndarray], vectors: list[np.ndarray]) -> np.ndarray:
+def mix(share: list[Array], vectors: list[Array]) -> Array:
     """sum_k share_k vectors_k: (S, n), (S or 1, p, n) -> (S, p, n); zero rows are skipped."""
     out = share[0][:, None] * vectors[0]
     for s, v in zip(share[1:], vectors[1:]):
@@ -164,12 +166,12 @@ def mix(share: list[np.ndarray], vectors: list[np.ndarray]) -> np.ndarray:
     return out
 
 
-def outer(weight: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+def outer(weight: Array, vectors: Array) -> Array:
     """sum_i w_i v_i v_i': (S, n), (S, p, n) -> (S, p, p)."""
     return np.matmul(vectors * weight[:, None, :], vectors.transpose(0, 2, 1))
 
 
-def _scatter(weight: np.ndarray, share: list[np.ndarray], vectors: list[np.ndarray]) -> np.ndarray:
+def _scatter(weight: Array, share: list[Array], vectors: list[Array]) -> Array:
     """sum_i w_i (sum_k s_k v_k v_k' - m m') with m = sum_k s_k v_k, from the pairs of vectors: (S, p, p)."""
     p = vectors[-1].shape[1]
     out = np.zeros((len(weight), p, p))
@@ -178,7 +180,7 @@ def _scatter(weight: np.ndarray, share: list[np.ndarray], vectors: list[np.ndarr
     return out
 
 
-def _outer_fixed(weight: np.ndarray, x: np.ndarray) -> np.ndarray:
+def _outer_fixed(weight: Array, x: Array) -> Array:
     """The same for one x (n, p) that all share: one product of matrices."""
     n, p = x.shape
     return (weight @ (x[:, :, None] * x[:, None, :]).reshape(n, p * p)).reshape(-1, p, p)

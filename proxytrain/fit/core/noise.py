@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.fit.tables.runs import Runs, cell_index, numbered, to_levels
 
 FROM_REPEATS = "repeated seeds"  # a source of noise
@@ -47,19 +48,17 @@ class Noise:
         """Seed SD of one new run."""
         return float(np.sqrt(self.order**2 + self.init**2 + self.residual**2))
 
-    def factor(self, params: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    def factor(self, params: Array, tokens: Array) -> Array:
         """Seed SD (n,) at these runs over that of the largest."""
         return _factor(self.slope, self.largest, params, tokens)
 
 
-def _factor(
-    slope: tuple[float, float], largest: tuple[float, float], params: np.ndarray, tokens: np.ndarray
-) -> np.ndarray:
+def _factor(slope: tuple[float, float], largest: tuple[float, float], params: Array, tokens: Array) -> Array:
     below = [np.minimum(np.log(v) - top, 0.0) for v, top in zip((params, tokens), largest)]
     return np.clip(np.exp(slope[0] * below[0] + slope[1] * below[1]), 1 / MOST_SD_RATIO, MOST_SD_RATIO)
 
 
-def slopes(variance: np.ndarray, df: np.ndarray, params: np.ndarray, tokens: np.ndarray) -> tuple[float, float]:
+def slopes(variance: Array, df: Array, params: Array, tokens: Array) -> tuple[float, float]:
     """How log SD goes with log params and log tokens, from m sample variances of `df` degrees of freedom each.
 
     The likelihood of a gamma variable with a normal prior on the slopes (`SLOPE`), by Fisher scoring.
@@ -79,7 +78,7 @@ def slopes(variance: np.ndarray, df: np.ndarray, params: np.ndarray, tokens: np.
     return float(beta[1]), float(beta[2])
 
 
-def unit_index(runs: Runs) -> np.ndarray:
+def unit_index(runs: Runs) -> Array:
     """Number (n,) of the independent unit of each run: its trunk; else its size and seeds; else itself."""
     size = to_levels(runs.params).astype(str)
     if "trunk" in runs.labels:
@@ -91,7 +90,7 @@ def unit_index(runs: Runs) -> np.ndarray:
     return numbered(keys)
 
 
-def measured(runs: Runs) -> np.ndarray:
+def measured(runs: Runs) -> Array:
     """SD (n,) of log loss that a run's `loss_se` adds over the best measured run's: known, and no luck of training.
 
     Runs that are evaluated on one validation set share its sampling error, which then sets no two of them apart: what
@@ -146,7 +145,7 @@ def from_repeats(runs: Runs) -> Noise | None:
     return Noise(a, b, c, 0.0, df + PRIOR_DF, FROM_REPEATS, slope, largest)
 
 
-def _order_variance(runs: Runs, keep: np.ndarray, unit: np.ndarray, unit_mean: np.ndarray, own: float) -> float:
+def _order_variance(runs: Runs, keep: Array, unit: Array, unit_mean: Array, own: float) -> float:
     """Variance shared by the runs of one data seed; the units' own variance is the prior guess."""
     seed_of_unit = np.empty(len(unit_mean), dtype=object)
     seed_of_unit[unit] = runs.labels["data_seed"][keep]
@@ -161,7 +160,7 @@ def _order_variance(runs: Runs, keep: np.ndarray, unit: np.ndarray, unit_mean: n
     return (df * found + PRIOR_DF * 0.5 * own) / (df + PRIOR_DF)
 
 
-def estimate_noise(runs: Runs, residual: np.ndarray, free: int, given: float | None = None) -> Noise:
+def estimate_noise(runs: Runs, residual: Array, free: int, given: float | None = None) -> Noise:
     """Noise of a table from its repeats and from the residuals (n,) of a fit with `free` parameters.
 
     `given` replaces the seed noise (relative SD of one run, split evenly over the components that exist).
@@ -191,9 +190,7 @@ def estimate_noise(runs: Runs, residual: np.ndarray, free: int, given: float | N
     return replace(noise, misfit=misfit, df=min(noise.df, df_units + PRIOR_DF))
 
 
-def _from_residuals(
-    runs: Runs, residual: np.ndarray, free: int, unit: np.ndarray, seeded: bool, df_units: float
-) -> Noise:
+def _from_residuals(runs: Runs, residual: Array, free: int, unit: Array, seeded: bool, df_units: float) -> Noise:
     n, units = len(runs), int(unit.max()) + 1
     squares, df = _tamed(residual) ** 2, max(n - free, 1)
     slope, largest = (0.0, 0.0), (float(np.log(runs.params).max()), float(np.log(runs.tokens).max()))
@@ -218,7 +215,7 @@ def _from_residuals(
     )
 
 
-def _tamed(residual: np.ndarray) -> np.ndarray:
+def _tamed(residual: Array) -> Array:
     """Residuals with outliers drawn in to four robust standard deviations."""
     scale = 1.4826 * float(np.median(np.abs(residual)))
     return np.clip(residual, -4 * scale, 4 * scale) if scale > 0 and len(residual) > 8 else residual

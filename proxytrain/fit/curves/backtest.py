@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.fit.curves.curve import Curve
 
 SAME_SCHEDULE = 0.1  # schedules whose relative rates differ by no more anywhere after warm-up are one
@@ -118,7 +119,7 @@ def parting(curve: Curve, others: Sequence[Curve]) -> int:
     return min(last, curve.updates - 1)
 
 
-def later_rows(curve: Curve, after: int) -> tuple[np.ndarray, np.ndarray]:
+def later_rows(curve: Curve, after: int) -> tuple[Array, Array]:
     """Steps and losses (m,) of what a held-out curve is scored on."""
     keep = curve.step > after
     if not keep.any():
@@ -126,7 +127,7 @@ def later_rows(curve: Curve, after: int) -> tuple[np.ndarray, np.ndarray]:
     return np.maximum(curve.step[keep], 1), curve.loss[keep]
 
 
-def block_errors(step: np.ndarray, loss: np.ndarray, at: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+def block_errors(step: Array, loss: Array, at: Array, predicted: Array) -> Array:
     """log(prediction / truth) of the means over up to six stretches, so that the noise of rows is no error: (b,).
 
     `predicted` (n,) are losses after `at` (n,) updates, between which the prediction is linear.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import Refusal
 from proxytrain.fit.curves.curve import Curve
 from proxytrain.fit.curves.smoothing import undone
@@ -84,7 +85,7 @@ def refuse_rise_with_size(curves: Sequence[Curve]) -> None:
         )
 
 
-def outliers(names: Sequence[str], residuals: Sequence[np.ndarray]) -> list[str]:
+def outliers(names: Sequence[str], residuals: Sequence[Array]) -> list[str]:
     """Return notes on runs that lie far off the law of all: mean residuals of log loss (M,) of each run."""
     means = np.array([float(np.median(r)) for r in residuals])
     usual = 1.4826 * float(np.median(np.abs(means - np.median(means))))

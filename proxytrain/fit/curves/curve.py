@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import RequestError
 from proxytrain.fit.curves.history import History, first_rise
 
@@ -46,13 +47,13 @@ class Curve:
         Names the curve, the row, the value and what is allowed.
     """
 
-    lr: np.ndarray
-    step: np.ndarray
-    loss: np.ndarray
+    lr: Array
+    step: Array
+    loss: Array
     params: float | None = None
     tokens_per_step: float | None = None
-    val_step: np.ndarray | None = None
-    val_loss: np.ndarray | None = None
+    val_step: Array | None = None
+    val_loss: Array | None = None
     order: str = ""
     name: str = "curve"
 
@@ -85,7 +86,7 @@ class Curve:
         """Updates until the rate ends its first rise."""
         return first_rise(self.lr / self.lr.max())
 
-    def shape(self) -> np.ndarray:
+    def shape(self) -> Array:
         """(64,) rates in units of the peak at equal shares of the curve: what tells schedules apart."""
         at = np.linspace(0, self.updates - 1, 65)[1:].astype(int)
         return self.lr[at] / self.lr.max()
@@ -98,9 +99,9 @@ class Observed:
     `step`, `loss` and `error`, the standard error of log loss that the rows of a block show, are (m,).
     """
 
-    step: np.ndarray
-    loss: np.ndarray
-    error: np.ndarray
+    step: Array
+    loss: Array
+    error: Array
 
     @classmethod
     def of(cls, curve: Curve, own: int = 0, points: int = OBSERVATIONS) -> Observed:
@@ -151,7 +152,7 @@ def quieted(curves: Sequence[Curve]) -> list[Curve]:
     return out
 
 
-def _moves(loss: np.ndarray) -> np.ndarray:
+def _moves(loss: Array) -> Array:
     """(M,) log loss less its centred moving average."""
     logs = np.log(loss)
     total = np.r_[0.0, np.cumsum(logs)]
@@ -177,7 +178,7 @@ def own_from(curves: Sequence[Curve]) -> list[int]:
     return [min(first, int(c.step[-1])) for first, c in zip(out, curves)]
 
 
-def _check_losses(name: str, step: np.ndarray, loss: np.ndarray, steps: str, losses: str, updates: int) -> None:
+def _check_losses(name: str, step: Array, loss: Array, steps: str, losses: str, updates: int) -> None:
     if len(step) != len(loss):
         raise RequestError(f"{name}: {len(step)} values of {steps} and {len(loss)} of {losses}; one of each per row")
     if not len(step):
@@ -198,7 +199,7 @@ def _check_losses(name: str, step: np.ndarray, loss: np.ndarray, steps: str, los
         raise RequestError(f"{name}: {losses} has {_first(loss, bad)}; nats per token, above 0 and below 20")
 
 
-def _numbers(values: Any, key: str, name: str) -> np.ndarray:
+def _numbers(values: Any, key: str, name: str) -> Array:
     try:
         out = np.asarray(values, dtype=float)
     except (TypeError, ValueError):
@@ -210,7 +211,7 @@ def _numbers(values: Any, key: str, name: str) -> np.ndarray:
     return out
 
 
-def _first(values: np.ndarray, bad: np.ndarray) -> str:
+def _first(values: Array, bad: Array) -> str:
     if not bad.any():
         return "no value above 0"
     i = int(np.argmax(bad))

@@ -13,6 +13,7 @@ from itertools import pairwise, product
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.fit.curves.curve import Curve, Observed
 from proxytrain.fit.curves.history import History
 from proxytrain.fit.curves.laws import ALPHA, FADE, SIZE_SHAPES, CurveLaw, Q, Shape
@@ -32,8 +33,8 @@ class Data:
     """
 
     histories: tuple[History, ...]
-    loss: tuple[np.ndarray, ...]
-    error: tuple[np.ndarray, ...]
+    loss: tuple[Array, ...]
+    error: tuple[Array, ...]
     size: tuple[float, ...]
     sizes: int
     reference: float  # params; 1 where curves have none
@@ -75,8 +76,8 @@ class Estimate:
 
     law: CurveLaw
     names: tuple[str, ...]
-    theta: np.ndarray
-    covariance: np.ndarray
+    theta: Array
+    covariance: Array
     objective: float
     noise: float
     together: float
@@ -85,9 +86,9 @@ class Estimate:
     at_bound: tuple[str, ...]
     reference: float
     progress: float
-    residuals: tuple[np.ndarray, ...] = ()
+    residuals: tuple[Array, ...] = ()
 
-    def log_loss(self, history: History, size: float) -> tuple[np.ndarray, np.ndarray]:
+    def log_loss(self, history: History, size: float) -> tuple[Array, Array]:
         """Log loss (M,) of a curve of log(params / reference) `size`, and its gradient (M, p)."""
         ((value, gradient),) = evaluate(self.law, self.names, self.theta, [history], [size], self.progress)
         return np.log(value), gradient / value[:, None]
@@ -102,11 +103,11 @@ def shapes_of(law: CurveLaw, sizes: int) -> dict[str, Shape]:
 def evaluate(
     law: CurveLaw,
     names: Sequence[str],
-    theta: np.ndarray,
+    theta: Array,
     histories: Sequence[History],
     sizes: Sequence[float],
     progress: float,
-) -> list[tuple[np.ndarray, np.ndarray]]:
+) -> list[tuple[Array, Array]]:
     """Of each curve its loss (M,) and its gradient (M, p) by theta: shapes, then amplitudes (L0 or E and a; A; B)."""
     out = []
     for basis, slopes in features(law, dict(zip(names, theta)), histories, sizes, progress):
@@ -117,7 +118,7 @@ def evaluate(
     return out
 
 
-Features = tuple[np.ndarray, dict[str, np.ndarray]]
+Features = tuple[Array, dict[str, Array]]
 
 
 def features(
@@ -135,8 +136,8 @@ def features(
 def _features(
     law: CurveLaw,
     t: dict[str, float],
-    done_and_slope: tuple[np.ndarray, np.ndarray],
-    v_and_slopes: tuple[np.ndarray, np.ndarray],
+    done_and_slope: tuple[Array, Array],
+    v_and_slopes: tuple[Array, Array],
     size: float,
     progress: float,
 ) -> Features:
@@ -152,7 +153,7 @@ def _features(
     basis = np.column_stack([*left, by_a * power, sign * by_b * v])
     k = basis.shape[1]
 
-    def column(at: int, values: np.ndarray) -> np.ndarray:
+    def column(at: int, values: Array) -> Array:
         out = np.zeros_like(basis)
         out[:, at] = values
         return out
@@ -200,7 +201,7 @@ def estimate(law: CurveLaw, data: Data) -> Estimate:
     )  # fmt: skip
 
 
-def profile(member: Estimate, data: Data, name: str, values: np.ndarray) -> np.ndarray:
+def profile(member: Estimate, data: Data, name: str, values: Array) -> Array:
     """Twice the rise of the objective (n,) with a parameter held at `values` (n,) and the others estimated again.
 
     It is chi-squared with one degree of freedom where the law is right, and follows bent valleys (L0 against alpha,
@@ -222,7 +223,7 @@ def profile(member: Estimate, data: Data, name: str, values: np.ndarray) -> np.n
     return np.maximum(rise, 0.0)
 
 
-def _starts(law: CurveLaw, shapes: dict[str, Shape], data: Data) -> list[np.ndarray]:
+def _starts(law: CurveLaw, shapes: dict[str, Shape], data: Data) -> list[Array]:
     """The best points of a grid of shapes, with amplitudes by non-negative least squares."""
     from scipy.optimize import nnls
 
@@ -240,7 +241,7 @@ def _starts(law: CurveLaw, shapes: dict[str, Shape], data: Data) -> list[np.ndar
     return [x for _, x in found[:POLISHED]]
 
 
-def _bounds(shapes: dict[str, Shape], amplitudes: int) -> tuple[np.ndarray, np.ndarray]:
+def _bounds(shapes: dict[str, Shape], amplitudes: int) -> tuple[Array, Array]:
     low = np.r_[[s.low for s in shapes.values()], np.zeros(amplitudes)]
     high = np.r_[[s.high for s in shapes.values()], np.full(amplitudes, np.inf)]
     return low, high
@@ -252,9 +253,9 @@ def _polish(law, names, shapes, data, y, start, sigma, delta, most, held=None): 
     k = len(shapes)
     centre = np.array([s.prior[0] for s in shapes.values()])
     width = np.array([s.prior[1] for s in shapes.values()])
-    kept: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
+    kept: dict[bytes, tuple[Array, Array]] = {}
 
-    def both(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def both(x: Array) -> tuple[Array, Array]:
         key = x.tobytes()
         if key not in kept:
             kept.clear()
@@ -265,7 +266,7 @@ def _polish(law, names, shapes, data, y, start, sigma, delta, most, held=None): 
             kept[key] = rows, np.r_[gradient / sigma[:, None], np.eye(k, len(x)) / width[:, None]]
         return kept[key]
 
-    def huber(z: np.ndarray) -> np.ndarray:
+    def huber(z: Array) -> Array:
         """Huber's loss for the data, squares for the priors: value and two derivatives by z = (residual / delta)^2."""
         far = z > 1.0
         far[-k:] = False
@@ -282,16 +283,16 @@ def _polish(law, names, shapes, data, y, start, sigma, delta, most, held=None): 
     )  # fmt: skip
 
 
-def _residuals(law: CurveLaw, names: Sequence[str], x: np.ndarray, data: Data, y: np.ndarray) -> np.ndarray:
+def _residuals(law: CurveLaw, names: Sequence[str], x: Array, data: Data, y: Array) -> Array:
     fitted = evaluate(law, names, x, data.histories, data.size, data.progress)
     return y - np.log(np.concatenate([value for value, _ in fitted]))
 
 
-def _split(rows: np.ndarray, data: Data) -> list[np.ndarray]:
+def _split(rows: Array, data: Data) -> list[Array]:
     return np.split(rows, np.cumsum([len(x) for x in data.loss])[:-1])
 
 
-def _row_noise(residuals: Sequence[np.ndarray], errors: Sequence[np.ndarray]) -> tuple[float, float]:
+def _row_noise(residuals: Sequence[Array], errors: Sequence[Array]) -> tuple[float, float]:
     """SD of what the law misses in a row, robust, beyond its own error, and how many rows err together in that.
 
     The latter is the integrated autocorrelation, pooled over curves, of residuals without their white part.
@@ -311,7 +312,7 @@ def _row_noise(residuals: Sequence[np.ndarray], errors: Sequence[np.ndarray]) ->
     return noise, together
 
 
-def _luck(residuals: Sequence[np.ndarray], noise: float, together: float) -> float:
+def _luck(residuals: Sequence[Array], noise: float, together: float) -> float:
     """SD between runs of the last third's mean residual, beyond what rows that err together explain; .1% at least."""
     ends = np.array([r[-max(len(r) // 3, 1) :].mean() for r in residuals])
     own = noise**2 * np.mean([min(together / max(len(r) // 3, 1), 1.0) for r in residuals])
@@ -320,7 +321,7 @@ def _luck(residuals: Sequence[np.ndarray], noise: float, together: float) -> flo
     return float(np.sqrt(max(spread - own, 1e-3**2)))
 
 
-def _covariance(best, shapes: dict[str, Shape], data: Data) -> tuple[np.ndarray, dict[str, float]]:  # type: ignore[no-untyped-def]
+def _covariance(best, shapes: dict[str, Shape], data: Data) -> tuple[Array, dict[str, float]]:  # type: ignore[no-untyped-def]
     """Covariance (p, p) of theta, and of each shape parameter the share of its precision that its prior gives."""
     k, jacobian = len(shapes), best.jac  # rows already weighed by Huber's loss
     precision = jacobian.T @ jacobian

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.core.combine import combine
 from proxytrain.fit.core.extrapolation import checked_permission
@@ -219,7 +220,7 @@ def _backtest(
 ) -> tuple[tuple[HeldOutCurve, ...], tuple[float, ...]]:
     """Errors on what was held out, by the equal mixture of the laws, and the weights that the errors of each give."""
     rows: list[HeldOutCurve] = []
-    outcomes: list[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]] = []
+    outcomes: list[tuple[dict[str, Array], Array, Array]] = []
     for cut in held_out:
         fitted = []
         for item in laws:
@@ -233,7 +234,7 @@ def _backtest(
         )
         equal = (1.0 / len(laws),) * len(laws)
         view = CurveFit("", members, equal, seen, (), None, [], {"curves": len(cut.fitted)}, {})
-        errors: dict[str, list[np.ndarray]] = {}
+        errors: dict[str, list[Array]] = {}
         for curve, after in zip(cut.held, cut.after):
             step, loss = later_rows(curve, after)
             at = np.unique(np.linspace(step[0], step[-1], 60).astype(int))
@@ -255,10 +256,10 @@ def _held(
     view: CurveFit,
     cut: CurveCut,
     curve: Curve,
-    error: np.ndarray,
-    at: np.ndarray,
-    centre: np.ndarray,
-    variance: np.ndarray,
+    error: Array,
+    at: Array,
+    centre: Array,
+    variance: Array,
     level: float,
 ) -> HeldOutCurve:
     """One curve predicted without it: its end is the mean of its last stretch."""

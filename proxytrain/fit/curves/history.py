@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from proxytrain.arrays import Array
+
 RATE_STEP = 1 / 128  # within a piece the rate changes by at most this share of the peak
 RATE_RATIO = 0.08  # and by this share of itself, above a thousandth of the peak
 TINY = 1e-12  # of the peak: a rate of zero
@@ -37,22 +39,22 @@ class History:
     warm : (J,) changes of the first rise (warm-up)
     """
 
-    step: np.ndarray
-    sum: np.ndarray
-    now: np.ndarray
-    before: np.ndarray
-    after: np.ndarray
-    rate: np.ndarray
-    place: np.ndarray
-    time: np.ndarray
-    end: np.ndarray
-    warm: np.ndarray
-    _count: np.ndarray  # updates of each piece, and their mean rate
-    _rate: np.ndarray
-    _at: np.ndarray  # pieces before each observation
+    step: Array
+    sum: Array
+    now: Array
+    before: Array
+    after: Array
+    rate: Array
+    place: Array
+    time: Array
+    end: Array
+    warm: Array
+    _count: Array  # updates of each piece, and their mean rate
+    _rate: Array
+    _at: Array  # pieces before each observation
 
     @classmethod
-    def of(cls, lr: np.ndarray, step: np.ndarray, scale: float = 1.0) -> History:
+    def of(cls, lr: Array, step: Array, scale: float = 1.0) -> History:
         """Of learning rates (S,), one an update, observed after `step` (M,) updates (1 <= step <= S)."""
         share = np.maximum(lr / lr.max(), TINY)
         previous = np.r_[0.0, share[:-1]]
@@ -91,12 +93,12 @@ class History:
             _at=at,
         )
 
-    def progress(self, q: float) -> tuple[np.ndarray, np.ndarray]:
+    def progress(self, q: float) -> tuple[Array, Array]:
         """Sum of rate^q over the updates made, (M,), and its derivative by q."""
         piece = self._count * self._rate**q
         return np.cumsum(piece)[self._at - 1], np.cumsum(piece * np.log(self._rate))[self._at - 1]
 
-    def ages(self, now: np.ndarray, then: np.ndarray) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+    def ages(self, now: Array, then: Array) -> Iterator[tuple[slice, Array, Array]]:
         """Some observations at a time: which, `now - then` (m, J) of the changes made by then, and which those are.
 
         `now` (M,) and `then` (J,) are positions on one axis, of summed rates or of updates; later changes have age 0.
@@ -108,14 +110,14 @@ class History:
             yield part, np.where(made, np.maximum(now[part, None] - then[None, :], 0.0), 0.0), made
 
 
-def first_rise(share: np.ndarray) -> int:
+def first_rise(share: Array) -> int:
     """The update that ends the first rise."""
     falls = np.flatnonzero(np.diff(share) < -1e-9)
     peak = int(np.argmax(share >= 1 - 1e-9))
     return min(peak, int(falls[0])) if len(falls) else peak
 
 
-def nodes(lr: np.ndarray) -> np.ndarray:
+def nodes(lr: Array) -> Array:
     """A few hundred updates, from 1 to S, between which the loss may be interpolated linearly: (n,)."""
     updates = len(lr)
     change = np.abs(np.diff(lr, prepend=0.0))

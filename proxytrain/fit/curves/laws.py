@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import RequestError
 from proxytrain.fit.curves.history import History
 
@@ -33,7 +34,7 @@ class Shape:
 
 
 # V and its derivatives by the law's own shape parameters: (M,), (M, n)
-Feature = Callable[[History, np.ndarray], tuple[np.ndarray, np.ndarray]]
+Feature = Callable[[History, Array], tuple[Array, Array]]
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ SIZE_SHAPES = {
 }
 
 
-def annealing(history: History, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def annealing(history: History, theta: Array) -> tuple[Array, Array]:
     """S2, momentum of decays: m_i = lambda m_(i-1) + (rate_(i-1) - rate_i), summed over i; theta = log(1 - lambda)."""
     forget = np.exp(theta[0])
     value, slope = np.zeros(len(history.step)), np.zeros((len(history.step), 1))
@@ -75,7 +76,7 @@ def annealing(history: History, theta: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return value, slope
 
 
-def multi_power(history: History, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def multi_power(history: History, theta: Array) -> tuple[Array, Array]:
     """Sum of drops x (1 - (1 + C rate^-gamma S)^-beta), S the rates since the drop; theta = log C, beta, gamma."""
     log_c, beta, gamma = theta
     size = len(history.step)
@@ -95,7 +96,7 @@ def multi_power(history: History, theta: np.ndarray) -> tuple[np.ndarray, np.nda
     return value, slope
 
 
-def kernel(history: History, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def kernel(history: History, theta: Array) -> tuple[Array, Array]:
     """Noise that each update adds and later updates wash out: rate sum_k rate_k^(1+p) (1 + s rate (S - S_k))^(-1/s).
 
     theta = log rate, s, p; C = s rate and beta = 1/s in the usual notation, and s -> 0 is exponential forgetting. The

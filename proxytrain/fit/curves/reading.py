@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.curves import units
 from proxytrain.fit.curves.columns import check_columns, columns_of_index, columns_of_run, renamed
@@ -137,7 +138,7 @@ class _CurveFile:
             val = {"val_step": step[known], "val_loss": validation[known]}
         return Curve(lr=every, step=step[lost], loss=loss[lost], name=path.stem, **self.about, **val)
 
-    def _rows(self) -> tuple[np.ndarray, ...]:
+    def _rows(self) -> tuple[Array, ...]:
         """Return counts, rates, losses and validation losses; rows of one step that complete each other become one."""
         counted = "step" if "step" in self.found else "tokens"
         step = _column(self.table, self.found[counted], self.path)
@@ -162,7 +163,7 @@ class _CurveFile:
             )
         return (step, *values)
 
-    def _updates(self, step: np.ndarray, lr: np.ndarray) -> np.ndarray:
+    def _updates(self, step: Array, lr: Array) -> Array:
         per_step = self.about.get("tokens_per_step")
         if "step" not in self.found:
             self.from_tokens = True
@@ -206,7 +207,7 @@ def some(names: list[str]) -> str:
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
-def _lost_from(step: np.ndarray, loss: np.ndarray) -> int | None:
+def _lost_from(step: Array, loss: Array) -> int | None:
     """Return the step from which on losses are missing or not finite up to the last row; None where they are there."""
     if np.isinf(loss).any():
         return int(step[np.argmax(np.isinf(loss))])
@@ -236,7 +237,7 @@ def _read(path: Path) -> dict[str, Any]:
     return {name: frame[c].to_numpy() for name, c in zip(names, frame.columns)}
 
 
-def _column(table: dict[str, Any], column: str, path: Path) -> np.ndarray:
+def _column(table: dict[str, Any], column: str, path: Path) -> Array:
     return np.array([_number(v, path, column, i) for i, v in enumerate(table[column])])
 
 

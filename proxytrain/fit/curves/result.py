@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.core.extrapolation import EXTRAPOLATION_LIMIT, beyond_backtest
 from proxytrain.fit.core.holdout import calibration
@@ -29,9 +30,9 @@ UNTESTED = 0.05  # half-width at 90% for each e-fold of length where no length w
 class CurvePrediction:
     """Loss of one new run after each update, (S,), with pointwise bands; `note` is a label that must be shown."""
 
-    loss: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
+    loss: Array
+    low: Array
+    high: Array
     level: float
     note: str = ""
 
@@ -76,8 +77,8 @@ class HeldOutCurve:
 class Decay:
     """Final loss against the share of a run that decays: arrays (n,); `best`, and the shares that may be as good."""
 
-    share: np.ndarray
-    loss: np.ndarray
+    share: Array
+    loss: Array
     best: float
     as_good: tuple[float, float]
 
@@ -184,7 +185,7 @@ class CurveFit:
         loss, low, high = (np.interp(history, step, v) for v in (centre, centre - half, centre + half))
         return CurvePrediction(np.exp(loss), np.exp(low), np.exp(high), level, note)
 
-    def outlook(self, lr: np.ndarray, step: np.ndarray, params: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def outlook(self, lr: Array, step: Array, params: float | None = None) -> tuple[Array, Array]:
         """Log loss (M,) expected after `step` (M,) updates, and the variance of one new run's."""
         scale = (lr.max() / self.covered.peak) ** self.covered.scaling
         history = History.of(lr, step, float(scale))
@@ -205,11 +206,11 @@ class CurveFit:
             centre, spread = centre + shift, spread + scatter
         return centre, spread
 
-    def reach(self, step: np.ndarray, params: float | None) -> np.ndarray:
+    def reach(self, step: Array, params: float | None) -> Array:
         """Log of how far runs lie outside what was fitted, in length and in size together: (M,)."""
         return self.longer(step) + self.larger(params)
 
-    def longer(self, step: np.ndarray) -> np.ndarray:
+    def longer(self, step: Array) -> Array:
         """Log of updates over those of the longest curve, 0 within it: (M,)."""
         return np.maximum(np.log(np.asarray(step) / self.covered.updates), 0.0)
 
@@ -219,7 +220,7 @@ class CurveFit:
             return 0.0
         return max(float(np.log(params / max(self.covered.params))), 0.0)
 
-    def floor(self, step: np.ndarray, params: float | None) -> np.ndarray:
+    def floor(self, step: Array, params: float | None) -> Array:
         """Half-width (M,) in log loss at 90% below which what was held out forbids to go: errors at the ends of longer
         runs and of larger models, grown (or shrunk) with the log of how much longer and larger.
         """
@@ -241,7 +242,7 @@ class CurveFit:
         """Degrees of freedom of the band: whole runs are what varies."""
         return float(max(self.data["curves"], 4))
 
-    def profile(self, name: str, points: int = 11) -> dict[str, np.ndarray]:
+    def profile(self, name: str, points: int = 11) -> dict[str, Array]:
         """The main law's objective along one of its parameters, the others estimated anew at each value.
 
         Returns arrays `value` (points,) over three standard errors to each side, and `rise` (points,), twice the rise
@@ -365,7 +366,7 @@ SHAPES = {
 _PUBLISHED = {"log_rate": "C", "s": "beta", "log_C": "C", "log_forget": "lambda"}
 
 
-def hold_and_decay(updates: int, warmup: int, decay: int, shape: str, end: float) -> np.ndarray:
+def hold_and_decay(updates: int, warmup: int, decay: int, shape: str, end: float) -> Array:
     """Relative rates (updates,): a linear rise, a constant, and a decay over the last `decay` updates."""
     s = np.arange(1, updates + 1)
     rise = np.minimum(1.0, s / warmup) if warmup else np.ones(updates)
@@ -378,7 +379,7 @@ def natural_names(member: Estimate) -> tuple[str, ...]:
     return tuple(_PUBLISHED.get(n, "C" if n == "B" and member.law.name == "annealing" else n) for n in member.names)
 
 
-def natural(member: Estimate, theta: np.ndarray, unit: float) -> np.ndarray:
+def natural(member: Estimate, theta: Array, unit: float) -> Array:
     """Parameters as in the law's formula, with rates in units of `unit` (the peak: absolute rates)."""
     t = dict(zip(member.names, theta))
     out = dict(t)
@@ -404,7 +405,7 @@ def natural(member: Estimate, theta: np.ndarray, unit: float) -> np.ndarray:
     return np.array([out[n] for n in member.names])
 
 
-def _schedule(lr: Any) -> np.ndarray:
+def _schedule(lr: Any) -> Array:
     try:
         if np.iscomplexobj(lr):
             raise TypeError("numpy would drop the imaginary part")

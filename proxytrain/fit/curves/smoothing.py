@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import Refusal
 from proxytrain.fit.curves.curve import BURN, Curve, own_from
 
@@ -83,11 +84,11 @@ def _gap(curve: Curve) -> float:
     return float(np.median(np.diff(curve.step))) if len(curve.step) > 1 else 0.0
 
 
-def _fitted_rows(curve: Curve) -> np.ndarray:
+def _fitted_rows(curve: Curve) -> Array:
     return np.flatnonzero(curve.step > max(curve.warmup + 1, BURN * curve.step[-1]))
 
 
-def _trend(curve: Curve, step: np.ndarray) -> np.ndarray:
+def _trend(curve: Curve, step: Array) -> Array:
     """Return (M, 5) what a loss follows locally: a power of time, the rate, powers of the sum of rates."""
     share = curve.lr / curve.lr.max()
     at = np.clip(step, 1, curve.updates).astype(int) - 1
@@ -95,7 +96,7 @@ def _trend(curve: Curve, step: np.ndarray) -> np.ndarray:
     return np.column_stack([np.ones(len(step)), np.log(at + 1.0), share[at], np.log(done), done**-0.4])
 
 
-def _residual(y: np.ndarray, trend: np.ndarray, piece: np.ndarray) -> np.ndarray:
+def _residual(y: Array, trend: Array, piece: Array) -> Array:
     """Return what a trend leaves of log losses (M,), estimated anew in each piece (M,) of a schedule."""
     out = y.copy()
     for k in np.unique(piece):
@@ -105,14 +106,14 @@ def _residual(y: np.ndarray, trend: np.ndarray, piece: np.ndarray) -> np.ndarray
     return out
 
 
-def _pieces(curve: Curve, step: np.ndarray) -> np.ndarray:
+def _pieces(curve: Curve, step: Array) -> Array:
     """Return (M,) numbers of the stretches between jumps of the rate; -1 where they are short."""
     share = curve.lr[np.maximum(step, 1) - 1] / curve.lr.max()
     piece = np.cumsum(np.abs(np.diff(share, prepend=share[0])) > JUMP)
     return np.where(np.bincount(piece)[piece] >= PIECE, piece, -1)
 
 
-def _autocorrelation(curve: Curve) -> np.ndarray:
+def _autocorrelation(curve: Curve) -> Array:
     """Return the autocorrelation of differences of log-loss residuals, by rows from 0; empty where rows are few."""
     rows = _fitted_rows(curve)
     if len(rows) < LEAST_LOGGED_ROWS:
@@ -134,7 +135,7 @@ def _autocorrelation(curve: Curve) -> np.ndarray:
     return np.asarray(np.fft.irfft(power)[: max(len(d) // 2, SHORT_MEAN + 1)] / square)
 
 
-def _smooth(group: list[int], rows: list[int], found: list[np.ndarray]) -> list[int]:
+def _smooth(group: list[int], rows: list[int], found: list[Array]) -> list[int]:
     """Return which curves of a group that was logged alike are smoothed: together, or one by itself.
 
     `rows` of each curve are its own: those of a shared trunk count once.
@@ -149,7 +150,7 @@ def _smooth(group: list[int], rows: list[int], found: list[np.ndarray]) -> list[
     return [i for i in group if rows[i] >= LEAST_POOLED and near[i] > SMOOTH + 4 / np.sqrt(rows[i])]
 
 
-def _kind(curves: list[Curve], found: list[np.ndarray], gap: float) -> Smoothing:
+def _kind(curves: list[Curve], found: list[Array], gap: float) -> Smoothing:
     shortest = min(len(f) for f in found)
     pooled = np.average([f[:shortest] for f in found], axis=0, weights=[len(_fitted_rows(c)) for c in curves])
     at = int(np.argmin(pooled[SHORT_MEAN:])) + SHORT_MEAN

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.fit.curves.curve import Curve
 
 BEFORE = 25  # rows that a level is the median of
@@ -65,7 +66,7 @@ def without_spikes(curve: Curve) -> tuple[Curve, list[Spike]]:
     spikes, _ = find_spikes(curve)
     if not spikes:
         return curve, []
-    cut: dict[str, np.ndarray] = {}
+    cut: dict[str, Array] = {}
     for steps, losses in (("step", "loss"), ("val_step", "val_loss")):
         at, loss = getattr(curve, steps), getattr(curve, losses)
         if at is not None:
@@ -100,7 +101,7 @@ def sound(curves: Sequence[Curve]) -> tuple[list[Curve], list[str]]:
     return kept, notes
 
 
-def _slow_rise(y: np.ndarray, step: np.ndarray, rate: np.ndarray, noise: float) -> Spike | None:
+def _slow_rise(y: Array, step: Array, rate: Array, noise: float) -> Spike | None:
     """Return where the loss starts to rise, by so little per row that no level shows it, and stays."""
     if len(y) < 5 * SPIKE_BLOCKS:
         return None
@@ -114,7 +115,7 @@ def _slow_rise(y: np.ndarray, step: np.ndarray, rate: np.ndarray, noise: float) 
     return Spike(int(step[starts[low]]), int(step[-1]), height)
 
 
-def _levels(y: np.ndarray, far: int) -> np.ndarray:
+def _levels(y: Array, far: int) -> Array:
     """Return the level before each row: the median of some rows, just before it or `far` rows earlier, if lower."""
     padded = np.r_[np.full(BEFORE, np.nan), y[:-1]]
     windows = np.lib.stride_tricks.sliding_window_view(padded, BEFORE)[: len(y)]
@@ -124,24 +125,24 @@ def _levels(y: np.ndarray, far: int) -> np.ndarray:
     return np.minimum(level, earlier)
 
 
-def _least(rate: np.ndarray, rows: int) -> np.ndarray:
+def _least(rate: Array, rows: int) -> Array:
     """Return the least rate of each row and of the rows before it."""
     padded = np.r_[np.full(rows, np.inf), rate]
     return np.asarray(np.lib.stride_tricks.sliding_window_view(padded, rows + 1).min(axis=1))
 
 
-def _noise(y: np.ndarray) -> float:
+def _noise(y: Array) -> float:
     """Return the SD of a row about its neighbours, robust."""
     return 1.4826 * float(np.median(np.abs(np.diff(y, 2)))) / np.sqrt(6.0)
 
 
-def _median_of_five(y: np.ndarray) -> np.ndarray:
+def _median_of_five(y: Array) -> Array:
     """Return the median of each row and the four that follow (fewer at the end)."""
     padded = np.r_[y, np.full(4, np.nan)]
     return np.asarray(np.nanmedian(np.lib.stride_tricks.sliding_window_view(padded, 5), axis=1))
 
 
-def _back(y: np.ndarray, five: np.ndarray, start: int, level: float, noise: float) -> int | None:
+def _back(y: Array, five: Array, start: int, level: float, noise: float) -> int | None:
     """Return the first row from which on the loss is near its level again; None where it never is."""
     near = five[start:] - level < max(SPIKE_RISE / 4, noise)
     near &= y[start:] - level < max(SPIKE_RISE / 2, 3 * noise)

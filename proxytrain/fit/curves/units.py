@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import RequestError
 from proxytrain.fit.curves.columns import as_typed
 
@@ -18,7 +19,7 @@ STUCK = 0.2  # share of rows of one value that is no filling
 FEW_TOKENS = 0.003  # per parameter
 
 
-def updates_of_tokens(tokens: np.ndarray, per_step: float | None, source: object) -> np.ndarray:
+def updates_of_tokens(tokens: Array, per_step: float | None, source: object) -> Array:
     """Return updates made (M,) for tokens seen (M,).
 
     Raises
@@ -41,7 +42,7 @@ def updates_of_tokens(tokens: np.ndarray, per_step: float | None, source: object
     return np.asarray(np.round(updates))
 
 
-def refuse_other_counts(step: np.ndarray, lr: np.ndarray, about: dict[str, float], column: str, source: object) -> None:
+def refuse_other_counts(step: Array, lr: Array, about: dict[str, float], column: str, source: object) -> None:
     """Refuse steps that may count something other than updates; naming the column in `fit.columns` answers it.
 
     Raises
@@ -77,21 +78,21 @@ def refuse_other_counts(step: np.ndarray, lr: np.ndarray, about: dict[str, float
         )
 
 
-def are_tokens(step: np.ndarray, per_step: float | None) -> bool:
+def are_tokens(step: Array, per_step: float | None) -> bool:
     """Return whether steps must be tokens: multiples of an update's tokens, and too many to be updates."""
     if per_step is None or per_step < LEAST_BATCH or step[-1] <= MANY_UPDATES:
         return False
     return len(step) > 1 and shared_divisor(step) % per_step == 0
 
 
-def shared_divisor(step: np.ndarray) -> int:
+def shared_divisor(step: Array) -> int:
     """Return the greatest common divisor of whole steps; 1 where some are not whole."""
     if (step != np.floor(step)).any() or step[-1] > 1e18 or not (step > 0).any():
         return 1
     return int(np.gcd.reduce(step[step > 0].astype(np.int64)))
 
 
-def calls_per_update(step: np.ndarray, lr: np.ndarray) -> int:
+def calls_per_update(step: Array, lr: Array) -> int:
     """Return after how many rows the rate changes, always alike; 1 where it changes irregularly.
 
     Rounded rates repeat too, but then each change is one unit of rounding: changes of several sizes at one distance
@@ -111,7 +112,7 @@ def calls_per_update(step: np.ndarray, lr: np.ndarray) -> int:
     return usual if 1 < usual <= 1024 and counts.max() > 0.9 * counts.sum() and varied else 1
 
 
-def without_last_zero(rates: np.ndarray) -> tuple[np.ndarray, bool]:
+def without_last_zero(rates: Array) -> tuple[Array, bool]:
     """Return rates with a lone 0 at the end of a constant rate put right, and whether there was one.
 
     Loggers that ask the scheduler once more after the last update write it.
@@ -121,7 +122,7 @@ def without_last_zero(rates: np.ndarray) -> tuple[np.ndarray, bool]:
     return np.r_[rates[:-1], rates[-2]], True
 
 
-def refuse_other_losses(step: np.ndarray, loss: np.ndarray, column: str, source: object) -> None:
+def refuse_other_losses(step: Array, loss: Array, column: str, source: object) -> None:
     """Refuse values that are no losses in nats per token: perplexities, accuracies, zeros.
 
     Raises
@@ -159,7 +160,7 @@ def refuse_other_losses(step: np.ndarray, loss: np.ndarray, column: str, source:
         )
 
 
-def without_filled(loss: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, int]:
+def without_filled(loss: Array, known: Array) -> tuple[Array, int]:
     """Return which rows have a loss of their own, and how many repeat the one before; few equal ones are chance."""
     at = np.flatnonzero(known)
     again = np.r_[False, np.diff(loss[at]) == 0]

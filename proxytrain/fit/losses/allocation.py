@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import Refusal
 from proxytrain.fit.losses.predictor import Member, Predictor
 
@@ -97,11 +98,11 @@ def from_draws(
     level: float,
     approach: str,
     size: float,
-    sizes: np.ndarray,
+    sizes: Array,
     slope: float,
-    slopes: np.ndarray,
-    shares: np.ndarray,
-    slope_shares: np.ndarray,
+    slopes: Array,
+    shares: Array,
+    slope_shares: Array,
 ) -> Allocation:
     """From log params and draws of it, and its slope in log flops and draws of that, each draw with its share."""
     tail = 0.5 - level / 2
@@ -124,7 +125,7 @@ def from_draws(
     )
 
 
-def _optimum(members: Sequence[Member], weight: np.ndarray, flops: float) -> tuple[float, np.ndarray]:
+def _optimum(members: Sequence[Member], weight: Array, flops: float) -> tuple[float, Array]:
     """Log tokens per parameter at which the mixture is lowest, and at which each refit of each law is."""
     ratio = np.geomspace(*RATIOS, SPLITS)
     params = np.sqrt(flops / 6 / ratio)
@@ -134,11 +135,11 @@ def _optimum(members: Sequence[Member], weight: np.ndarray, flops: float) -> tup
     return float(_lowest(curve[None], np.log(ratio))[0]), np.concatenate(spread)
 
 
-def _values(member: Member, columns: Mapping[str, np.ndarray], theta: np.ndarray) -> np.ndarray:
+def _values(member: Member, columns: Mapping[str, Array], theta: Array) -> Array:
     return member.bound.form.value(theta, member.bound.design(columns))
 
 
-def _lowest(curves: np.ndarray, at: np.ndarray) -> np.ndarray:
+def _lowest(curves: Array, at: Array) -> Array:
     """Where each curve (S, n) is lowest, by a parabola through the three lowest points; NaN at an end."""
     i = curves.argmin(1)
     inner = np.clip(i, 1, curves.shape[1] - 2)
@@ -149,7 +150,7 @@ def _lowest(curves: np.ndarray, at: np.ndarray) -> np.ndarray:
     return np.where(i == inner, at[inner] + shift * (at[1] - at[0]), np.nan)
 
 
-def _quantile(values: np.ndarray, weights: np.ndarray, q: float) -> float:
+def _quantile(values: Array, weights: Array, q: float) -> float:
     order = np.argsort(values, kind="stable")
     total = np.cumsum(weights[order])
     return float(values[order][min(int(np.searchsorted(total, q * total[-1])), len(values) - 1)])

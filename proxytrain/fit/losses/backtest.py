@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import Refusal
 from proxytrain.fit.core.combine import combine
 from proxytrain.fit.core.options import FitConfig
@@ -32,13 +33,13 @@ class RunCut:
     """One split: `train` (n,) mask, members fitted on it, and the predictions of each for the runs held out."""
 
     name: str
-    train: np.ndarray
-    held: np.ndarray  # indices of the runs held out
+    train: Array
+    held: Array  # indices of the runs held out
     members: tuple[Member, ...]
-    errors: dict[str, np.ndarray]  # law -> (held,) log(prediction / truth), NaN where it does not predict
+    errors: dict[str, Array]  # law -> (held,) log(prediction / truth), NaN where it does not predict
 
 
-def splits(runs: Runs) -> list[tuple[str, np.ndarray]]:
+def splits(runs: Runs) -> list[tuple[str, Array]]:
     """Names and training masks (n,), from the smallest training set to the largest."""
     largest = runs.compute[runs.like_target].max()
     out = [(f"compute / {gap:g}", runs.compute <= largest / gap) for gap in GAPS]
@@ -48,7 +49,7 @@ def splits(runs: Runs) -> list[tuple[str, np.ndarray]]:
         out += [
             (f"{column} <= {values[k]:.3g}", level <= values[k]) for k in range(1, min(DROPPED + 1, len(values) - 1))
         ]
-    unique: dict[bytes, tuple[str, np.ndarray]] = {}
+    unique: dict[bytes, tuple[str, Array]] = {}
     for name, train in out:
         if 3 <= train.sum() < len(runs):
             unique.setdefault(train.tobytes(), (name, train))
@@ -102,7 +103,7 @@ def replay(runs: Runs, cuts: Sequence[RunCut], level: float) -> list[tuple[HeldO
 def assemble(
     runs: Runs,
     members: Sequence[Member],
-    train: np.ndarray,
+    train: Array,
     cuts: Sequence[RunCut],
     rows: Sequence[tuple[HeldOutRun, RunCut]],
 ) -> Predictor:

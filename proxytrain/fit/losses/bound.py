@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import Refusal
 from proxytrain.fit.core.forms import Form
 from proxytrain.fit.losses.farseer import FarseerForm
@@ -63,7 +64,7 @@ class Bound:
         return self.amplitudes + self.exponents + [f"offset@{schedule}" for schedule in self.offsets]
 
     @property
-    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+    def bounds(self) -> tuple[Array, Array]:
         k, ranges = len(self.amplitudes), [SPECIAL.get(e, EXPONENT) for e in self.exponents]
         ranges += [(-MOST_OFFSET, MOST_OFFSET, (0.0,))] * len(self.offsets)
         low = np.r_[np.full(k, self.scale - AMPLITUDE_RANGE), [r[0] for r in ranges]]
@@ -75,7 +76,7 @@ class Bound:
         """Where the search for each exponent, and each offset, starts."""
         return [self.law.grid(name) for name in self.exponents] + [(0.0,)] * len(self.offsets)
 
-    def design(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    def design(self, columns: Mapping[str, Array]) -> Array:
         """X (n, terms, p): the exponent of term k at run i is X[i, k] @ theta.
 
         A run whose group or schedule the columns do not tell is of those that are predicted. Raises a Refusal where a
@@ -104,24 +105,24 @@ class Bound:
                 x[:, :, position[f"offset@{schedule}"]] = (columns["schedule"] == schedule)[:, None]
         return x
 
-    def covers(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    def covers(self, columns: Mapping[str, Array]) -> Array:
         """Mask (n,) of the runs on a level that the law knows; all, for a law without levels."""
         if not self.law.per:
             return np.ones(len(columns["params"]), dtype=bool)
         return self._distance(self._levels_of(columns)).min(1) <= SAME_LEVEL
 
-    def _levels_of(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    def _levels_of(self, columns: Mapping[str, Array]) -> Array:
         assert self.law.per
         return columns.get(self.law.per, np.full(len(columns["params"]), self.group))
 
-    def _distance(self, values: np.ndarray) -> np.ndarray:
+    def _distance(self, values: Array) -> Array:
         """(n, levels): of log values; of names 0 where they are the same, else 1."""
         levels = np.asarray(self.levels)
         if self.law.per == "group":
             return (values[:, None] != levels[None, :]).astype(float)
         return np.abs(np.log(values)[:, None] - np.log(levels)[None, :])
 
-    def _level_index(self, values: np.ndarray, column: str) -> np.ndarray:
+    def _level_index(self, values: Array, column: str) -> Array:
         distance = self._distance(values)
         if (distance.min(1) > SAME_LEVEL).any():
             value = _text(values[int(distance.min(1).argmax())])
@@ -132,7 +133,7 @@ class Bound:
             )
         return distance.argmin(1)
 
-    def natural(self, theta: np.ndarray) -> np.ndarray:
+    def natural(self, theta: Array) -> Array:
         """Parameters (..., p) as in the formula: amplitudes in uncentred units, then exponents, then offsets."""
         values = {name: np.array(v) for name, v in zip(self.names, np.moveaxis(np.asarray(theta, float), -1, 0))}
         if not self.law.bends:
@@ -141,7 +142,7 @@ class Bound:
             values = self.law.reading(values, self.centre)
         return np.stack([values[name] for name in self.names], axis=-1)
 
-    def _uncentre(self, values: dict[str, np.ndarray]) -> None:
+    def _uncentre(self, values: dict[str, Array]) -> None:
         for term in self.law.terms:
             shift = sum((values[e] * self.centre[c] for c, e in term.powers.items()), 0.0)
             for name in [f"{term.amplitude}@{_text(v)}" for v in self.levels] if term.per else [term.amplitude]:
@@ -156,7 +157,7 @@ def _text(level: Any) -> str:
     return level if isinstance(level, str) else f"{level:.6g}"
 
 
-def _repeats(column: str, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+def _repeats(column: str, columns: Mapping[str, Array]) -> Array:
     """How often, beyond the first time, tokens or parameters are used: R_D = D / U - 1, R_N = N / U_N - 1."""
     unique = columns["unique_tokens"] * (UNIQUE_PARAMS if column == "params" else 1.0)
     return np.maximum(columns[column] / np.minimum(columns[column], unique) - 1.0, 0.0)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.core.noise import ASSUMED, from_repeats
 from proxytrain.fit.losses.identify import lonely_schedules
@@ -43,7 +44,7 @@ def asked_for(runs: Runs, schedule: str | None, group: str | None) -> tuple[Runs
     return replace(runs, asked=asked), said
 
 
-def left_out(laws: Sequence[Law], runs: Runs, used: np.ndarray) -> list[str]:
+def left_out(laws: Sequence[Law], runs: Runs, used: Array) -> list[str]:
     """Which runs none of the laws can use (the mask is of those that are used), and why."""
     out, gone = [], ~used
     if "group" in runs.asked and (other := gone & (runs.labels["group"] != runs.asked["group"])).any():
@@ -90,7 +91,7 @@ def best_settings(runs: Runs) -> tuple[Runs, list[str]]:
     ]
 
 
-def _kept(runs: Runs, keep: np.ndarray, place: np.ndarray) -> Iterator[str]:
+def _kept(runs: Runs, keep: Array, place: Array) -> Iterator[str]:
     """By name: the values of each setting that were kept most often, and how many there were."""
     for name in (*(c for c in ("lr", "batch_tokens") if c in runs.numbers), *runs.settings):
         values = runs.numbers[name] if name in runs.numbers else runs.settings[name]
@@ -154,7 +155,7 @@ def _contradicted(runs: Runs, i: int, high: bool) -> bool:
     return bool((loss[(n >= n[i]) & (d >= d[i])] > loss[i] * clearly).any())
 
 
-def _smooth(runs: Runs) -> np.ndarray | None:
+def _smooth(runs: Runs) -> Array | None:
     """Log losses (n,) of a smooth surface through most runs; None where there are too few, or text is repeated."""
     if "unique_tokens" in runs.numbers:
         return None

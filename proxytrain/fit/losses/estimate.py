@@ -15,6 +15,7 @@ from itertools import product
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.fit.core.forms import Form
 from proxytrain.fit.losses.bound import Bound
 from proxytrain.fit.losses.farseer import FarseerForm
@@ -33,32 +34,32 @@ class Problem:
     """What is minimised: design x (n, K, p), log losses y (n,), Huber's delta (or one a run), bounds (p,), (p,)."""
 
     form: Form | FarseerForm
-    x: np.ndarray
-    y: np.ndarray
-    delta: float | np.ndarray
-    low: np.ndarray
-    high: np.ndarray
+    x: Array
+    y: Array
+    delta: float | Array
+    low: Array
+    high: Array
 
 
-def objective(theta: np.ndarray, problem: Problem, weights: np.ndarray) -> np.ndarray:
+def objective(theta: Array, problem: Problem, weights: Array) -> Array:
     """Value of the objective: theta (S, p), weights (n,) or (S, n) -> (S,)."""
     return (weights * _huber(problem.form.value(theta, problem.x) - problem.y, problem.delta)).sum(-1)
 
 
-def _huber(r: np.ndarray, delta: float | np.ndarray) -> np.ndarray:
+def _huber(r: Array, delta: float | Array) -> Array:
     a = np.abs(r)
     small = np.minimum(a, delta)
     return small * (a - 0.5 * small)
 
 
 def polish(
-    theta: np.ndarray,
+    theta: Array,
     problem: Problem,
-    weights: np.ndarray,
-    y: np.ndarray | None = None,
+    weights: Array,
+    y: Array | None = None,
     tolerance: float = FINE,
     iterations: int = ITERATIONS,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Array, Array]:
     """Minimise from each of S starts.
 
     Parameters
@@ -91,10 +92,10 @@ def polish(
 
 
 def _polish_chunk(
-    theta: np.ndarray, problem: Problem, weights: np.ndarray, y: np.ndarray, tolerance: float, iterations: int
-) -> tuple[np.ndarray, np.ndarray]:
+    theta: Array, problem: Problem, weights: Array, y: Array, tolerance: float, iterations: int
+) -> tuple[Array, Array]:
     theta = np.clip(theta, problem.low, problem.high)
-    damping: np.ndarray = np.ones(len(theta))
+    damping: Array = np.ones(len(theta))
     value, gradient, newton, safe = _expand(theta, problem, weights, y)
     active = np.arange(len(theta))  # starts that still move
     best_theta, best_value = theta.copy(), value.copy()
@@ -120,9 +121,7 @@ def _polish_chunk(
     return best_theta, best_value
 
 
-def _expand(
-    theta: np.ndarray, problem: Problem, weights: np.ndarray, y: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _expand(theta: Array, problem: Problem, weights: Array, y: Array) -> tuple[Array, Array, Array, Array]:
     """Value (S,), gradient (S, p), exact curvature (S, p, p), majorising curvature (S, p, p)."""
     f, jacobian, bend = problem.form.expand(theta, problem.x)
     r = f - y
@@ -139,13 +138,13 @@ def _expand(
 
 
 def _step(
-    theta: np.ndarray,
-    gradient: np.ndarray,
-    newton: np.ndarray,
-    safe: np.ndarray,
-    damping: np.ndarray,
+    theta: Array,
+    gradient: Array,
+    newton: Array,
+    safe: Array,
+    damping: Array,
     problem: Problem,
-) -> np.ndarray:
+) -> Array:
     """Damped Newton step (S, p); a parameter that its bound holds back does not move."""
     p = theta.shape[1]
     diagonal = np.einsum("sii->si", safe)
@@ -159,7 +158,7 @@ def _step(
     return np.clip(step, -2.0, 2.0)
 
 
-def solve(bound: Bound, problem: Problem, weights: np.ndarray, starts: int, keep: int) -> tuple[np.ndarray, np.ndarray]:
+def solve(bound: Bound, problem: Problem, weights: Array, starts: int, keep: int) -> tuple[Array, Array]:
     """Minimise from `starts` points of the grid; of these the `keep` that lead after a few steps go to the end.
 
     Returns theta (keep, p) and the objective (keep,) of each.
@@ -171,14 +170,14 @@ def solve(bound: Bound, problem: Problem, weights: np.ndarray, starts: int, keep
     return polish(theta, problem, weights)
 
 
-def grid_starts(bound: Bound, problem: Problem, weights: np.ndarray, best: int = 24) -> np.ndarray:
+def grid_starts(bound: Bound, problem: Problem, weights: Array, best: int = 24) -> Array:
     """Starts (S, p): the `best` points of the exponent grid, with the amplitudes that fit them best."""
     theta = project(bound, problem, weights, np.array(list(product(*bound.grids))))
     order = np.argsort(objective(theta, problem, weights), kind="stable")
     return theta[order[:best]]
 
 
-def project(bound: Bound, problem: Problem, weights: np.ndarray, exponents: np.ndarray) -> np.ndarray:
+def project(bound: Bound, problem: Problem, weights: Array, exponents: Array) -> Array:
     """Non-negative least squares for the amplitudes at given exponents (G, m): theta (G, p).
 
     Terms that a power joins are taken as if they were added: a start needs no more.
@@ -196,7 +195,7 @@ def project(bound: Bound, problem: Problem, weights: np.ndarray, exponents: np.n
     return np.concatenate([np.log(np.maximum(amplitude, floor)), exponents], axis=1)
 
 
-def _non_negative(gram: np.ndarray, moment: np.ndarray, sweeps: int = 60) -> np.ndarray:
+def _non_negative(gram: Array, moment: Array, sweeps: int = 60) -> Array:
     """Non-negative least squares by coordinate descent on G normal equations at once: (G, k)."""
     diagonal = np.einsum("gkk->gk", gram)
     ridge = 1e-12 * diagonal.max(1, keepdims=True)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.fit.core.forms import Expansion, by_term, mix, outer, softmax
 
 NAMES = ("b3", "b2", "b1", "a3", "a2", "a1", "g3", "g2", "g1")  # in theta: v3, v2, v1, s3, s2, s1, g3, g2, g1
@@ -32,11 +33,11 @@ class FarseerForm:
 
     centre: float
 
-    def value(self, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
+    def value(self, theta: Array, x: Array) -> Array:
         """Log loss: theta (..., 9 + q), x (n, 2, 9 + q) -> (..., n)."""
         return softmax(self.logs(theta, x))[0]
 
-    def logs(self, theta: np.ndarray, x: np.ndarray) -> list[np.ndarray]:
+    def logs(self, theta: Array, x: Array) -> list[Array]:
         """Log of floor and data term: two arrays (..., n)."""
         v3, v2, v1, s3, s2, s1, g3, g2, g1 = np.moveaxis(theta[..., :9, None], -2, 0)
         z, d, c = x[:, 0, 3], -x[:, 1, 2], self.centre
@@ -46,7 +47,7 @@ class FarseerForm:
         rest = theta[..., 9:] @ x[:, 0, 9:].T
         return [v3 + s3 * w3 + rest, data + rest]
 
-    def expand(self, theta: np.ndarray, x: np.ndarray) -> Expansion:
+    def expand(self, theta: Array, x: Array) -> Expansion:
         """Log loss (S, n), gradient (S, n, p), and a function: c (S, n) -> sum_i c_i Hessian_i (S, p, p)."""
         v3, v2, v1, s3, s2, s1, g3, g2, g1 = (theta[:, i, None] for i in range(9))
         z, d, c = x[:, 0, 3], -x[:, 1, 2], self.centre
@@ -61,7 +62,7 @@ class FarseerForm:
         for place, part in zip((2, 4, 5, 7, 8), (-pull, w2, k0 * c * w2 - kd * w1, slope * w2_, -kd * s1 * w1_)):
             data[:, place] = part
         jacobian = mix(share, [floor, data])
-        second: list[tuple[int, int, int, np.ndarray]] = [  # term, two parameters, second derivative
+        second: list[tuple[int, int, int, Array]] = [  # term, two parameters, second derivative
             (0, 3, 6, w3_),
             (0, 6, 6, s3 * w3__),
             (1, 4, 7, w2_),
@@ -76,7 +77,7 @@ class FarseerForm:
             (1, 8, 8, -kd * s1 * (w1__ + s1 * w1_**2)),
         ]
 
-        def bend(weight: np.ndarray) -> np.ndarray:
+        def bend(weight: Array) -> Array:
             shares = [weight * s for s in share]
             out = outer(shares[0] * share[1], data - floor)
             for term, i, j, values in second:
@@ -89,7 +90,7 @@ class FarseerForm:
         return f, jacobian.transpose(0, 2, 1), bend
 
 
-def published(params: dict[str, np.ndarray], sizes: float, lengths: float) -> dict[str, np.ndarray]:
+def published(params: dict[str, Array], sizes: float, lengths: float) -> dict[str, Array]:
     """The nine parameters as in the formula (N and D as counted), from those that were estimated.
 
     `sizes` and `lengths` are the centres of log N and of log D.
@@ -105,14 +106,14 @@ def published(params: dict[str, np.ndarray], sizes: float, lengths: float) -> di
     return out
 
 
-def _bend(g: np.ndarray, z: np.ndarray) -> np.ndarray:
+def _bend(g: Array, z: Array) -> Array:
     """(exp(g z) - 1) / g."""
     t = g * z
     near = np.abs(t) < 1e-8
     return z * np.where(near, 1.0, np.expm1(t) / np.where(near, 1.0, t))
 
 
-def _bends(g: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _bends(g: Array, z: Array) -> tuple[Array, Array, Array]:
     """(exp(g z) - 1) / g with its first and second derivative in g."""
     t = g * z
     near = np.abs(t) < 0.2
@@ -123,7 +124,7 @@ def _bends(g: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
     return _bend(g, z), z**2 * first, z**3 * second
 
 
-def _series(t: np.ndarray, order: int) -> np.ndarray:
+def _series(t: Array, order: int) -> Array:
     """Derivative of (exp(t) - 1) / t = sum_n t^n / (n + 1)! near t = 0, by Horner's rule."""
     from math import factorial
 

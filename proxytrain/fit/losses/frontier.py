@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.fit.core.noise import cell_index
 from proxytrain.fit.losses.identify import usable
 from proxytrain.fit.losses.laws import Law
@@ -40,7 +41,7 @@ def one_variable(law: Law, runs: Runs) -> tuple[Runs, list[str]]:
     return replace(best, numbers=numbers, only=column), said
 
 
-def _best(runs: Runs, column: str) -> np.ndarray:
+def _best(runs: Runs, column: str) -> Array:
     """Mask (n,) of the runs in the cells that are best at their value of the column, by mean loss."""
     cell = cell_index(runs)
     first = np.unique(cell, return_index=True)[1]
@@ -53,7 +54,7 @@ def _best(runs: Runs, column: str) -> np.ndarray:
     return np.isin(cell, lowest)
 
 
-def lower_hull(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def lower_hull(x: Array, y: Array) -> Array:
     """Positions of the falling part of the lower convex hull of points with ascending x."""
     hull: list[int] = []
     for i in np.flatnonzero(np.r_[True, y[1:] < np.minimum.accumulate(y)[:-1]]).tolist():  # no other is on it
@@ -64,7 +65,7 @@ def lower_hull(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return kept[: int(y[kept].argmin()) + 1]
 
 
-def falling_means(step: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def falling_means(step: Array, loss: Array) -> tuple[Array, Array]:
     """A noisy curve as log steps and losses that fall: means over windows of equal log steps that are new lows."""
     keep = np.asarray(step) > 0
     order = np.argsort(np.asarray(step)[keep], kind="stable")
@@ -80,6 +81,6 @@ def falling_means(step: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.nd
     return steps[falls], low[falls]
 
 
-def _above(a: int, b: int, c: int, x: np.ndarray, y: np.ndarray) -> bool:
+def _above(a: int, b: int, c: int, x: Array, y: Array) -> bool:
     """Whether point b lies on or above the line from a to c."""
     return bool((y[b] - y[a]) * (x[c] - x[a]) >= (y[c] - y[a]) * (x[b] - x[a]))

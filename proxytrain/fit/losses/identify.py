@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.fit.losses.laws import Law
 from proxytrain.fit.tables.runs import Runs, to_levels
 
@@ -15,13 +16,13 @@ APART = 0.3  # share of a schedule's place in the table that size and length mus
 ENOUGH_RUNS = 3  # runs of a schedule for an offset of its own
 
 
-def levels_of(law: Law, runs: Runs) -> np.ndarray:
+def levels_of(law: Law, runs: Runs) -> Array:
     """The level (n,) of each run in the law's `per` column."""
     assert law.per
     return runs.labels[law.per] if law.per in runs.labels else to_levels(runs.columns[law.per])
 
 
-def usable(law: Law, runs: Runs) -> np.ndarray:
+def usable(law: Law, runs: Runs) -> Array:
     """Mask (n,) of the runs that a law can use.
 
     No repeated tokens unless it knows them; the group asked for, unless it has factors a group; other schedules
@@ -43,7 +44,7 @@ def usable(law: Law, runs: Runs) -> np.ndarray:
     return keep
 
 
-def lonely_schedules(runs: Runs, keep: np.ndarray) -> list[str]:
+def lonely_schedules(runs: Runs, keep: Array) -> list[str]:
     """Schedules other than the one asked for whose offset the kept runs do not identify, whatever their losses.
 
     There are few runs of them, or size and length tell them from the runs of the schedule asked for: then an offset
@@ -133,7 +134,7 @@ def _too_few_values(law: Law, runs: Runs) -> str | None:
     return None
 
 
-def _values_to_add(column: str, have: np.ndarray) -> str:
+def _values_to_add(column: str, have: Array) -> str:
     """Up to two values that continue the few there are, by a factor of four or their own."""
     if not len(have):
         return ""

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.losses.allocation import Allocation, from_draws
 from proxytrain.fit.losses.frontier import falling_means, lower_hull
@@ -25,7 +26,7 @@ SURE = 0.9  # share of draws whose lowest point must lie inside the sizes that w
 
 
 def by_isoflop(
-    params: np.ndarray, tokens: np.ndarray, loss: np.ndarray, flops: float, level: float, rng: np.random.Generator
+    params: Array, tokens: Array, loss: Array, flops: float, level: float, rng: np.random.Generator
 ) -> Allocation:
     """Parabolas in log params through the runs of one budget each, and a power law through their lowest points.
 
@@ -64,14 +65,14 @@ def by_isoflop(
 
 
 def by_envelope(
-    params: np.ndarray,
-    tokens: np.ndarray,
-    loss: np.ndarray,
+    params: Array,
+    tokens: Array,
+    loss: Array,
     luck: float,
     flops: float,
     level: float,
     rng: np.random.Generator,
-    run: np.ndarray | None = None,
+    run: Array | None = None,
 ) -> Allocation:
     """A power law through the sizes of the runs on the lower convex hull of log loss over log compute.
 
@@ -100,7 +101,7 @@ def by_envelope(
     return _along(flops, level, "envelope", centre, line, line + found - np.median(found, axis=0))
 
 
-def points_of(curves: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def points_of(curves: Sequence[Any]) -> tuple[Array, Array, Array, Array]:
     """Params, tokens, loss and number of the run of points along curves, each (n,)."""
     rows = []
     for i, curve in enumerate(curves):
@@ -112,7 +113,7 @@ def points_of(curves: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return n, d, loss, run.astype(int)
 
 
-def _step_of_size(n: np.ndarray, c: np.ndarray) -> np.ndarray:
+def _step_of_size(n: Array, c: Array) -> Array:
     """Log params (n,) from each run to the nearest other size at about its compute; 0 where one side has none."""
     order = np.argsort(c, kind="stable")
     low, high = (np.searchsorted(c[order], c + s * np.log(2.0)) for s in (-1, 1))
@@ -130,10 +131,10 @@ class _Parabola:
     """Log loss over log params at one budget: `solve` (p, m) makes coefficients of losses (m,)."""
 
     flops: float  # mean log
-    params: np.ndarray
-    loss: np.ndarray
-    fitted: np.ndarray
-    solve: np.ndarray
+    params: Array
+    loss: Array
+    fitted: Array
+    solve: Array
     freedom: int
 
     @property
@@ -141,7 +142,7 @@ class _Parabola:
         """Sum of squared residuals."""
         return float(((self.loss - self.fitted) ** 2).sum())
 
-    def lowest(self, losses: np.ndarray) -> np.ndarray:
+    def lowest(self, losses: Array) -> Array:
         """Log params (k,) at which the parabolas of losses (m, k) are lowest; NaN outside the sizes that were run."""
         _, b, c = (self.solve @ losses)[:3]
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -149,7 +150,7 @@ class _Parabola:
             return np.where((at > self.params.min()) & (at < self.params.max()), at, np.nan)
 
 
-def _parabola(n: np.ndarray, c: np.ndarray, y: np.ndarray) -> _Parabola | None:
+def _parabola(n: Array, c: Array, y: Array) -> _Parabola | None:
     near = np.abs(n - n[y.argmin()]) < NEAR_LOWEST
     n, c, y = n[near], c[near], y[near]
     if len(np.unique(to_levels(np.exp(n)))) < PARABOLA_SIZES:
@@ -161,9 +162,9 @@ def _parabola(n: np.ndarray, c: np.ndarray, y: np.ndarray) -> _Parabola | None:
     return _Parabola(float(c.mean()), n, y, x @ solve @ y, solve, len(y) - x.shape[1])
 
 
-def _budgets(n: np.ndarray, c: np.ndarray) -> list[np.ndarray]:
+def _budgets(n: Array, c: Array) -> list[Array]:
     """Rows of each budget: windows of log flops with the most sizes first, each run in one of them."""
-    left, out = np.ones(len(c), dtype=bool), list[np.ndarray]()
+    left, out = np.ones(len(c), dtype=bool), list[Array]()
     size = to_levels(np.exp(n))
     while True:
         windows = [
@@ -177,7 +178,7 @@ def _budgets(n: np.ndarray, c: np.ndarray) -> list[np.ndarray]:
         left[best] = False
 
 
-def _hull_line(n: np.ndarray, c: np.ndarray, y: np.ndarray, judged: np.ndarray, centre: float) -> np.ndarray | None:
+def _hull_line(n: Array, c: Array, y: Array, judged: Array, centre: float) -> Array | None:
     order = np.lexsort((y, c))
     hull = order[lower_hull(c[order], y[order])]
     hull = hull[judged[hull]]
@@ -186,7 +187,7 @@ def _hull_line(n: np.ndarray, c: np.ndarray, y: np.ndarray, judged: np.ndarray, 
     return np.polyfit(c[hull] - centre, n[hull], 1)[::-1]
 
 
-def _line(at: np.ndarray, values: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+def _line(at: Array, values: Array, weight: Array) -> tuple[float, Array, Array]:
     """Weighted least squares lines through values (m, k) at `at` (m,): centre, (k, 2) height there and slope, and
     residuals (k, m)."""
     centre = float(np.average(at, weights=weight))
@@ -195,7 +196,7 @@ def _line(at: np.ndarray, values: np.ndarray, weight: np.ndarray) -> tuple[float
     return centre, line.T, (values - x @ line).T
 
 
-def _along(flops: float, level: float, approach: str, centre: float, line: np.ndarray, draws: np.ndarray) -> Allocation:
+def _along(flops: float, level: float, approach: str, centre: float, line: Array, draws: Array) -> Allocation:
     ahead = np.log(flops) - centre
     share = np.ones(len(draws))
     return from_draws(

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
+from proxytrain.arrays import Array
 from proxytrain.errors import RequestError, did_you_mean
 
-Values = dict[str, np.ndarray]  # parameters by name
+Values = dict[str, Array]  # parameters by name
 
 # name -> (lowest, highest, where the search starts); a smaller exponent is a constant in disguise
 EXPONENT = (0.02, 2.5, (0.05, 0.1, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0, 1.4))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.fit.core.bootstrap import samples
 from proxytrain.fit.core.holdout import calibration
 from proxytrain.fit.core.noise import ASSUMED, Noise, estimate_noise, from_repeats, measured
@@ -37,22 +38,22 @@ class Member:
     """One law, estimated: theta (p,) internal parameters, draws (B, p) of the bootstrap."""
 
     bound: Bound
-    theta: np.ndarray
-    draws: np.ndarray
+    theta: Array
+    draws: Array
     objective: float
     delta: float
     convergence: float  # share of the starts that reached the best objective
     noise: Noise
 
-    def log_loss(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    def log_loss(self, columns: Mapping[str, Array]) -> Array:
         """(n,); NaN where the law has nothing to say: off its levels, or where its loss rises on the way."""
         return self._where_sound(columns, self.theta)
 
-    def log_loss_draws(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    def log_loss_draws(self, columns: Mapping[str, Array]) -> Array:
         """(B, n) of the bootstrap refits; NaN where `log_loss` is."""
         return self._where_sound(columns, self.draws)
 
-    def _where_sound(self, columns: Mapping[str, np.ndarray], theta: np.ndarray) -> np.ndarray:
+    def _where_sound(self, columns: Mapping[str, Array], theta: Array) -> Array:
         bound, form = self.bound, self.bound.form
         known = np.flatnonzero(bound.covers(columns))
         out = np.full((*theta.shape[:-1], len(columns["params"])), np.nan)
@@ -68,7 +69,7 @@ class Member:
         out[..., known[~sound]] = np.nan
         return out
 
-    def _falls(self, column: str, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    def _falls(self, column: str, columns: Mapping[str, Array]) -> Array:
         """Mask (n,): the fitted loss is finite and falls all the way from the middle of the runs to a little beyond."""
         ends = np.sort(
             [np.full(len(columns[column]), self.bound.centre[column]), np.log(columns[column]) + 0.01], axis=0
@@ -113,11 +114,11 @@ class Range:
     def of(cls, runs: Runs) -> Range:
         return cls(float(runs.params.max()), float(runs.tokens.max()), float(runs.compute.max()))
 
-    def gap(self, params: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    def gap(self, params: Array, tokens: Array) -> Array:
         """Compute of a new run over that of the largest run fitted."""
         return 6.0 * params * tokens / self.compute
 
-    def reach(self, params: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    def reach(self, params: Array, tokens: Array) -> Array:
         """Log of how far a new run lies outside: by compute, or by size or length alone where that is farther."""
         far = [self.gap(params, tokens), params / self.params, tokens / self.tokens]
         return np.maximum(np.log(np.max(far, axis=0)), 0.0)
@@ -151,7 +152,7 @@ def estimate(
     return Member(bound, theta, draws, value, delta, share, noise)
 
 
-def run_weights(runs: Runs, repeats: Noise | None, seed_noise: float | None) -> tuple[np.ndarray, np.ndarray]:
+def run_weights(runs: Runs, repeats: Noise | None, seed_noise: float | None) -> tuple[Array, Array]:
     """Weight (n,) of each run, and the SD (n,) of its loss over that of a well-measured one of the largest.
 
     The table's own weight, over the variance that repeats (luck by size and length) and `loss_se` tell of.
@@ -166,15 +167,15 @@ def run_weights(runs: Runs, repeats: Noise | None, seed_noise: float | None) -> 
 class Outlook:
     """What is expected of new runs, in log loss: arrays (n,)."""
 
-    centre: np.ndarray
-    down: np.ndarray  # parameter uncertainty below the centre, a standard deviation
-    up: np.ndarray  # the same above
-    between: np.ndarray  # variance between the laws
-    luck: np.ndarray  # variance of one new run's luck and of what the laws miss
+    centre: Array
+    down: Array  # parameter uncertainty below the centre, a standard deviation
+    up: Array  # the same above
+    between: Array  # variance between the laws
+    luck: Array  # variance of one new run's luck and of what the laws miss
     df: float
 
     @property
-    def spread(self) -> np.ndarray:
+    def spread(self) -> Array:
         """Standard deviation in all."""
         return np.sqrt(((self.down + self.up) / 2) ** 2 + self.between + self.luck)
 
@@ -194,9 +195,7 @@ class Predictor:
         """Log of the largest gap that the backtest reached; 0 where nothing could be held out."""
         return max((h.reach for h in self.evidence), default=0.0)
 
-    def predict(
-        self, columns: Mapping[str, np.ndarray], level: float
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def predict(self, columns: Mapping[str, Array], level: float) -> tuple[Array, Array, Array, Array]:
         """Loss, low, high of one new run at each row of the columns, and the spread behind them: arrays (n,).
 
         Columns are params, tokens and unique_tokens. Loss is NaN where no law has anything to say.
@@ -218,7 +217,7 @@ class Predictor:
         with np.errstate(over="ignore"):  # of a law that explodes; the caller refuses
             return np.exp(view.centre), np.exp(view.centre - down), np.exp(view.centre + up), view.spread
 
-    def centre(self, columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def centre(self, columns: Mapping[str, Array]) -> tuple[Array, Array, Array]:
         """Expected log loss (n,), NaN where no law knows; that of each law (members, n); their weights."""
         centres = np.array([m.log_loss(columns) for m in self.members])
         sound = np.isfinite(centres)
@@ -228,7 +227,7 @@ class Predictor:
         centre = np.where(sound, weight * centres, 0.0).sum(0) + np.where(sound.any(0), 0.0, np.nan)
         return centre, centres, weight
 
-    def outlook(self, columns: Mapping[str, np.ndarray]) -> Outlook:
+    def outlook(self, columns: Mapping[str, Array]) -> Outlook:
         """Centre and kinds of uncertainty at new runs, before the backtest is asked."""
         centre, centres, weight = self.centre(columns)
         sound = np.isfinite(centres)
@@ -253,7 +252,7 @@ class Predictor:
         errors = ((h.cut, h.error / h.spread) for h in self.evidence)
         return calibration(errors, prior_cuts=OWN_CUTS, tightest=TIGHTEST, widest=WIDEST)
 
-    def floor(self, reach: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def floor(self, reach: Array) -> tuple[Array, Array]:
         """Half-width (n,) in log loss at 90% below which the backtest forbids to go.
 
         The root mean square of the errors held out, those from nearly as many runs and at a comparable gap before all,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.core.extrapolation import EXTRAPOLATION_LIMIT, backtest_reached, beyond_backtest
 from proxytrain.fit.core.level import checked_level
@@ -107,7 +108,7 @@ class Fit:
         return {n: (float(a), float(b)) for n, a, b in zip(self.main.bound.names, low, high)}
 
     @property
-    def correlations(self) -> np.ndarray:
+    def correlations(self) -> Array:
         """Bootstrap correlations (p, p) of the main law's log amplitudes (centred) and exponents."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.nan_to_num(np.corrcoef(self.main.draws.T))
@@ -133,7 +134,7 @@ class Fit:
         return self.main.noise
 
     @property
-    def residuals(self) -> np.ndarray:
+    def residuals(self) -> Array:
         """log(loss / fitted) of each run (n,)."""
         return np.array(self.runs["residual"])
 
@@ -200,7 +201,7 @@ class Fit:
         shaped = [float(v[0]) if n.ndim == 0 else v.reshape(n.shape) for v in (loss, low, high, gap)]
         return Prediction(shaped[0], shaped[1], shaped[2], level, shaped[3], note)
 
-    def _place(self, asked: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    def _place(self, asked: dict[str, Any]) -> tuple[Array, Array]:
         """Params and tokens of what is asked; 1 where the fit does not know them."""
         given = {c: _positive(c, v) for c, v in asked.items() if v is not None}
         only = self.data["only"]
@@ -276,7 +277,7 @@ class Fit:
         """Standard deviation of one run's log loss about the law."""
         return float(np.hypot(self.noise.run, self.noise.misfit))
 
-    def _refuse_silent(self, columns: Mapping[str, np.ndarray], loss: np.ndarray) -> None:
+    def _refuse_silent(self, columns: Mapping[str, Array], loss: Array) -> None:
         silent = np.flatnonzero(np.isnan(loss))
         if not len(silent):
             return
@@ -294,7 +295,7 @@ class Fit:
             return f"{only}={6 * params * tokens if only == 'flops' else params * tokens:.4g}"
         return f"params={params:.4g} tokens={tokens:.4g}"
 
-    def _refuse_far(self, params: np.ndarray, tokens: np.ndarray) -> str:
+    def _refuse_far(self, params: Array, tokens: Array) -> str:
         reach = self.predictor.range.reach(params, tokens)
         far = int(reach.argmax())
         for column, values, most in (
@@ -417,7 +418,7 @@ def _vanished(member: Member, column: str) -> bool:
     return zero or flat
 
 
-def _positive(name: str, value: Any) -> np.ndarray:
+def _positive(name: str, value: Any) -> Array:
     low, high, meaning = RANGES[name]
     try:
         out = np.asarray(value, dtype=float)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import RequestError
 from proxytrain.fit.core.document import LOSSES_FORMAT
 from proxytrain.fit.core.noise import Noise
@@ -65,7 +66,7 @@ def to_json(fit: Fit) -> dict[str, Any]:
     }
 
 
-def _correlations(names: Sequence[str], values: np.ndarray) -> dict[str, dict[str, float]]:
+def _correlations(names: Sequence[str], values: Array) -> dict[str, dict[str, float]]:
     """Each pair of parameters once."""
     return {
         name: {other: round(float(values[i, j]), 4) for j, other in enumerate(names[:i])}

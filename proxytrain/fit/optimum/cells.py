@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.tables.runs import to_levels
 from proxytrain.fit.tables.table import read_runs
@@ -23,10 +24,10 @@ class Cells:
     `about` maps params, tokens (and, where the optimum is one of the rate alone, batch_tokens) to (K,) values.
     """
 
-    x: np.ndarray
-    loss: np.ndarray
-    cell: np.ndarray
-    about: dict[str, np.ndarray]
+    x: Array
+    loss: Array
+    cell: Array
+    about: dict[str, Array]
     names: tuple[str, ...]  # of the columns of x
     warnings: tuple[str, ...]
     source: str
@@ -35,7 +36,7 @@ class Cells:
     def __len__(self) -> int:
         return len(next(iter(self.about.values())))
 
-    def take(self, keep: np.ndarray) -> Cells:
+    def take(self, keep: Array) -> Cells:
         """Those cells alone, by a mask (K,)."""
         inside = keep[self.cell]
         number = np.cumsum(keep) - 1
@@ -52,7 +53,7 @@ class Cells:
         )
 
     @property
-    def compute(self) -> np.ndarray:
+    def compute(self) -> Array:
         """(K,) 6 N D."""
         return 6.0 * self.about["params"] * self.about["tokens"]
 

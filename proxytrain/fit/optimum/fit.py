@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import Refusal
 from proxytrain.fit.core.extrapolation import checked_permission
 from proxytrain.fit.core.level import checked_level
@@ -117,12 +118,12 @@ def _axes(cells: Cells) -> tuple[tuple[str, ...], list[str]]:
     return tuple(axes), warnings
 
 
-def _steepens_with(cells: Cells) -> np.ndarray:
+def _steepens_with(cells: Cells) -> Array:
     t = np.log(cells.about["tokens"])
     return t - t.mean()
 
 
-def _middle(shapes: tuple[Surface, Surface]) -> np.ndarray:
+def _middle(shapes: tuple[Surface, Surface]) -> Array:
     return (shapes[0].optimum + shapes[1].optimum) / 2
 
 
@@ -134,7 +135,7 @@ def _law(cells: Cells, shapes: tuple[Surface, Surface], axes: tuple[str, ...], j
     error = (shapes[0].covariance[:, j, j] + shapes[1].covariance[:, j, j]) / 2
     freedom = len(cells) - z.shape[1]
 
-    def solved(scatter: float) -> tuple[np.ndarray, np.ndarray, float]:
+    def solved(scatter: float) -> tuple[Array, Array, float]:
         w = 1 / (error + scatter**2)
         information = (z * w[:, None]).T @ z
         beta = np.linalg.solve(information, (z * w[:, None]).T @ y)

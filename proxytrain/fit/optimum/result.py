@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.core.extrapolation import EXTRAPOLATION_LIMIT, beyond_backtest
 from proxytrain.fit.core.level import checked_level
@@ -26,8 +27,8 @@ class OptimumLaw:
 
     centre: Mapping[str, float]
     coefficients: tuple[float, ...]
-    covariance: np.ndarray
-    shape: np.ndarray
+    covariance: Array
+    shape: Array
     scatter: float
     freedom: int
 
@@ -100,9 +101,9 @@ class OptimumFit:
     """
 
     laws: Mapping[str, OptimumLaw]
-    about: Mapping[str, np.ndarray]
-    optimum: Mapping[str, np.ndarray]
-    curvature: np.ndarray
+    about: Mapping[str, Array]
+    optimum: Mapping[str, Array]
+    curvature: Array
     noise: float
     backtest: tuple[HeldOutCell, ...]
     level: float
@@ -266,6 +267,6 @@ class OptimumFit:
         write_whole(path, to_json(self))
 
 
-def regret(curvature: np.ndarray, covariance: np.ndarray) -> float:
+def regret(curvature: Array, covariance: Array) -> float:
     """Expected log loss above the optimum, of a point that scatters around it by `covariance` (k, k)."""
     return float(np.trace(curvature @ covariance)) / 2

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import least_squares
 
+from proxytrain.arrays import Array
 from proxytrain.fit.optimum.cells import Cells
 
 HEIGHT_SCALE = 0.02  # of log loss: a run so much above its cell's best counts e^-1
@@ -28,18 +29,18 @@ WANDER = 2.0  # prior SD, in e-folds, of a cell's optimum around the middle of w
 class Surface:
     """`optimum` (K, k), its `covariance` (K, k, k) by the noise of runs, `curvature` (K, k, k) of log loss there."""
 
-    optimum: np.ndarray
-    covariance: np.ndarray
-    curvature: np.ndarray
+    optimum: Array
+    covariance: Array
+    curvature: Array
     noise: float
 
 
-def surfaces(cells: Cells, t: np.ndarray) -> tuple[Surface, Surface]:
+def surfaces(cells: Cells, t: Array) -> tuple[Surface, Surface]:
     """The symmetric and the skewed shape; `t` (K,) is what curvature may depend on."""
     return _fit(cells, t, skewed=False), _fit(cells, t, skewed=True)
 
 
-def _fit(cells: Cells, t: np.ndarray, *, skewed: bool) -> Surface:
+def _fit(cells: Cells, t: Array, *, skewed: bool) -> Surface:
     count, k = len(cells), cells.x.shape[1]
     lower = np.tril_indices(k)
     cubes = _cubes(k) if skewed else []
@@ -53,18 +54,18 @@ def _fit(cells: Cells, t: np.ndarray, *, skewed: bool) -> Surface:
     at = np.cumsum([count, count * k, len(shape), 1])
     span = max(float(np.ptp(t)), 1e-9)
 
-    def parts(p: np.ndarray) -> tuple[np.ndarray, ...]:
+    def parts(p: Array) -> tuple[Array, ...]:
         g = np.zeros((k, k))
         g[lower] = p[at[1] : at[2]]
         u = cells.x - p[at[0] : at[1]].reshape(count, k)[cells.cell]
         return g.T, u, u @ g, np.exp(-p[at[2]] * t[cells.cell]), p[at[3] :]
 
-    def value(p: np.ndarray) -> np.ndarray:
+    def value(p: Array) -> Array:
         _, _, q, scale, skew = parts(p)
         cube = sum((s * np.prod(q[:, list(m)], axis=1) for s, m in zip(skew, cubes)), np.zeros(len(q)))
         return p[: at[0]][cells.cell] + scale * ((q**2).sum(1) + cube) / 2
 
-    def jacobian(p: np.ndarray) -> np.ndarray:
+    def jacobian(p: Array) -> Array:
         _, u, q, scale, skew = parts(p)
         g = np.zeros((k, k))
         g[lower] = p[at[1] : at[2]]
@@ -100,10 +101,10 @@ def _fit(cells: Cells, t: np.ndarray, *, skewed: bool) -> Surface:
     noise, p = RUN_NOISE, start
     for _ in range(2):
 
-        def residuals(p: np.ndarray, noise: float = noise) -> np.ndarray:
+        def residuals(p: Array, noise: float = noise) -> Array:
             return np.r_[weight * (cells.loss - value(p)) / noise, (p[pulled] - centre) / sd]
 
-        def slopes(p: np.ndarray, noise: float = noise) -> np.ndarray:
+        def slopes(p: Array, noise: float = noise) -> Array:
             return np.r_[-weight[:, None] * jacobian(p) / noise, prior]
 
         done = least_squares(residuals, p, slopes, loss="huber", f_scale=1.345, x_scale="jac", max_nfev=60)
@@ -121,7 +122,7 @@ def _fit(cells: Cells, t: np.ndarray, *, skewed: bool) -> Surface:
     return Surface(p[at[0] : at[1]].reshape(count, k), blocks, curvature, noise)
 
 
-def _weights(cells: Cells) -> np.ndarray:
+def _weights(cells: Cells) -> Array:
     """(n,) e^(-height / window), the window of a cell as wide as it takes for three runs more than a parabola needs."""
     out = np.empty(len(cells.loss))
     enough = {1: 5, 2: 9}[cells.x.shape[1]]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import RequestError
 from proxytrain.fit.tables.runs import Runs, numbered, to_levels
 
@@ -18,7 +19,7 @@ LEAST_LENGTHS_ALONE = 8  # where nothing does
 EVEN = 0.05  # spacings that differ by no more than this share of their median are even
 
 
-def only_finished(runs: Runs, unknown: Mapping[str, np.ndarray], rows: str | None) -> tuple[Runs, list[str]]:
+def only_finished(runs: Runs, unknown: Mapping[str, Array], rows: str | None) -> tuple[Runs, list[str]]:
     """Return the rows that end a run, and what was left out.
 
     Under a learning rate that depends on the run's end (cosine, WSD) the loss before the end is not that of a shorter
@@ -68,7 +69,7 @@ def only_finished(runs: Runs, unknown: Mapping[str, np.ndarray], rows: str | Non
     return runs.take(keep), said
 
 
-def _perhaps(runs: Runs, unknown: Mapping[str, np.ndarray]) -> list[str]:
+def _perhaps(runs: Runs, unknown: Mapping[str, Array]) -> list[str]:
     """A warning where a column that counts steps suggests checkpoints, and nothing else tells."""
     names = {c.lower(): c for c in unknown}
     size = numbered(_alike(runs))
@@ -81,7 +82,7 @@ def _perhaps(runs: Runs, unknown: Mapping[str, np.ndarray]) -> list[str]:
     ]
 
 
-def _runs_with_checkpoints(runs: Runs, unknown: Mapping[str, np.ndarray], known: bool) -> tuple[np.ndarray, str] | None:
+def _runs_with_checkpoints(runs: Runs, unknown: Mapping[str, Array], known: bool) -> tuple[Array, str] | None:
     """The run (n,) of each row and the column that names it, where rows are (`known`) or seem to be checkpoints."""
     alike = _alike(runs)
     names = {c.lower(): c for c in unknown}
@@ -101,7 +102,7 @@ def _runs_with_checkpoints(runs: Runs, unknown: Mapping[str, np.ndarray], known:
     return (run, "") if several and (known or _even(run, runs.tokens, least)) else None
 
 
-def _alike(runs: Runs) -> list[np.ndarray]:
+def _alike(runs: Runs) -> list[Array]:
     """Columns (n,) in which the rows of one run agree."""
     alike = [to_levels(runs.params).astype(str), *runs.seeds]
     alike += [runs.numbers[c].astype(str) for c in ("lr", "batch_tokens", "unique_tokens") if c in runs.numbers]
@@ -109,13 +110,13 @@ def _alike(runs: Runs) -> list[np.ndarray]:
     return alike + list(runs.settings.values())
 
 
-def _named_alone(names: Mapping[str, str], unknown: Mapping[str, np.ndarray], rows: int) -> bool:
+def _named_alone(names: Mapping[str, str], unknown: Mapping[str, Array], rows: int) -> bool:
     """Whether a column names each row as a run of its own."""
     own = [unknown[names[n]] for n in OF_ONE_RUN if n in names]
     return any(len(np.unique(v)) == rows and not all(x.isdigit() for x in v) for v in own)  # digits may number the rows
 
 
-def _rises(steps: np.ndarray, tokens: np.ndarray, run: np.ndarray) -> bool:
+def _rises(steps: Array, tokens: Array, run: Array) -> bool:
     """Whether a column of numbers rises with the tokens of a run."""
     try:
         value = steps.astype(float)
@@ -128,7 +129,7 @@ def _rises(steps: np.ndarray, tokens: np.ndarray, run: np.ndarray) -> bool:
     return bool(same.any() and (np.diff(value[order])[same] > 0).all())
 
 
-def _even(run: np.ndarray, tokens: np.ndarray, least: int) -> bool:
+def _even(run: Array, tokens: Array, least: int) -> bool:
     """Whether most rows lie in runs of at least `least` lengths, most of them evenly spaced."""
     inside = 0
     for i in np.unique(run):
@@ -141,7 +142,7 @@ def _even(run: np.ndarray, tokens: np.ndarray, least: int) -> bool:
     return inside > len(run) / 2
 
 
-def _short(runs: Runs, unknown: Mapping[str, np.ndarray]) -> np.ndarray:
+def _short(runs: Runs, unknown: Mapping[str, Array]) -> Array:
     """Mask (n,) of rows before the planned end of their run, where a column says when that is."""
     names = {c.lower(): c for c in unknown}
     short = np.zeros(len(runs), dtype=bool)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import RequestError
 from proxytrain.fit.tables.runs import SAME, Runs, cell_index, numbered
 
@@ -43,7 +44,7 @@ def once(runs: Runs) -> tuple[Runs, list[str]]:
     return runs, said
 
 
-def _of_one_seed(runs: Runs) -> np.ndarray:
+def _of_one_seed(runs: Runs) -> Array:
     """Mask (n,) of the rows to leave out, so that each seed has one loss at each size, length and setting."""
     run = numbered([cell_index(runs, SAME), *runs.seeds])
     out = np.zeros(len(runs), dtype=bool)
@@ -64,7 +65,7 @@ def _of_one_seed(runs: Runs) -> np.ndarray:
     return out
 
 
-def _rounded(runs: Runs) -> np.ndarray:
+def _rounded(runs: Runs) -> Array:
     """Mask (n,) of rounded copies, where most of the runs that share a size and length are such."""
     cell = cell_index(runs, SAME)
     out = np.zeros(len(runs), dtype=bool)
@@ -89,5 +90,5 @@ def _decimals(value: float) -> int:
     return len(repr(value).partition(".")[2]) if "e" not in repr(value) else 16
 
 
-def _rows(rows: np.ndarray) -> str:
+def _rows(rows: Array) -> str:
     return ", ".join(map(str, np.sort(rows)[:SHOWN_RUNS])) + (", ..." if len(rows) > SHOWN_RUNS else "")

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import RequestError
 
 KINDS = (".csv", ".tsv", ".parquet", ".csv.gz", ".csv.zst", ".tsv.gz", ".tsv.zst")
@@ -134,7 +135,7 @@ def _all_numbers(cells: list[str]) -> bool:
         return False
 
 
-def _array(values: Any, column: str) -> np.ndarray:
+def _array(values: Any, column: str) -> Array:
     """One column as (n,) values; tensors of torch come from whatever device and precision they have."""
     try:
         if hasattr(values, "detach"):

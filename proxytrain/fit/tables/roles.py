@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import RequestError
 from proxytrain.fit.tables.runs import SAME, Runs, cell_index, numbered, words_of
 
@@ -43,7 +44,7 @@ class Roles:
     others: tuple[str, ...]  # constant, measured, or bookkeeping
 
 
-def roles(runs: Runs, unknown: Mapping[str, np.ndarray]) -> Roles:
+def roles(runs: Runs, unknown: Mapping[str, Array]) -> Roles:
     """Return what the columns are that no law reads.
 
     Parameters
@@ -75,7 +76,7 @@ def roles(runs: Runs, unknown: Mapping[str, np.ndarray]) -> Roles:
     return Roles(settings=tuple(c for c in unknown if c in settings), **ordered)
 
 
-def refuse_parts(runs: Runs, unknown: Mapping[str, np.ndarray]) -> None:
+def refuse_parts(runs: Runs, unknown: Mapping[str, Array]) -> None:
     """Refuse a table in long form, with a row of each run for every split, domain or metric of its evaluation.
 
     Raises
@@ -105,31 +106,31 @@ def _is_kept_by_loggers(name: str) -> bool:
     return bool(words_of(name) & KEPT_BY_LOGGERS) or name.startswith("_")
 
 
-def _is_measured(name: str, values: np.ndarray) -> bool:
+def _is_measured(name: str, values: Array) -> bool:
     words = words_of(name)
     named = words & MEASURED or {"grad", "norm"} <= words or {"bits", "byte"} <= words
     return bool(named) and not words & SET_BY_USERS and _as_numbers(values) is not None
 
 
-def _as_numbers(values: np.ndarray) -> np.ndarray | None:
+def _as_numbers(values: Array) -> Array | None:
     try:
         return values.astype(float)
     except ValueError:
         return None
 
 
-def _differs_within(group: np.ndarray, value: np.ndarray) -> bool:
+def _differs_within(group: Array, value: Array) -> bool:
     return len(np.unique(np.stack([group, value]), axis=1).T) > len(np.unique(group))
 
 
-def _recurring(value: np.ndarray, cell: np.ndarray) -> float:
+def _recurring(value: Array, cell: Array) -> float:
     """Share of the rows whose value occurs in several cells."""
     pairs = np.unique(np.stack([value, cell]), axis=1)
     cells = np.bincount(pairs[0])
     return float((cells[value] > 1).mean())
 
 
-def _one_to_one(group: np.ndarray, value: np.ndarray, seed: np.ndarray) -> bool:
+def _one_to_one(group: Array, value: Array, seed: Array) -> bool:
     """Whether, in every group, each seed has one value and each value one seed: their effects cannot be told apart."""
     pairs = np.unique(np.stack([group, value, seed]), axis=1)
     return all(np.unique(keys, axis=1).shape[1] == pairs.shape[1] for keys in (pairs[[0, 1]], pairs[[0, 2]]))

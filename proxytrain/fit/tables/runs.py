@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from proxytrain.arrays import Array
+
 SCALE = ("params", "tokens", "flops")  # two of these, or one for a law in one variable
 NUMERIC = (*SCALE, "loss", "loss_se", "lr", "batch_tokens", "weight", "unique_tokens")
 SEEDS = ("init_seed", "data_seed", "trunk")
@@ -25,44 +27,44 @@ class Runs:
     from 1. `settings` are columns of the table's own that tell runs of one size, length and seed apart.
     """
 
-    numbers: dict[str, np.ndarray]
-    labels: dict[str, np.ndarray]
-    row: np.ndarray
+    numbers: dict[str, Array]
+    labels: dict[str, Array]
+    row: Array
     source: str
     ignored: tuple[str, ...] = ()
     asked: Mapping[str, str] = field(default_factory=dict)  # schedule and group of what is to be predicted
     size: str = "params"  # the column that is N
     only: str | None = None  # the one of params, tokens and flops that is known; the others are then 1 where it is one
-    settings: dict[str, np.ndarray] = field(default_factory=dict)
+    settings: dict[str, Array] = field(default_factory=dict)
     reading: tuple[str, ...] = ()  # lines on what each column was read as
     notes: tuple[str, ...] = ()  # warnings from reading
 
     def __len__(self) -> int:
         return len(self.row)
 
-    def __getattr__(self, name: str) -> np.ndarray:
+    def __getattr__(self, name: str) -> Array:
         if name in ("params", "tokens", "loss"):
             return self.numbers[name]
         raise AttributeError(name)
 
     @property
-    def compute(self) -> np.ndarray:
+    def compute(self) -> Array:
         """Training FLOPs up to a constant, 6 N D."""
         return 6.0 * self.params * self.tokens
 
     @property
-    def columns(self) -> dict[str, np.ndarray]:
+    def columns(self) -> dict[str, Array]:
         """All that a law may read."""
         unique = {"unique_tokens": self.tokens}  # where the table does not say, no text is seen twice
         return {"flops": self.compute, **unique, **self.numbers, **self.labels}
 
     @property
-    def like_target(self) -> np.ndarray:
+    def like_target(self) -> Array:
         """Mask (n,) of the runs of the schedule and group that are asked for."""
         return np.all([np.ones(len(self), bool)] + [self.labels[c] == v for c, v in self.asked.items()], axis=0)
 
     @property
-    def seeds(self) -> list[np.ndarray]:
+    def seeds(self) -> list[Array]:
         """The columns (n,) that name a seed."""
         return [self.labels[c] for c in SEEDS if c in self.labels]
 
@@ -70,7 +72,7 @@ class Runs:
         """The same runs, as if they were all of the group that is asked for."""
         return replace(self, asked={c: v for c, v in self.asked.items() if c != "group"})
 
-    def take(self, keep: np.ndarray) -> Runs:
+    def take(self, keep: Array) -> Runs:
         """The runs that a mask or an index selects."""
         return replace(
             self,
@@ -92,7 +94,7 @@ class Runs:
         return digest.hexdigest()
 
 
-def to_levels(values: np.ndarray, tolerance: float = 0.01) -> np.ndarray:
+def to_levels(values: Array, tolerance: float = 0.01) -> Array:
     """Make values equal that differ by less than `tolerance` (relative): each becomes the smallest of its level."""
     order = np.argsort(values, kind="stable")
     levels = np.empty_like(values)
@@ -104,7 +106,7 @@ def to_levels(values: np.ndarray, tolerance: float = 0.01) -> np.ndarray:
     return levels
 
 
-def cell_index(runs: Runs, same: float | None = None) -> np.ndarray:
+def cell_index(runs: Runs, same: float | None = None) -> Array:
     """Return the number (n,) of the cell of each run: all that is meant to matter for its loss, the seeds left out.
 
     Sizes and lengths that differ by less than `same` (relative) are equal.
@@ -117,7 +119,7 @@ def cell_index(runs: Runs, same: float | None = None) -> np.ndarray:
     return numbered([*keys, *runs.settings.values()])
 
 
-def numbered(keys: Sequence[np.ndarray]) -> np.ndarray:
+def numbered(keys: Sequence[Array]) -> Array:
     """Return the number (n,) of each combination of the keys, each (n,)."""
     joined = np.array(["\0".join(map(str, parts)) for parts in zip(*keys)])
     return np.unique(joined, return_inverse=True)[1].reshape(-1)

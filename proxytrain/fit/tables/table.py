@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import Refusal, RequestError, did_you_mean
 from proxytrain.fit.tables.checkpoints import only_finished
 from proxytrain.fit.tables.load import load
@@ -32,10 +33,10 @@ class _Table:
 
     source: str
     raw: dict[str, Any]
-    row: np.ndarray
+    row: Array
     names: dict[str, str]  # our name -> the table's
 
-    def take(self, keep: np.ndarray) -> _Table:
+    def take(self, keep: Array) -> _Table:
         return replace(self, raw={c: v[keep] for c, v in self.raw.items()}, row=self.row[keep])
 
 
@@ -220,7 +221,7 @@ def _without_diverged(read: _Table) -> tuple[_Table, list[str]]:
     return read.take(good), [f"left out {count} runs whose loss is no number below 20 (rows {_some(read.row[~good])})"]
 
 
-def _unused_flops(read: _Table, numbers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _unused_flops(read: _Table, numbers: Mapping[str, Array]) -> dict[str, Array]:
     """FLOPs that the table gives beside params and tokens, to compare them with."""
     if "flops" not in read.names or "flops" in numbers:
         return {}
@@ -278,11 +279,11 @@ def _some(names: Any) -> str:
     )
 
 
-def _numbers(values: Any, column: str, read: _Table) -> np.ndarray:
+def _numbers(values: Any, column: str, read: _Table) -> Array:
     return _in_range(_floats(values, column, read), column, column, read)
 
 
-def _floats(values: Any, column: str, read: _Table) -> np.ndarray:
+def _floats(values: Any, column: str, read: _Table) -> Array:
     """(n,) numbers; `10M`, `1.6B` and `1,000,000` are numbers too."""
     out = np.empty(len(values))
     for i, value in enumerate(values):
@@ -305,7 +306,7 @@ def _has_thousands(text: str) -> bool:
     return len(groups) > 1 + ("." not in text) and all(len(g) == 3 and g.isdigit() for g in groups[1:])
 
 
-def _in_range(out: np.ndarray, column: str, name: str, read: _Table) -> np.ndarray:
+def _in_range(out: Array, column: str, name: str, read: _Table) -> Array:
     low, high, meaning = RANGES[column]
     good = np.isfinite(out) & (out > low if low <= 0 else out >= low) & (out < high)
     if column == "loss_se":
@@ -319,7 +320,7 @@ def _in_range(out: np.ndarray, column: str, name: str, read: _Table) -> np.ndarr
     return out
 
 
-def as_labels(values: Any) -> np.ndarray:
+def as_labels(values: Any) -> Array:
     """Return values as texts (n,); whole numbers have no decimal point, missing values are empty."""
 
     def text(value: Any) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from proxytrain.arrays import Array
 from proxytrain.errors import RequestError
 from proxytrain.fit.tables.runs import words_of
 
@@ -35,9 +36,7 @@ FLOPS_UNITS = {8.64e19: "petaFLOP/s-days", 1e18: "exaFLOPs", 1e15: "petaFLOPs", 
 UPDATE_NAMES = ("steps", "step", "updates", "iterations", "iters", "train_steps", "num_steps")
 
 
-def check_scale(
-    source: str, numbers: Mapping[str, np.ndarray], raw: Mapping[str, np.ndarray], derived: str | None
-) -> list[str]:
+def check_scale(source: str, numbers: Mapping[str, Array], raw: Mapping[str, Array], derived: str | None) -> list[str]:
     """Refuse sizes, lengths and batches whose unit cannot be the expected one; return what is only unlikely.
 
     Parameters
@@ -66,7 +65,7 @@ def check_scale(
     return said + (_check_flops(numbers["flops"], 6.0 * n * d) if "flops" in numbers and not derived else [])
 
 
-def check_loss(source: str, column: str, loss: np.ndarray, params: np.ndarray, tokens: np.ndarray) -> list[str]:
+def check_loss(source: str, column: str, loss: Array, params: Array, tokens: Array) -> list[str]:
     """Refuse what is no loss in nats: accuracies, perplexities, percents; return what is only unlikely.
 
     Parameters
@@ -108,7 +107,7 @@ def check_loss(source: str, column: str, loss: np.ndarray, params: np.ndarray, t
     return []
 
 
-def _check_flops(flops: np.ndarray, counted: np.ndarray) -> list[str]:
+def _check_flops(flops: Array, counted: Array) -> list[str]:
     factor = float(np.median(counted / flops))
     if 1 / FLOPS_APART < factor < FLOPS_APART:
         return []
@@ -117,7 +116,7 @@ def _check_flops(flops: np.ndarray, counted: np.ndarray) -> list[str]:
     return [f"flops are {1 / factor:.2g} times 6 params tokens in the median run and are not used{likely}"]
 
 
-def _check_batch(source: str, tokens: np.ndarray, batch: np.ndarray, raw: Mapping[str, np.ndarray]) -> None:
+def _check_batch(source: str, tokens: Array, batch: Array, raw: Mapping[str, Array]) -> None:
     """Tokens are not fewer than a batch has, and not more than any run has batches."""
     few = tokens < batch * (1 - 1e-9)
     if few.any():
@@ -153,7 +152,7 @@ def _likely(ratio: float, column: str) -> str:
     return "Check the units of params and tokens."
 
 
-def _rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
+def _rank_correlation(x: Array, y: Array) -> float:
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return 0.0
     ranks = [np.searchsorted(np.sort(v), v, "left") + np.searchsorted(np.sort(v), v, "right") for v in (x, y)]
