@@ -107,7 +107,7 @@ def _mode(config: Any) -> str:
 
 def _logged(config: Any, path: Path) -> Any:
     """The request with runs that were logged to W&B as its table, which is kept beside the fit."""
-    from proxytrain.store.files import write_text
+    from proxytrain.files.atomic import write_text
     from proxytrain.track.logged import read_logged
 
     if config.table is not None or config.curves is not None:
@@ -278,7 +278,7 @@ def _predict_curve(options: argparse.Namespace, config: Any, fitted: Any) -> int
     import numpy as np
 
     from proxytrain.config.schedule import learning_rates, phases
-    from proxytrain.store.files import write_text
+    from proxytrain.files.atomic import write_text
 
     if config.schedule.name == "average":
         raise RequestError("schedule=average: the loss of averaged weights does not follow from learning rates alone")

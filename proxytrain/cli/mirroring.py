@@ -66,7 +66,7 @@ def track(options: argparse.Namespace) -> int:
 
 def _dashboard(config: Any) -> int:
     """Save the view of a sweep; its address is remembered beside what was sent."""
-    from proxytrain.store.files import read_json, write_json
+    from proxytrain.files.atomic import read_json, write_json
     from proxytrain.store.store import Store
     from proxytrain.track.dashboard import save
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from proxytrain.errors import RequestError
+from proxytrain.files.atomic import left_behind, read_state, remove
 from proxytrain.plan import freeze
 from proxytrain.plan.claims import holder
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.parts import finished, folders, unfinished
-from proxytrain.store.files import left_behind, read_state, remove
 from proxytrain.store.store import Key, Store
 
 PLACES = ("segments", "runs", "sweeps", "corpora")

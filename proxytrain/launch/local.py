@@ -12,12 +12,12 @@ import time
 
 from proxytrain.config.overrides import quoted
 from proxytrain.config.schema import Local
+from proxytrain.files.atomic import open_log
 from proxytrain.launch.machine import Machine
 from proxytrain.monitor.console import Console
 from proxytrain.monitor.watch import Watch
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.parts import finished, retry, unfinished
-from proxytrain.store.files import open_log
 from proxytrain.store.store import Store
 
 WORKER_LOOK_SECONDS = 0.25

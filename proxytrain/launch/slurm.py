@@ -17,7 +17,7 @@ from pathlib import Path
 
 from proxytrain.config.schema import Slurm
 from proxytrain.errors import RequestError
-from proxytrain.store.files import write_text
+from proxytrain.files.atomic import write_text
 
 BLAME = {"partition": "partition", "time": "time", "generic resource": "gpus", "gres": "gpus"}  # word of sbatch -> key
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from proxytrain.config.schema import Launch
 from proxytrain.errors import RequestError
+from proxytrain.files.atomic import clear, temporary
 from proxytrain.launch.machine import check, no_compiler
 from proxytrain.launch.machine import name as machine_name
 from proxytrain.launch.settle import give_back, settle
@@ -29,7 +30,6 @@ from proxytrain.plan.pack import Pack
 from proxytrain.plan.parts import Part, failures, finished, folders, ready, record_failure, unfinished
 from proxytrain.plan.speed import load as load_speeds
 from proxytrain.process import say
-from proxytrain.store.files import clear, temporary
 from proxytrain.store.store import Store
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from proxytrain.errors import RequestError
+from proxytrain.files.atomic import read_json
 from proxytrain.model import accounting
 from proxytrain.monitor.text import describe, tokens
 from proxytrain.plan import cost, speed
@@ -22,7 +23,6 @@ from proxytrain.plan.claims import attempts, holder
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.pack import Pack
 from proxytrain.plan.parts import Part, failure_records, failures, folders, parts
-from proxytrain.store.files import read_json
 from proxytrain.store.store import Store
 
 PRIOR_SECONDS = 20.0  # of work that went as estimated, until there is more to judge the estimate by

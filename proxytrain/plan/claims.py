@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from proxytrain import process
-from proxytrain.store.files import temporary
+from proxytrain.files.atomic import temporary
 
 BEATS = 12  # in the time after which a worker counts as dead
 STALE_SECONDS = 60.0

@@ -15,6 +15,7 @@ from typing import Any
 from proxytrain.config.schedule import Phase
 from proxytrain.config.schema import Config, Train, build
 from proxytrain.errors import RequestError
+from proxytrain.files.atomic import read_json, write_json
 from proxytrain.model import accounting
 from proxytrain.plan import cost
 from proxytrain.plan.pack import Member, Pack, pack, work
@@ -22,7 +23,6 @@ from proxytrain.plan.runs import NUMERICS_VERSION, Recipe, Run, canonical, diges
 from proxytrain.plan.share import Segment, forest, lineages
 from proxytrain.plan.speed import Speeds
 from proxytrain.store.documents import NUMBER, PARAMS, check_id, fits
-from proxytrain.store.files import read_json, write_json
 from proxytrain.store.store import Key, Store
 
 PLAN_FORMAT = 1

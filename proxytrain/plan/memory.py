@@ -12,9 +12,9 @@ import errno
 from pathlib import Path
 from typing import Any
 
+from proxytrain.files.atomic import read_json, write_json
 from proxytrain.plan import cost
 from proxytrain.plan.pack import Pack
-from proxytrain.store.files import read_json, write_json
 
 WORDS = (  # of errors that have no class of their own
     "can't allocate memory",

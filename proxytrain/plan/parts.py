@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from proxytrain.errors import RequestError
+from proxytrain.files.atomic import read_json, write_json
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.memory import too_large
 from proxytrain.plan.pack import Member, Pack
 from proxytrain.plan.share import Segment
-from proxytrain.store.files import read_json, write_json
 from proxytrain.store.store import Key, Store
 
 FAILURES = 2  # of a pack before it is split, of a single member before it has failed

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proxytrain.errors import RequestError
+from proxytrain.files.atomic import read_json, write_json
 from proxytrain.plan.pack import Pack
 from proxytrain.plan.runs import Recipe
 from proxytrain.store.documents import NUMBER, fits
-from proxytrain.store.files import read_json, write_json
 from proxytrain.store.store import Store
 
 UPDATE = re.compile(r"[^/]+/[1-9]\d*/(eager|compiled)")

@@ -46,8 +46,8 @@ def write_comparison(store: Store, names: tuple[str, str], tokens_per_param: flo
 
 
 def _keep(path: Path, page: str, figures: dict[str, bytes]) -> Path:
+    from proxytrain.files.atomic import write_text
     from proxytrain.report.figures import keep_figures
-    from proxytrain.store.files import write_text
 
     keep_figures(path.parent / "figures", figures)
     write_text(path, page)

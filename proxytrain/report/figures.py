@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from proxytrain.files.atomic import remove, write_bytes
 from proxytrain.report import ink
 from proxytrain.report.facts import Facts, FigureFacts, Row
-from proxytrain.store.files import remove, write_bytes
 
 MOST_COLOURS = 12
 LENGTHS = 8  # that have a line of the law, or a tick, at most

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from proxytrain.errors import RequestError
-from proxytrain.store.files import read_json
+from proxytrain.files.atomic import read_json
 
 ID = re.compile(r"[A-Za-z0-9]+")
 NUMBER: Any = (int, float)

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from proxytrain.errors import RequestError
+from proxytrain.files.atomic import read_json, write_json
 from proxytrain.store.curves import CURVE_ARRAYS, RunCurve, end_to_end, read_segment
 from proxytrain.store.documents import DIVERGED, RESULT, SEGMENT, check_id, checked
-from proxytrain.store.files import read_json, write_json
 
 Key = tuple[str, int]  # of a segment: lineage, end
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -19,6 +19,7 @@ from typing import Any
 from proxytrain.config.overrides import leaves
 from proxytrain.config.schema import Local, Slurm
 from proxytrain.errors import Refusal, RequestError
+from proxytrain.files.atomic import remove, write_text
 from proxytrain.fit import CurveFit, Fit, FitConfig, Prediction, fit_curves, fit_losses, load_fit
 from proxytrain.fit.core.steps import Progress
 from proxytrain.fit.tables.table import as_labels, read_runs
@@ -35,7 +36,6 @@ from proxytrain.plan.freeze import Plan
 from proxytrain.plan.parts import NOT_PLANNED, failures, unfinished
 from proxytrain.plan.runs import Run
 from proxytrain.plan.speed import Speeds
-from proxytrain.store.files import remove, write_text
 from proxytrain.store.store import Store
 from proxytrain.sweep.request import Request
 from proxytrain.sweep.results import curves, table, target_params, target_rates, telling

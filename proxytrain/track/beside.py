@@ -10,8 +10,8 @@ from typing import Any
 
 from proxytrain.config.overrides import quoted
 from proxytrain.config.schema import Track, Wandb
+from proxytrain.files.atomic import open_log
 from proxytrain.monitor.console import Console
-from proxytrain.store.files import open_log
 from proxytrain.store.store import Store
 from proxytrain.track.client import mode
 from proxytrain.track.mirror import Mirror

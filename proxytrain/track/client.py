@@ -17,7 +17,7 @@ from typing import Any
 
 from proxytrain.config.schema import Wandb
 from proxytrain.errors import RequestError
-from proxytrain.store.files import remove
+from proxytrain.files.atomic import remove
 
 REQUESTS = 8  # of a visit: resume status, two of the run's record, its files, two of the stream, two to look it up
 TIMEOUT_SECONDS = 60.0  # after which a server counts as gone

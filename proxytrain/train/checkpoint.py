@@ -23,10 +23,10 @@ import numpy as np
 import torch
 
 from proxytrain.arrays import Array
+from proxytrain.files.atomic import sync, temporary
 from proxytrain.plan.pack import Member, Pack
 from proxytrain.process import say
 from proxytrain.store.curves import CURVE_ARRAYS
-from proxytrain.store.files import sync, temporary
 from proxytrain.store.store import Key
 from proxytrain.train import average, telemetry, trace
 from proxytrain.train.members import Active, Rows

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from proxytrain.arrays import Array
 from proxytrain.config.schema import Model, Parametrization, build
 from proxytrain.errors import RequestError
+from proxytrain.files.atomic import read_state
 from proxytrain.model.gpt import logits
 from proxytrain.model.layout import Weight, layout
 from proxytrain.model.parametrization import scales
-from proxytrain.store.files import read_state
 from proxytrain.store.store import Store
 
 

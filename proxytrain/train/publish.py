@@ -14,11 +14,11 @@ import torch
 
 from proxytrain.arrays import Array
 from proxytrain.corpus import Corpus, Stream
+from proxytrain.files.atomic import publishing, read_state, write_json, write_state
 from proxytrain.model.layout import layout
 from proxytrain.plan.pack import Member
 from proxytrain.plan.runs import NUMERICS_VERSION, canonical
 from proxytrain.plan.share import Segment
-from proxytrain.store.files import publishing, read_state, write_json, write_state
 from proxytrain.store.store import Key, Store
 from proxytrain.train import evaluate, telemetry
 from proxytrain.train.export import write_weights

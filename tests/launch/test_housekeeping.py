@@ -11,9 +11,9 @@ import pytest
 from support import assert_same_bits, outcome, planned, train
 
 from proxytrain.errors import RequestError
+from proxytrain.files.atomic import temporary
 from proxytrain.launch.housekeeping import collect, disk_use, problems
 from proxytrain.plan import freeze
-from proxytrain.store.files import temporary
 from proxytrain.train.loop import Interrupted
 
 

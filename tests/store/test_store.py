@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from proxytrain.errors import RequestError
-from proxytrain.store.files import publishing, read_json, write_json
+from proxytrain.files.atomic import publishing, read_json, write_json
 from proxytrain.store.store import Store
 
 
@@ -68,7 +68,7 @@ def test_a_json_file_is_replaced_whole(tmp_path):
 
 def test_writers_that_are_killed_leave_whole_files(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from proxytrain.store.files import write_json\n"
+        "import sys; from pathlib import Path; from proxytrain.files.atomic import write_json\n"
         "while True: write_json(Path(sys.argv[1]), list(range(50_000)))"
     )
     target = tmp_path / "x.json"

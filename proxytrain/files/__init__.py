@@ -1,0 +1,1 @@
+"""Files that are whole or absent, and JSON documents as typed classes."""
