@@ -32,7 +32,8 @@ from scipy.stats import t as student
 from proxytrain import Curve, Prediction, fit_curves, fit_losses
 from proxytrain.config.compose import compose
 from proxytrain.config.schedule import learning_rates, phases
-from proxytrain.config.schema import Config, build
+from proxytrain.config.schema import Config
+from proxytrain.config.section import build
 from proxytrain.errors import Refusal
 from proxytrain.fit.together import together
 from proxytrain.sweep.main import CURVE_LAW

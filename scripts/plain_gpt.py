@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from proxytrain.config.recipe import Recipe
 from proxytrain.config.schedule import learning_rates
 from proxytrain.corpus import Stream
 from proxytrain.model.gpt import initial, views
 from proxytrain.model.layout import layout
 from proxytrain.model.parametrization import rule, scales
-from proxytrain.plan.runs import Recipe, Run
+from proxytrain.plan.runs import Run
 
 EPS = 1e-6
 

@@ -290,7 +290,8 @@ def test_texts(tmp_path, trained, suffix):
     words = more or ["data=files", f"data.files=[{tmp_path}/*.{suffix}]"]
     words += ["data.val_fraction=0.2", "data.val_tokens=500"]
     from proxytrain.config.compose import compose
-    from proxytrain.config.schema import Config, build
+    from proxytrain.config.schema import Config
+    from proxytrain.config.section import build
 
     config = build(Config, compose(words)).data
     roots = iter(range(10_000))

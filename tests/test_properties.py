@@ -12,15 +12,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxytrain import fit_losses, fit_optimum, load_fit
-from proxytrain.config.schedule import WSD, Constant, Decay, Infinite, InverseSqrt, Power, learning_rates, phases, rate
-from proxytrain.config.schema import Model, Optimizer, Parametrization, parse_number
+from proxytrain.config.recipe import Recipe
+from proxytrain.config.schedule import (
+    WSD,
+    Constant,
+    Cosine,
+    Infinite,
+    InverseSqrt,
+    Linear,
+    Power,
+    learning_rates,
+    phases,
+    rate,
+)
+from proxytrain.config.schema import AdamW, Model, Parametrization
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import Curve, fit_curves
 from proxytrain.fit.curves.reading import read_curves
 from proxytrain.fit.tables.table import read_runs
 from proxytrain.plan.pack import pack
-from proxytrain.plan.runs import Recipe, Run
+from proxytrain.plan.runs import Run
 from proxytrain.plan.share import forest
+from proxytrain.types import parse_number
 
 B, WARMUP, LR = 1000, 10_000, 0.01
 some = settings(max_examples=60, deadline=None, derandomize=True)
@@ -42,14 +55,15 @@ def refused(work, *args, **more):
 
 shapes = st.sampled_from(["linear", "cosine", "sqrt", "exp", "half_life"])
 decays = st.one_of(floats(0.01, 0.9), st.integers(1_000, 60_000).map(float))
-tails = st.tuples(decays, shapes, floats(0.001, 1.0), st.integers(1_000, 100_000))
+tails = {"decay": decays, "shape": shapes, "final": floats(0.001, 1.0), "half_life": st.integers(1_000, 100_000)}
 schedules = st.one_of(
-    st.just(Constant("constant")),
-    st.just(InverseSqrt("inverse_sqrt")),
-    st.builds(Decay, st.sampled_from(["linear", "cosine"]), floats(0, 1)),
-    tails.map(lambda t: WSD("wsd", *t)),
-    st.tuples(st.integers(1, 10**6), floats(-1.5, 0), tails).map(lambda t: Power("power", t[0], None, t[1], *t[2])),
-    st.tuples(st.integers(1, 60_000), floats(0.01, 1), tails).map(lambda t: Infinite("infinite", t[0], t[1], *t[2])),
+    st.just(Constant()),
+    st.just(InverseSqrt()),
+    st.builds(Linear, final=floats(0, 1)),
+    st.builds(Cosine, final=floats(0, 1)),
+    st.builds(WSD, **tails),
+    st.builds(Power, knee=st.integers(1, 10**6), amplitude=st.none(), exponent=floats(-1.5, 0), **tails),
+    st.builds(Infinite, cooldown=st.integers(1, 60_000), floor=floats(0.01, 1), **tails),
 )
 lengths = st.integers(20, 2_000).map(lambda n: n * B)
 
@@ -90,15 +104,29 @@ def test_what_is_open_does_not_depend_on_the_end(schedule, a, b):
     assert np.array_equal(learning_rates(short, n), learning_rates(long, n))
 
 
-MODEL = Model(32, 2, 8, 16, "relu2", 4.0, 1e4, True, False, True, True, 3, 2)
-ADAMW = Optimizer("adamw", 0.9, 0.95, 1e-8, 0.1, 1.0, 0.0)
+MODEL = Model(
+    width=32,
+    depth=2,
+    head_size=8,
+    context=16,
+    mlp="relu2",
+    mlp_ratio=4.0,
+    rope_base=1e4,
+    qk_norm=True,
+    tied=False,
+    logit_bias=True,
+    shift_keys=True,
+    conv_attention=3,
+    conv_mlp=2,
+)
+ADAMW = AdamW(beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0, z_loss=0.0)
 
 
 def a_run(schedule, tokens, seed):
     plan = planned(schedule, tokens)
     recipe = Recipe(
         model=MODEL,
-        parametrization=Parametrization("mup", 32, 1.0, 0.0),
+        parametrization=Parametrization(name="mup", base_width=32, embedding_std=1.0, readout_std=0.0),
         optimizer=ADAMW,
         batch_tokens=B,
         corpus="c",

@@ -6,13 +6,16 @@ import argparse
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from proxytrain.config.schema import Config
 
 FITTING = "fitting laws, holding out the largest runs"
 FITTING_CURVES = "fitting curve laws, holding out schedules, lengths and sizes"
 
 
-def config(options: argparse.Namespace, mode: str = "") -> Any:
+def config(options: argparse.Namespace, mode: str = "") -> Config:
     """Return the configuration; with a `mode` of the verb, overrides that it does not use are refused.
 
     Raises
@@ -22,7 +25,8 @@ def config(options: argparse.Namespace, mode: str = "") -> Any:
     """
     from proxytrain.cli import uses
     from proxytrain.config.compose import compose
-    from proxytrain.config.schema import Config, build
+    from proxytrain.config.schema import Config
+    from proxytrain.config.section import build
 
     built = build(Config, compose(options.overrides, options.config_dir))
     if mode:

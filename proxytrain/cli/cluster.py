@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
+
+from msgspec.structs import replace
 
 from proxytrain.cli import ask
 from proxytrain.cli.verb import flag, verb
@@ -78,8 +79,8 @@ def work(options: argparse.Namespace) -> int:
     store = Store(config.store)
     made = freeze.load(store.sweep(config.sweep.name) / "plan.json")
     given = [k.removeprefix("train.") for k in ask.given(options) if k.startswith("train.")]
-    train = dataclasses.replace(made.train, **{k: getattr(config.train, k) for k in given})
-    kind = device(dataclasses.replace(config, train=train))
+    train = replace(made.train, **{k: getattr(config.train, k) for k in given})
+    kind = device(replace(config, train=train))
     made = freeze.changed(made, train, kind)
     stop = Stop(None if isinstance(launch, Slurm) else launch.time_limit)
     if isinstance(launch, Slurm):

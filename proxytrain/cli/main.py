@@ -6,7 +6,6 @@ Exit codes: 0 done; 1 some runs failed or the answer is a refusal; 2 the request
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import re
 import sys
@@ -132,7 +131,7 @@ def _check_dashes(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     from proxytrain.config.schema import Config
     from proxytrain.config.shell import dashed
 
-    groups = {"experiment", *(f.name for f in dataclasses.fields(Config))}
+    groups = {"experiment", *Config.__struct_fields__}
     flags = {flag for action in parser._actions for flag in action.option_strings}
     for argument, following in zip(argv, [*argv[1:], ""]):
         if line := dashed(argument, following, groups, flags):

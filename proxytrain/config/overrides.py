@@ -6,7 +6,6 @@ that shows the form to type (`shell.py`).
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import re
 import types
@@ -15,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from proxytrain.config.schema import Config
+from proxytrain.config.section import Section
 from proxytrain.errors import RequestError
 
 # keys that hold mappings and lists of the user's own making, on which Hydra imposes no structure
@@ -144,8 +144,8 @@ def pieces(text: str, separator: str = ",") -> list[str]:
 def _types(key: str) -> list[Any]:
     found: list[Any] = [Config]
     for part in key.split("."):
-        classes = [c for c in found if dataclasses.is_dataclass(c)]
-        hints = [h for c in classes if (h := typing.get_type_hints(c).get(part)) is not None]
+        classes = [c for c in found if isinstance(c, type) and issubclass(c, Section)]
+        hints = [h for c in classes if (h := {"name": str, **typing.get_type_hints(c)}.get(part)) is not None]
         found = [m for h in hints for m in (typing.get_args(h) if _union(h) else [h])]
     return found
 

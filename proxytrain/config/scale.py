@@ -9,7 +9,8 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-from proxytrain.config.schema import Scale, build
+from proxytrain.config.schema import Scale
+from proxytrain.config.section import build
 from proxytrain.errors import RequestError
 from proxytrain.types import parse_number
 
@@ -40,7 +41,7 @@ def enlarged(tree: Tree, given: Collection[str]) -> Tree:
     scale: Scale = build(Scale, tree.get("scale"), "scale")
     model = tree.get("model", {})
     steps = {"model.width": _step(model.get("head_size")), "batch_tokens": _step(model.get("context"))}
-    return {**_sized(tree, scale, steps, given), "scale": dict.fromkeys(vars(scale), 1)}
+    return {**_sized(tree, scale, steps, given), "scale": dict.fromkeys(scale.__struct_fields__, 1)}
 
 
 def _sized(value: Any, scale: Scale, steps: dict[str, int], given: Collection[str] = (), key: str = "") -> Any:

@@ -11,22 +11,22 @@ and cosine as everywhere.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Literal
 
+import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from proxytrain.arrays import Array
+from proxytrain.config.section import Choice
 from proxytrain.errors import RequestError
-from proxytrain.types import Positive, PositiveFloat, Size
+from proxytrain.types import Negative, Positive, PositiveFloat, PositiveShare, Size, WholeShare
 
 OPEN = ("warmup", "hold", "power")
-Final = Annotated[float, (0, False, 1.0000001)]  # a share of the peak, 1 included
 Shape = Literal["linear", "cosine", "sqrt", "exp", "half_life"]
 
 
-@dataclass(frozen=True)
-class Phase:
+class Phase(msgspec.Struct, frozen=True):
     """One stretch of a schedule: its kind, its tokens `(start, end]` and its parameters, all absolute."""
 
     kind: str
@@ -39,92 +39,72 @@ class Phase:
         return self.kind in OPEN
 
 
-@dataclass(frozen=True)
-class Constant:
+class Constant(Choice, frozen=True, kw_only=True, tag="constant"):
     """Warm-up, then hold."""
 
-    name: str
 
-
-@dataclass(frozen=True)
-class InverseSqrt:
+class InverseSqrt(Choice, frozen=True, kw_only=True, tag="inverse_sqrt"):
     """Warm-up, then lr * sqrt(warmup / n) (1706.03762)."""
 
-    name: str
+
+class Decay(Choice, frozen=True, kw_only=True):
+    """Warm-up, then one decay over all the rest, ending at `final` times the peak."""
+
+    final: WholeShare
 
 
-@dataclass(frozen=True)
-class Decay:
-    """Warm-up, then one decay over all the rest: `linear` or `cosine`, ending at `final` times the peak."""
-
-    name: str
-    final: Final
+class Linear(Decay, frozen=True, kw_only=True, tag="linear"):
+    """A linear decay."""
 
 
-@dataclass(frozen=True)
-class WSD:
+class Cosine(Decay, frozen=True, kw_only=True, tag="cosine"):
+    """A cosine decay."""
+
+
+class WSD(Choice, frozen=True, kw_only=True, tag="wsd"):
     """Warm-up, hold, decay over the last part (2404.06395; 1-sqrt: 2405.18392)."""
 
-    name: str
     decay: Size  # below 1: a fraction of the run; else tokens
     shape: Shape
-    final: Final  # last rate as a share of the peak (exp needs > 0)
+    final: WholeShare  # last rate as a share of the peak (exp needs > 0)
     half_life: Positive | None  # tokens; for shape=half_life
 
 
-@dataclass(frozen=True)
-class Power:
+class Power(Choice, frozen=True, kw_only=True, tag="power"):
     """Warm-up, lr * min(1, (n / knee)^exponent), decay over the last part (2408.13359)."""
 
-    name: str
     knee: Positive | None  # tokens up to which the rate is constant
-    amplitude: (
-        PositiveFloat | None
-    )  # instead of knee: a in a * beta * n^exponent, beta = batch in sequences of 4096 tokens
-    exponent: Annotated[float, (-float("inf"), False, 0)]
+    amplitude: PositiveFloat | None  # instead of knee: a in a * beta * n^exponent, beta: batch/4096
+    exponent: Negative
     decay: Size
     shape: Shape
-    final: Final
+    final: WholeShare
     half_life: Positive | None
 
 
-@dataclass(frozen=True)
-class Infinite:
+class Infinite(Choice, frozen=True, kw_only=True, tag="infinite"):
     """Warm-up, cosine down to a floor, hold for any length, decay over the last part (2503.02844, 2403.08763).
 
     The way down to the floor takes `cooldown` tokens whatever the run's length, so runs of all lengths share it.
     """
 
-    name: str
     cooldown: Positive  # tokens
-    floor: Annotated[float, (0, True, 1.0000001)]  # rate of the hold as a share of the peak
+    floor: PositiveShare  # rate of the hold as a share of the peak
     decay: Size
     shape: Shape
-    final: Final
+    final: WholeShare
     half_life: Positive | None
 
 
-@dataclass(frozen=True)
-class Average:
+class Average(Choice, frozen=True, kw_only=True, tag="average"):
     """Warm-up, then hold; the run's result is that of the mean of the weights over the last part (2405.18392)."""
 
-    name: str
     window: PositiveFloat  # below 1: a fraction of the run; else tokens
     snapshots: Positive  # of the weights that are averaged, evenly spaced, whole updates apart; the last at the end
     half_life: Positive | None  # tokens in which the weight of what is older halves; None: all weigh the same
 
 
-SCHEDULES = {
-    "constant": Constant,
-    "inverse_sqrt": InverseSqrt,
-    "linear": Decay,
-    "cosine": Decay,
-    "wsd": WSD,
-    "power": Power,
-    "infinite": Infinite,
-    "average": Average,
-}
-Schedule = Constant | InverseSqrt | Decay | WSD | Power | Infinite | Average
+Schedule = Constant | InverseSqrt | Linear | Cosine | WSD | Power | Infinite | Average
 Tailed = WSD | Power | Infinite
 
 

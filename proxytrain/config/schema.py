@@ -1,31 +1,19 @@
-"""The typed schema: what may be asked, key by key. Unknown keys, wrong types and impossible values are refused by name.
-
-Hydra composes `conf/` into a plain tree; `build` turns that tree into the frozen dataclasses below. Numbers read
-`4e6`, `4M` and `4_000_000` alike. The classes say what is allowed; `conf/` says what is default and what it is for.
-"""
+"""The typed schema: which keys there are and which values each may have. `conf/` has the defaults."""
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import math
-import types
-import typing
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from proxytrain.config.schedule import SCHEDULES, Schedule
-from proxytrain.errors import RequestError, did_you_mean
+from proxytrain.config.schedule import Schedule
+from proxytrain.config.section import Choice, Section, build
+from proxytrain.errors import RequestError
 from proxytrain.fit.core.options import FitConfig
-from proxytrain.types import Natural, Positive, PositiveFloat, Share, Size, parse_number
+from proxytrain.types import Natural, Positive, PositiveFloat, Share, Size
 
 
-@dataclass(frozen=True)
-class TextData:
+class TextData(Choice, frozen=True, kw_only=True):
     """Keys shared by every source of text."""
 
-    name: str
     unit: Literal["document", "line"]  # what is shuffled (once, over the whole corpus)
     tokenizer: str  # bytes | bpe | path of a tokenizer.json
     vocab_size: int  # of the BPE that is trained when tokenizer=bpe
@@ -36,29 +24,25 @@ class TextData:
     allow_repeat: bool  # a run longer than the corpus: true = said and recorded, false = refused
 
 
-@dataclass(frozen=True)
-class CodeData(TextData):
+class CodeData(TextData, frozen=True, kw_only=True, tag="code"):
     """`data=code`: Python sources of the standard library and of pinned packages; nothing is downloaded."""
 
     packages: list[str]
     reference_hash: str | None  # of the text on the machines that the pins describe
 
 
-@dataclass(frozen=True)
-class ProseData(CodeData):
+class ProseData(CodeData, frozen=True, kw_only=True, tag="prose"):
     """`data=prose`: docstrings and comments of those sources, each a document."""
 
 
-@dataclass(frozen=True)
-class FilesData(TextData):
+class FilesData(TextData, frozen=True, kw_only=True, tag="files"):
     """`data=files`: globs of text, JSON, CSV and Parquet, packed or plain; their content decides what they are."""
 
     files: list[str]
     text_key: str
 
 
-@dataclass(frozen=True)
-class HubData(TextData):
+class HubData(TextData, frozen=True, kw_only=True, tag="hub"):
     """`data=hub`: a Hugging Face dataset, streamed up to `max_bytes`."""
 
     path: str
@@ -67,11 +51,9 @@ class HubData(TextData):
     column: str
 
 
-@dataclass(frozen=True)
-class TokensData:
+class TokensData(Choice, frozen=True, kw_only=True, tag="tokens"):
     """`data=tokens`: ready token files, as nanoGPT, llm.c and numpy write them."""
 
-    name: str
     train: list[str]
     val: list[str]  # empty: the last val_fraction of the training files
     dtype: str  # uint16 | uint32
@@ -82,11 +64,7 @@ class TokensData:
     allow_repeat: bool
 
 
-DATA = {"code": CodeData, "prose": ProseData, "files": FilesData, "hub": HubData, "tokens": TokensData}
-
-
-@dataclass(frozen=True)
-class Model:
+class Model(Section, frozen=True, kw_only=True):
     """Shape of the GPT; what each key does is told in `conf/model/gpt.yaml`."""
 
     width: Positive
@@ -106,8 +84,7 @@ class Model:
     uniform_heads: bool = False
 
 
-@dataclass(frozen=True)
-class Parametrization:
+class Parametrization(Section, frozen=True, kw_only=True):
     """How init, learning rate and multipliers follow the width; `parametrization.py` has the table."""
 
     name: Literal["sp", "mup_simple", "mup", "completep"]
@@ -117,22 +94,24 @@ class Parametrization:
     base_depth: Positive = 2  # of completep
 
 
-@dataclass(frozen=True)
-class Optimizer:
-    """AdamW."""
+class Optimizer(Choice, frozen=True, kw_only=True):
+    """Keys shared by every optimizer."""
 
-    name: str
-    beta1: Share
-    beta2: Share
-    eps: PositiveFloat
-    weight_decay: Size  # an update, times lr/peak; on the hidden matrices
+    weight_decay: Size  # per update, times lr/peak; on the hidden matrices
     clip: PositiveFloat | None
     z_loss: Size
     decay: Literal["independent", "coupled"] = "independent"  # see `optim/update.py`
 
 
-@dataclass(frozen=True, kw_only=True)
-class Muon(Optimizer):
+class AdamW(Optimizer, frozen=True, kw_only=True, tag="adamw"):
+    """AdamW."""
+
+    beta1: Share
+    beta2: Share
+    eps: PositiveFloat
+
+
+class Muon(AdamW, frozen=True, kw_only=True, tag="muon"):
     """Orthogonal steps for the matrices inside blocks, AdamW for all else."""
 
     momentum: Share  # of the matrices
@@ -140,24 +119,14 @@ class Muon(Optimizer):
     adamw_lr: PositiveFloat  # rate of what AdamW trains, as a share of lr
 
 
-@dataclass(frozen=True)
-class SGDSaI:
+class SGDSaI(Optimizer, frozen=True, kw_only=True, tag="sgd_sai"):
     """SGD with momentum, the rate of each tensor scaled once, by its first gradient."""
 
-    name: str
     momentum: Share
     eps: PositiveFloat
-    weight_decay: Size
-    clip: PositiveFloat | None
-    z_loss: Size
-    decay: Literal["independent", "coupled"] = "independent"
 
 
-OPTIMIZERS = {"adamw": Optimizer, "muon": Muon, "sgd_sai": SGDSaI}
-
-
-@dataclass(frozen=True)
-class Train:
+class Train(Section, frozen=True, kw_only=True):
     """How to train: nothing here changes an id, except the precision."""
 
     device: str  # auto | cpu | cuda
@@ -171,17 +140,14 @@ class Train:
     telemetry_every: Natural = 50  # updates between looks at logits, gradients and weights; 0: none
 
 
-@dataclass(frozen=True)
-class Launch:
+class Launch(Choice, frozen=True, kw_only=True):
     """What workers have wherever they run."""
 
-    name: str
     threads: Positive  # torch threads a worker
     stale_seconds: PositiveFloat  # a worker that is silent for so long is taken for dead
 
 
-@dataclass(frozen=True)
-class Local(Launch):
+class Local(Launch, frozen=True, kw_only=True, tag="local"):
     """`launch=local`: workers of this machine."""
 
     devices: list[str]  # auto, or the numbers of the GPUs to use
@@ -189,8 +155,7 @@ class Local(Launch):
     time_limit: PositiveFloat | None  # seconds after which workers save and leave
 
 
-@dataclass(frozen=True)
-class Slurm(Launch):
+class Slurm(Launch, frozen=True, kw_only=True, tag="slurm"):
     """`launch=slurm`: workers as the tasks of a SLURM array; `proxytrain submit` starts them."""
 
     workers: Positive  # tasks of the array
@@ -205,18 +170,15 @@ class Slurm(Launch):
     sbatch_args: dict[str, Any]
 
 
-LAUNCH = {"local": Local, "slurm": Slurm}
+class Track(Choice, frozen=True, kw_only=True):
+    """Where the store is mirrored."""
 
 
-@dataclass(frozen=True)
-class Track:
+class NoTrack(Track, frozen=True, kw_only=True, tag="none"):
     """`track=none`: no mirror."""
 
-    name: str
 
-
-@dataclass(frozen=True)
-class Wandb(Track):
+class Wandb(Track, frozen=True, kw_only=True, tag="wandb"):
     """`track=wandb`: a mirror in Weights & Biases."""
 
     mode: Literal["online", "offline"] | None  # null: as the environment says
@@ -225,11 +187,7 @@ class Wandb(Track):
     requests_per_minute: PositiveFloat
 
 
-TRACK = {"none": Track, "wandb": Wandb}
-
-
-@dataclass(frozen=True)
-class Sweep:
+class Sweep(Section, frozen=True, kw_only=True):
     """A list of grids (their union) and the run that they are meant to predict."""
 
     name: str
@@ -238,8 +196,7 @@ class Sweep:
     budget_hours: PositiveFloat  # of training, by the plan's estimate
 
 
-@dataclass(frozen=True)
-class Scale:
+class Scale(Section, frozen=True, kw_only=True):
     """Factors on the sizes that files give; `scale.py` multiplies them in, and they are 1 from then on."""
 
     width: PositiveFloat
@@ -248,15 +205,13 @@ class Scale:
     batch: PositiveFloat
 
 
-@dataclass(frozen=True)
-class Verify:
+class Verify(Section, frozen=True, kw_only=True):
     """How often the target is trained to see the truth: with `init_seed`, `init_seed` + 1, ..."""
 
     seeds: Positive
 
 
-@dataclass(frozen=True)
-class CoordCheck:
+class CoordCheck(Section, frozen=True, kw_only=True):
     """Sizes at which `coordcheck` looks at activations, after so many updates at `lr`, in so many seeds."""
 
     widths: list[Positive]
@@ -266,19 +221,18 @@ class CoordCheck:
     lr: PositiveFloat
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(Section, frozen=True, kw_only=True):
     """One composed configuration: a point in the space of runs, and what to do with it."""
 
     model: Model
     parametrization: Parametrization
-    optimizer: Optimizer | Muon | SGDSaI
+    optimizer: AdamW | Muon | SGDSaI
     schedule: Schedule
     data: CodeData | ProseData | FilesData | HubData | TokensData
     sweep: Sweep
     train: Train
     launch: Local | Slurm
-    track: Track | Wandb
+    track: NoTrack | Wandb
     fit: FitConfig
     scale: Scale
     verify: Verify
@@ -300,9 +254,6 @@ class Config:
     data_seed: Natural | None  # null: as init_seed
 
 
-UNIONS = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "data": DATA, "launch": LAUNCH, "track": TRACK}
-
-
 def build_config(tree: dict[str, Any]) -> Config:
     """The typed configuration of a composed tree.
 
@@ -314,47 +265,6 @@ def build_config(tree: dict[str, Any]) -> Config:
     config = build(Config, tree)
     check(config)
     return config
-
-
-def build(cls: Any, value: Any, key: str = "") -> Any:
-    """Value as an instance of `cls`: a dataclass, a union of them chosen by `name`, or a plain type."""
-    if dataclasses.is_dataclass(cls):
-        return _build_dataclass(cls, value, key)
-    origin, args = typing.get_origin(cls), typing.get_args(cls)
-    if origin in (types.UnionType, typing.Union):
-        if value is None and type(None) in args:
-            return None
-        args = tuple(a for a in args if a is not type(None))
-        return build(_member(key, value) if dataclasses.is_dataclass(args[0]) else args[0], value, key)
-    if origin is Literal:
-        value = parse_number(value) if isinstance(args[0], int) else value
-        if isinstance(value, bool) and {"on", "off"} <= set(args):
-            value = "on" if value else "off"  # as YAML reads these words
-        if value not in args:
-            raise RequestError(
-                f"{key}={value}: allowed are {', '.join(map(str, args))}{did_you_mean(str(value), args)}"
-            )
-        return args[args.index(value)]
-    if origin is Annotated:
-        built = build(args[0], value, key)
-        low, open_low, high = args[1]
-        if built < low or (open_low and built == low) or built >= high:
-            limits = f"{'above' if open_low else 'at least'} {low}" + (
-                f" and below {high:g}" if high < float("inf") else ""
-            )
-            raise RequestError(f"{key}={value}: must be {limits}")
-        return built
-    if origin is list:
-        if isinstance(value, str):
-            value = [value]
-        if not isinstance(value, list):
-            raise RequestError(f"{key}={value!r}: a list is needed")
-        return [build(args[0], v, f"{key}[{i}]") for i, v in enumerate(value)]
-    if origin in (dict, Mapping):
-        if not isinstance(value, dict):
-            raise RequestError(f"{key}={value!r}: a mapping of config keys is needed")
-        return value
-    return _number_or_plain(cls, value, key)
 
 
 def check(config: Config) -> None:
@@ -387,49 +297,3 @@ def check(config: Config) -> None:
             f"tokens={config.tokens}, tokens_per_param={config.tokens_per_param}, flops={config.flops}: "
             "a run's length is one of them; set the others to null"
         )
-
-
-def _member(key: str, value: Any) -> type:
-    """The dataclass of a union that `name` chooses."""
-    members = UNIONS[key]
-    name = value.get("name") if isinstance(value, dict) else value
-    if name not in members:
-        raise RequestError(f"{key}={name}: unknown; allowed are {', '.join(members)}{did_you_mean(str(name), members)}")
-    return members[name]
-
-
-def _build_dataclass(cls: Any, value: Any, key: str) -> Any:
-    prefix = f"{key}." if key else ""
-    if not isinstance(value, dict):
-        raise RequestError(f"{key}={value!r}: a mapping of config keys is needed")
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    for name in value:
-        if name not in fields:
-            raise RequestError(
-                f"{prefix}{name}: no such key{did_you_mean(name, fields)}; {key or 'config'} has {', '.join(fields)}"
-            )
-    hints = _hints(cls)
-    missing = [n for n, f in fields.items() if n not in value and f.default is dataclasses.MISSING]
-    if missing:
-        raise RequestError(f"{prefix}{missing[0]}: missing; give it a value")
-    return cls(**{name: build(hints[name], v, prefix + name) for name, v in value.items()})
-
-
-@functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls, include_extras=True)
-
-
-def _number_or_plain(cls: type, value: Any, key: str) -> Any:
-    if cls in (int, float):
-        number = parse_number(value)
-        if number is None or not math.isfinite(number) or (cls is int and number != int(number)):
-            what = "a whole number, such as 4000000, 4e6 or 4M" if cls is int else "a number, such as 0.01 or 1e-2"
-            raise RequestError(f"{key}={value}: {what} is needed")
-        return cls(number)
-    if cls is str and isinstance(value, str | int | float) and not isinstance(value, bool):
-        return str(value)
-    if cls is Any or (cls is bool and isinstance(value, bool)):
-        return value
-    what = {bool: "true or false", str: "a text"}.get(cls, cls.__name__)
-    raise RequestError(f"{key}={value!r}: {what} is needed")

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from msgspec import to_builtins
 
 from proxytrain.config.schema import CodeData, FilesData, HubData, ProseData, TextData
 from proxytrain.corpus import code, files, hub, prose
@@ -77,7 +77,7 @@ def build_text(data: TextData, built: Path, progress: Progress, notice: Notice) 
     return Manifest(
         content_hash=digest([training.sha256, held_out.sha256, digest(tokenizer.json)]),
         text_hash=text_hash,
-        source=asdict(data),
+        source=to_builtins(data),
         vocab_size=tokenizer.vocab_size,
         dtype=dtype,
         train_tokens=training.tokens,

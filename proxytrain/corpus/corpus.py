@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from proxytrain.arrays import Array
-from proxytrain.config.schema import build
+from proxytrain.config.section import build
 from proxytrain.corpus.tokens import Shards, TokenFile
 from proxytrain.errors import RequestError
 

@@ -7,6 +7,8 @@ import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from msgspec import to_builtins
+
 from proxytrain.config.schema import CodeData, FilesData, HubData, TokensData
 from proxytrain.corpus import code, files, hub
 from proxytrain.corpus.build import Progress, build_text
@@ -113,7 +115,7 @@ def _check(data: Data) -> None:
 
 
 def _asked(data: Data) -> dict:
-    return {key: value for key, value in asdict(data).items() if key not in NOT_CONTENT}
+    return {key: value for key, value in to_builtins(data).items() if key not in NOT_CONTENT}
 
 
 def _fingerprint(data: Data) -> object:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from msgspec import to_builtins
 
 from proxytrain.arrays import Array
 from proxytrain.config.schema import TokensData
@@ -56,7 +57,7 @@ def build_ready(data: TokensData, built: Path, progress: Progress, notice: Notic
     return Manifest(
         content_hash=digest([training.sha256, held_out.sha256, data.vocab_size, data.bytes_per_token]),
         text_hash=None,
-        source=asdict(data),
+        source=to_builtins(data),
         vocab_size=data.vocab_size,
         dtype=dtype,
         train_tokens=training.tokens,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from proxytrain.config.schema import Model, Muon, Optimizer, Parametrization, SGDSaI
+from proxytrain.config.schema import AdamW, Model, Muon, Parametrization, SGDSaI
 from proxytrain.model.layout import Weight, flat_size
 from proxytrain.model.parametrization import rule
 from proxytrain.optim.muon import ADAM_RMS
@@ -15,7 +15,7 @@ def multipliers(
     weights: tuple[Weight, ...],
     model: Model,
     parametrization: Parametrization,
-    optimizer: Optimizer | SGDSaI,
+    optimizer: AdamW | SGDSaI,
     device: torch.device | str = "cpu",
 ) -> Multipliers:
     """What the parametrization's table says of every weight, and Muon's scale of a matrix: .2 sqrt(max(rows, columns)),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from proxytrain.config.schema import Muon, Optimizer, SGDSaI
+from proxytrain.config.schema import AdamW, Muon, SGDSaI
 from proxytrain.kernels import cpu as native
 from proxytrain.model.layout import Weight, flat_size
 from proxytrain.optim.adamw import adamw
@@ -24,7 +24,7 @@ from proxytrain.optim.state import Multipliers, State
 def update(
     state: State,
     grads: Sequence[Tensor],
-    optimizer: Optimizer | SGDSaI,
+    optimizer: AdamW | SGDSaI,
     weights: tuple[Weight, ...],
     *,
     lr: Tensor,
@@ -42,7 +42,7 @@ def update(
     by : the parametrization's multipliers
     """
     state.updates += 1
-    if isinstance(optimizer, Optimizer) and not isinstance(optimizer, Muon) and native.there(state.weights):
+    if isinstance(optimizer, AdamW) and not isinstance(optimizer, Muon) and native.there(state.weights):
         assert by.each is not None
         betas = optimizer.beta1, optimizer.beta2, optimizer.eps
         buffers = state.weights, state.first, state.second
@@ -59,7 +59,7 @@ def flattened(grads: Sequence[Tensor], weights: tuple[Weight, ...]) -> Tensor:
     return flat
 
 
-def corrections(updates: Tensor, optimizer: Optimizer | SGDSaI, lr: Tensor) -> tuple[Tensor, ...]:
+def corrections(updates: Tensor, optimizer: AdamW | SGDSaI, lr: Tensor) -> tuple[Tensor, ...]:
     """Adam's corrections (K, 1) of the first moment, times the rate, and of the root of the second."""
     if isinstance(optimizer, SGDSaI):
         return ()
@@ -71,7 +71,7 @@ def corrections(updates: Tensor, optimizer: Optimizer | SGDSaI, lr: Tensor) -> t
 def move(
     state: State,
     grad: Tensor,
-    optimizer: Optimizer | SGDSaI,
+    optimizer: AdamW | SGDSaI,
     weights: tuple[Weight, ...],
     scales: tuple[Tensor, ...],
     *,

@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from proxytrain.config.recipe import NUMERICS_VERSION, Recipe, canonical, digest
 from proxytrain.config.schedule import Phase
-from proxytrain.config.schema import Config, Train, build
+from proxytrain.config.schema import Config, Train
+from proxytrain.config.section import build
 from proxytrain.errors import RequestError
 from proxytrain.files.atomic import read_json, write_json
 from proxytrain.model import accounting
 from proxytrain.plan import cost
 from proxytrain.plan.pack import Member, Pack, pack, work
-from proxytrain.plan.runs import NUMERICS_VERSION, Recipe, Run, canonical, digest
+from proxytrain.plan.runs import Run
 from proxytrain.plan.share import Segment, forest, lineages
 from proxytrain.plan.speed import Speeds
 from proxytrain.store.documents import NUMBER, PARAMS, check_id, fits

@@ -7,7 +7,10 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from proxytrain.config.schema import Config, build, check
+from msgspec.structs import replace
+
+from proxytrain.config.schema import Config, check
+from proxytrain.config.section import build
 from proxytrain.errors import RequestError, did_you_mean
 
 Tree = dict[str, Any]
@@ -77,7 +80,7 @@ class _Builder:
         if any(trees.get(k) is not None for k in LENGTH_KEYS):
             trees = {**dict.fromkeys(LENGTH_KEYS), **trees}
         fields = {key: self.part(key, tree) for key, tree in trees.items()}
-        config = Config(**{**vars(self.config_of_base), **fields})
+        config = replace(self.config_of_base, **fields)
         check(config)
         return config
 

@@ -12,8 +12,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 
+from proxytrain.config.recipe import Recipe, digest
 from proxytrain.model import accounting
-from proxytrain.plan.runs import Recipe, digest
 from proxytrain.plan.share import Segment
 from proxytrain.store.store import Key
 

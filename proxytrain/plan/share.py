@@ -11,8 +11,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from proxytrain.config.recipe import Recipe
 from proxytrain.config.schedule import Phase, cut
-from proxytrain.plan.runs import Recipe, Run, lineage
+from proxytrain.plan.runs import Run, lineage
 from proxytrain.store.store import Key
 
 

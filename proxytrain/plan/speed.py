@@ -12,10 +12,10 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from proxytrain.config.recipe import Recipe
 from proxytrain.errors import RequestError
 from proxytrain.files.atomic import read_json, write_json
 from proxytrain.plan.pack import Pack
-from proxytrain.plan.runs import Recipe
 from proxytrain.store.documents import NUMBER, fits
 from proxytrain.store.store import Store
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shlex
 from collections.abc import Callable, Iterable
@@ -11,13 +10,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from proxytrain.config.overrides import leaves
+from proxytrain.config.recipe import NUMERICS_VERSION
 from proxytrain.corpus import preview
 from proxytrain.monitor.text import duration
 from proxytrain.plan import freeze
-from proxytrain.plan.runs import NUMERICS_VERSION
 from proxytrain.report import ink, stability, words
 from proxytrain.report.facts import Facts, Row
 from proxytrain.report.figures import SCALES, Picture, files_of, pictures
@@ -313,7 +313,7 @@ def _reproduce(facts: Facts) -> str:
 
 
 def _config(facts: Facts) -> dict[str, Any]:
-    return dataclasses.asdict(facts.asked.config)
+    return msgspec.to_builtins(facts.asked.config)
 
 
 def _trained_with(facts: Facts) -> dict[str, str]:

@@ -9,7 +9,8 @@ import yaml
 
 from proxytrain.config.compose import compose
 from proxytrain.config.overrides import leaves
-from proxytrain.config.schema import Config, build
+from proxytrain.config.schema import Config
+from proxytrain.config.section import build
 from proxytrain.corpus.corpus import load
 from proxytrain.errors import RequestError
 from proxytrain.monitor.console import Console

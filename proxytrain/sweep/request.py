@@ -5,13 +5,15 @@ All that can be known to be wrong before anything is planned or trained is refus
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from proxytrain.config.compose import compose, group_loader
-from proxytrain.config.schema import Config, build
+from proxytrain.config.schema import Config
+from proxytrain.config.section import build
 from proxytrain.corpus import Corpus, Stream, prepare
 from proxytrain.errors import RequestError
 from proxytrain.fit.losses.laws import get_law
@@ -102,7 +104,7 @@ def request(overrides: list[str], config_dir: str | None, console: Console, corp
 
 def _reseeded(config: Config, by: int) -> Config:
     data_seed = None if config.data_seed is None else config.data_seed + by
-    return dataclasses.replace(config, init_seed=config.init_seed + by, data_seed=data_seed)
+    return replace(config, init_seed=config.init_seed + by, data_seed=data_seed)
 
 
 def _of_text(done: int, total: int | None, what: str) -> tuple[float | None, str]:

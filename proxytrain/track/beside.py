@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from msgspec.structs import asdict
+
 from proxytrain.config.overrides import quoted
 from proxytrain.config.schema import Track, Wandb
 from proxytrain.files.atomic import open_log
@@ -118,5 +120,5 @@ def overrides(track: Track) -> list[str]:
     """What says the same about tracking on a command line."""
     if not isinstance(track, Wandb):
         return []
-    given = {k: v for k, v in vars(track).items() if k != "name" and v is not None}
+    given = {k: v for k, v in asdict(track).items() if v is not None}
     return [f"track={track.name}", *(f"track.{k}={quoted(v) if isinstance(v, str) else v}" for k, v in given.items())]

@@ -11,9 +11,10 @@ import io
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from proxytrain.config.schema import Wandb
 from proxytrain.errors import RequestError

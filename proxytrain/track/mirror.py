@@ -19,6 +19,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
+from proxytrain.config.recipe import digest
 from proxytrain.config.schema import Wandb
 from proxytrain.errors import RequestError
 from proxytrain.files.atomic import read_json, remove, write_json
@@ -26,7 +27,6 @@ from proxytrain.model import accounting
 from proxytrain.plan import freeze
 from proxytrain.plan.claims import Claim, holder, take
 from proxytrain.plan.freeze import Plan
-from proxytrain.plan.runs import digest
 from proxytrain.store.store import Store
 from proxytrain.track.client import REQUESTS, Client, resolved
 from proxytrain.track.shown import MirroredRun, rows, shown

@@ -7,12 +7,12 @@ the residual stream and the logits in depth; where it grows, the best learning r
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 
 from proxytrain.arrays import Array
 from proxytrain.config.schema import Config, Model
@@ -76,16 +76,14 @@ def scan(config: Config, corpus: Corpus, axis: str) -> Iterator[int | Scan]:
     seen: dict[str, Array] = {}
     for i, size in enumerate(sizes):
         yield size
-        for name, values in _activations(
-            dataclasses.replace(config, model=_sized(config.model, axis, size)), corpus
-        ).items():
+        for name, values in _activations(replace(config, model=_sized(config.model, axis, size)), corpus).items():
             name = name if axis == "width" else name.partition(": ")[2] or name  # the last block's stands for all
             seen.setdefault(name, np.zeros((c.updates + 1, len(sizes), c.seeds)))[:, i] = values
     yield Scan(axis, sizes, seen)
 
 
 def _sized(model: Model, axis: str, size: int) -> Model:
-    return dataclasses.replace(model, width=size) if axis == "width" else dataclasses.replace(model, depth=size)
+    return replace(model, width=size) if axis == "width" else replace(model, depth=size)
 
 
 def _activations(config: Config, corpus: Corpus) -> dict[str, Array]:

@@ -12,7 +12,8 @@ from safetensors.numpy import save
 from torch import Tensor, nn
 
 from proxytrain.arrays import Array
-from proxytrain.config.schema import Model, Parametrization, build
+from proxytrain.config.schema import Model, Parametrization
+from proxytrain.config.section import build
 from proxytrain.errors import RequestError
 from proxytrain.files.atomic import read_state
 from proxytrain.model.gpt import logits

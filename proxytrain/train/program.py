@@ -6,22 +6,22 @@ once a program has run it may not be compiled again.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from msgspec.structs import replace
 from torch import Tensor
 
-from proxytrain.config.schema import Model, Optimizer, SGDSaI
+from proxytrain.config.recipe import Recipe
+from proxytrain.config.schema import AdamW, Model, SGDSaI
 from proxytrain.model.gpt import objective, rope_table, rotated, views
 from proxytrain.model.layout import layout
 from proxytrain.model.parametrization import Scales, scales
 from proxytrain.optim.state import Multipliers, State
 from proxytrain.optim.update import corrections, move
 from proxytrain.plan.pack import MOST_SEQUENCES
-from proxytrain.plan.runs import Recipe
 from proxytrain.train.compiled import Function, compiled
 
 SHRUNK_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # of a pack that has shrunk: each is compiled anew
@@ -58,7 +58,7 @@ class Program:
         device, K, T = grad.device, len(grad), recipe.model.context
         shape = (K, recipe.batch_tokens // T, T)
         self.state, self.grad = state, grad
-        self.rule = dataclasses.replace(recipe.optimizer, weight_decay=0.0, clip=None)
+        self.rule = replace(recipe.optimizer, weight_decay=0.0, clip=None)
         self.multipliers = multipliers._replace(each=None)  # not read here
         self.ids, self.targets = (torch.zeros(shape, dtype=torch.long, device=device) for _ in range(2))
         self.lr, self.decay = (torch.zeros((K, 1), dtype=torch.float64, device=device) for _ in range(2))
@@ -150,7 +150,7 @@ def _gradients(model: Model, vocab: int, factors: Scales, precision: str, z_loss
 
 
 @functools.cache
-def _move(model: Model, vocab: int, optimizer: Optimizer | SGDSaI) -> Function:
+def _move(model: Model, vocab: int, optimizer: AdamW | SGDSaI) -> Function:
     """The optimizer over flat buffers, gradient norms (K, 1) returned; see `Program._moved`."""
     weights = layout(model, vocab)
 

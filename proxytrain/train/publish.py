@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from proxytrain.arrays import Array
+from proxytrain.config.recipe import NUMERICS_VERSION, canonical
 from proxytrain.corpus import Corpus, Stream
 from proxytrain.files.atomic import publishing, read_state, write_json, write_state
 from proxytrain.model.layout import layout
 from proxytrain.plan.pack import Member
-from proxytrain.plan.runs import NUMERICS_VERSION, canonical
 from proxytrain.plan.share import Segment
 from proxytrain.store.store import Key, Store
 from proxytrain.train import evaluate, telemetry

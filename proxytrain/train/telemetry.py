@@ -21,12 +21,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from proxytrain.config.schema import Muon, Optimizer
+from proxytrain.config.recipe import Recipe
+from proxytrain.config.schema import AdamW, Muon
 from proxytrain.model.gpt import log_partition, views
 from proxytrain.model.layout import Weight, layout
 from proxytrain.model.parametrization import Scales
 from proxytrain.optim.state import Multipliers, State
-from proxytrain.plan.runs import Recipe
 from proxytrain.train.program import autocast
 
 TOKENS = 1024  # of the batch that the forward pass reads, in whole sequences, at least one
@@ -68,7 +68,7 @@ class Sample:
         """All values (k, columns), once the update is made."""
         found = [self.forward, self.grad, self._rms(self.before), self._rms(state.weights[self.at].sub_(self.before))]
         o = self.recipe.optimizer
-        if isinstance(o, Optimizer):  # AdamW, or Muon for what it leaves to AdamW
+        if isinstance(o, AdamW):  # AdamW, or Muon for what it leaves to AdamW
             root = state.second[self.at].div_((1 - o.beta2 ** state.updates[self.at]).float()).sqrt_()
             found.append(_means(root.lt_(o.eps * by.eps), self.of_adamw))
         return torch.cat(found, 1)
@@ -107,7 +107,7 @@ def _of_adamw(weights: tuple[Weight, ...], recipe: Recipe) -> tuple[Weight, ...]
     """The weights whose second moment an optimizer reads: of Muon's matrices it does not, SGD-SaI has none."""
     if isinstance(recipe.optimizer, Muon):
         return tuple(w for w in weights if not w.matrix)
-    return weights if isinstance(recipe.optimizer, Optimizer) else ()
+    return weights if isinstance(recipe.optimizer, AdamW) else ()
 
 
 def _slices(weights: tuple[Weight, ...]) -> dict[str, list[slice]]:

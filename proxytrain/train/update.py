@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from proxytrain.arrays import Array
+from proxytrain.config.recipe import Recipe
 from proxytrain.config.schedule import learning_rates
 from proxytrain.corpus import Corpus, Stream
 from proxytrain.model.gpt import initial, objective
@@ -20,7 +21,6 @@ from proxytrain.model.parametrization import scales
 from proxytrain.optim.multipliers import multipliers
 from proxytrain.optim.update import flattened, update
 from proxytrain.plan.pack import Pack
-from proxytrain.plan.runs import Recipe
 from proxytrain.train import evaluate, program, telemetry
 from proxytrain.train.members import Active, Rows, apart
 from proxytrain.train.trace import UPDATES

@@ -8,10 +8,11 @@ import pytest
 
 from proxytrain.config.compose import compose, conf_dir, group_loader
 from proxytrain.config.overrides import quoted
-from proxytrain.config.schema import build_config, parse_number
+from proxytrain.config.schema import build_config
 from proxytrain.errors import RequestError
 from proxytrain.plan.grid import expand, point
 from proxytrain.plan.runs import Run, run_of
+from proxytrain.types import parse_number
 
 GROUPS = [p for p in sorted(conf_dir().glob("*/*.yaml")) if p.parent.name != "experiment"]
 EXPERIMENTS = sorted(conf_dir().glob("experiment/*.yaml"))

@@ -12,9 +12,10 @@ from proxytrain.config.schedule import (
     WSD,
     Average,
     Constant,
-    Decay,
+    Cosine,
     Infinite,
     InverseSqrt,
+    Linear,
     Phase,
     Power,
     cut,
@@ -25,12 +26,12 @@ from proxytrain.config.schedule import (
 from proxytrain.errors import RequestError
 
 LR, WARMUP, B = 0.01, 10_000, 1_000
-WSD_SQRT = WSD("wsd", 0.2, "sqrt", 0.0, None)
-POWER = Power("power", 50_000, None, -0.51, 0.1, "linear", 0.0, None)
-INFINITE = Infinite("infinite", 300_000, 0.25, 0.2, "exp", 0.01, None)
-AVERAGE = Average("average", 0.2, 40, None)
-ENDLESS = [Constant("constant"), InverseSqrt("inverse_sqrt"), WSD_SQRT, POWER, INFINITE, AVERAGE]
-CLOSED = [Decay("cosine", 0.1), Decay("linear", 0.0)]
+WSD_SQRT = WSD(decay=0.2, shape="sqrt", final=0.0, half_life=None)
+POWER = Power(knee=50_000, amplitude=None, exponent=-0.51, decay=0.1, shape="linear", final=0.0, half_life=None)
+INFINITE = Infinite(cooldown=300_000, floor=0.25, decay=0.2, shape="exp", final=0.01, half_life=None)
+AVERAGE = Average(window=0.2, snapshots=40, half_life=None)
+ENDLESS = [Constant(), InverseSqrt(), WSD_SQRT, POWER, INFINITE, AVERAGE]
+CLOSED = [Cosine(final=0.1), Linear(final=0.0)]
 
 
 def make(schedule, tokens: int = 1_000_000, lr: float = LR):
@@ -39,7 +40,7 @@ def make(schedule, tokens: int = 1_000_000, lr: float = LR):
 
 def test_power_reaches_the_published_anchor():
     # 2408.13359: a = 4.6, b = -0.51, beta = 1024 sequences of 4096 tokens: 1.10e-3 at 1e13 tokens
-    power = Power("power", None, 4.6, -0.51, 0, "linear", 0.0, None)
+    power = Power(knee=None, amplitude=4.6, exponent=-0.51, decay=0, shape="linear", final=0.0, half_life=None)
     plan = phases(power, lr=0.02, warmup=4096 * 1024, tokens=10**13, batch_tokens=4096 * 1024)
     assert learning_rates(plan, np.array([1e13]))[0] == pytest.approx(1.10e-3, rel=5e-3)
 
@@ -54,14 +55,14 @@ def test_power_has_slope_minus_b_beyond_its_knee_and_is_constant_before():
 
 def test_the_published_power_knee_is_where_both_branches_meet():
     # anchors of 2408.13359 with a = 4: 7.5M tokens at beta = 16
-    power = Power("power", None, 4.0, -0.51, 0, "linear", 0.0, None)
+    power = Power(knee=None, amplitude=4.0, exponent=-0.51, decay=0, shape="linear", final=0.0, half_life=None)
     plan = phases(power, lr=0.02, warmup=65536, tokens=10**9, batch_tokens=65536)
     assert dict(plan[1].params)["knee"] == pytest.approx(7.5e6, rel=0.01)
 
 
 def test_wsd_half_life_halves_every_half_life():
     # 2404.06395: f = 0.5^((n - T) / T_half), never 0
-    plan = make(WSD("wsd", 0.2, "half_life", 0.0, 50_000))
+    plan = make(WSD(decay=0.2, shape="half_life", final=0.0, half_life=50_000))
     lr = learning_rates(plan, np.array([800_000, 850_000, 900_000, 1_000_000]))
     assert lr == pytest.approx([LR, LR / 2, LR / 4, LR / 16])
 
@@ -72,13 +73,13 @@ def test_one_minus_sqrt_goes_from_one_to_zero_by_its_formula():
 
 
 def test_cosine_is_half_way_at_half_time_and_ends_at_its_share():
-    plan = make(Decay("cosine", 0.1))
+    plan = make(Cosine(final=0.1))
     middle = (WARMUP + 1_000_000) // 2
     assert learning_rates(plan, np.array([WARMUP, middle, 1_000_000])) == pytest.approx([LR, LR * 0.55, LR * 0.1])
 
 
 def test_exponential_decay_ends_at_its_share():
-    plan = make(WSD("wsd", 0.1, "exp", 0.01, None))
+    plan = make(WSD(decay=0.1, shape="exp", final=0.01, half_life=None))
     assert learning_rates(plan, np.array([900_000, 950_000, 1_000_000])) == pytest.approx([LR, LR * 0.1, LR * 0.01])
 
 
@@ -122,7 +123,7 @@ def test_a_closed_phase_cannot_be_cut(schedule):
 
 @pytest.mark.parametrize("decay", [0.2, 200_000])
 def test_a_decay_is_a_fraction_or_tokens(decay):
-    assert make(WSD("wsd", decay, "sqrt", 0.0, None)) == make(WSD_SQRT)
+    assert make(WSD(decay=decay, shape="sqrt", final=0.0, half_life=None)) == make(WSD_SQRT)
 
 
 def test_phases_are_whole_updates():
@@ -134,13 +135,17 @@ def test_phases_are_whole_updates():
     ("schedule", "tokens", "says"),
     [
         (WSD_SQRT, 8_000, "warmup=10000"),
-        (WSD("wsd", 2_000_000, "sqrt", 0.0, None), 1_000_000, "schedule.decay=2e\\+06"),
-        (WSD("wsd", 1, "sqrt", 0.0, None), 1_000_000, "shorter than one update"),
-        (WSD("wsd", 0.2, "exp", 0.0, None), 1_000_000, "schedule.final=0"),
-        (WSD("wsd", 0.2, "half_life", 0.0, None), 1_000_000, "schedule.half_life=null"),
-        (Power("power", 1, 1.0, -0.5, 0.1, "sqrt", 0.0, None), 1_000_000, "exactly one"),
-        (Average("average", 0.9999, 40, None), 100_000, "schedule.window=0.9999: 100000 and"),
-        (Average("average", 1, 40, None), 100_000, "or 1000 to 90000 tokens"),
+        (WSD(decay=2_000_000, shape="sqrt", final=0.0, half_life=None), 1_000_000, "schedule.decay=2e\\+06"),
+        (WSD(decay=1, shape="sqrt", final=0.0, half_life=None), 1_000_000, "shorter than one update"),
+        (WSD(decay=0.2, shape="exp", final=0.0, half_life=None), 1_000_000, "schedule.final=0"),
+        (WSD(decay=0.2, shape="half_life", final=0.0, half_life=None), 1_000_000, "schedule.half_life=null"),
+        (
+            Power(knee=1, amplitude=1.0, exponent=-0.5, decay=0.1, shape="sqrt", final=0.0, half_life=None),
+            1_000_000,
+            "exactly one",
+        ),
+        (Average(window=0.9999, snapshots=40, half_life=None), 100_000, "schedule.window=0.9999: 100000 and"),
+        (Average(window=1, snapshots=40, half_life=None), 100_000, "or 1000 to 90000 tokens"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(schedule, tokens, says):

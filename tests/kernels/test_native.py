@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from msgspec.structs import replace
 from support import TINY, TINY_TEXT, assert_same_bits, outcome, proxytrain, train
 
 from proxytrain.config.schema import Model
@@ -24,20 +24,34 @@ from proxytrain.model.layout import flat_size, layout
 from proxytrain.model.parametrization import Scales
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++")
-MODEL = Model(48, 2, 16, 64, "relu2", 4.0, 1e4, True, False, True, True, 3, 2)
+MODEL = Model(
+    width=48,
+    depth=2,
+    head_size=16,
+    context=64,
+    mlp="relu2",
+    mlp_ratio=4.0,
+    rope_base=1e4,
+    qk_norm=True,
+    tied=False,
+    logit_bias=True,
+    shift_keys=True,
+    conv_attention=3,
+    conv_mlp=2,
+)
 V = 50  # not a whole number of vectors
 MODELS = {
     "default": MODEL,
-    "shared": dataclasses.replace(MODEL, shared_qk=True, rope_base=1e3),
-    "shared, no shift": dataclasses.replace(MODEL, shared_qk=True, shift_keys=False, qk_norm=False),
-    "plain": dataclasses.replace(MODEL, shift_keys=False, conv_attention=0, conv_mlp=0, logit_bias=False),
-    "no norm": dataclasses.replace(MODEL, qk_norm=False),
-    "head of 20": dataclasses.replace(MODEL, width=60, head_size=20, context=37),
-    "head of 8": dataclasses.replace(MODEL, head_size=8, context=5),
-    "head of 32": dataclasses.replace(MODEL, width=64, head_size=32, context=100),
-    "head of 64": dataclasses.replace(MODEL, width=64, head_size=64, context=16),
-    "gelu": dataclasses.replace(MODEL, mlp="gelu", conv_attention=2),
-    "swiglu": dataclasses.replace(MODEL, mlp="swiglu", tied=True),
+    "shared": replace(MODEL, shared_qk=True, rope_base=1e3),
+    "shared, no shift": replace(MODEL, shared_qk=True, shift_keys=False, qk_norm=False),
+    "plain": replace(MODEL, shift_keys=False, conv_attention=0, conv_mlp=0, logit_bias=False),
+    "no norm": replace(MODEL, qk_norm=False),
+    "head of 20": replace(MODEL, width=60, head_size=20, context=37),
+    "head of 8": replace(MODEL, head_size=8, context=5),
+    "head of 32": replace(MODEL, width=64, head_size=32, context=100),
+    "head of 64": replace(MODEL, width=64, head_size=64, context=16),
+    "gelu": replace(MODEL, mlp="gelu", conv_attention=2),
+    "swiglu": replace(MODEL, mlp="swiglu", tied=True),
 }
 
 

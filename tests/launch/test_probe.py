@@ -91,7 +91,22 @@ def four(*shape: str) -> tuple[list[str], int]:
     keys = dict(o.split("=", 1) for o in asked)
     width, context, batch = (int(keys[k]) for k in ("model.width", "model.context", "batch_tokens"))
     mlp, shared = keys.get("model.mlp", "relu2"), "model.shared_qk" in keys
-    shaped = Model(width, 2, 16, context, mlp, 4.0, 1e4, True, False, True, True, 3, 2, shared)  # type: ignore[arg-type]
+    shaped = Model(
+        width=width,
+        depth=2,
+        head_size=16,
+        context=context,
+        mlp=mlp,
+        mlp_ratio=4.0,
+        rope_base=1e4,
+        qk_norm=True,
+        tied=False,
+        logit_bias=True,
+        shift_keys=True,
+        conv_attention=3,
+        conv_mlp=2,
+        shared_qk=shared,
+    )  # type: ignore[arg-type]
     native = shutil.which("g++") is not None
     return asked, accounting.pack_bytes(shaped, 256, 4, batch, keys.get("optimizer", "adamw"), native=native)
 

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from msgspec.structs import replace
 from torch.autograd import gradcheck
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -18,15 +19,29 @@ from proxytrain.model.layout import layout
 from proxytrain.model.parametrization import KINDS, Scales, rule, scales
 
 V = 64
-MODEL = Model(32, 2, 8, 16, "relu2", 4.0, 1e4, True, False, True, True, 3, 2)
-MUP = Parametrization("mup", 32, 1.0, 0.0)
-SP = Parametrization("sp", 32, 1.0, 1.0)
+MODEL = Model(
+    width=32,
+    depth=2,
+    head_size=8,
+    context=16,
+    mlp="relu2",
+    mlp_ratio=4.0,
+    rope_base=1e4,
+    qk_norm=True,
+    tied=False,
+    logit_bias=True,
+    shift_keys=True,
+    conv_attention=3,
+    conv_mlp=2,
+)
+MUP = Parametrization(name="mup", base_width=32, embedding_std=1.0, readout_std=0.0)
+SP = Parametrization(name="sp", base_width=32, embedding_std=1.0, readout_std=1.0)
 VARIANTS = [
     MODEL,
-    dataclasses.replace(MODEL, mlp="swiglu", logit_bias=False),
-    dataclasses.replace(MODEL, mlp="gelu", qk_norm=False, shift_keys=False, conv_attention=0, conv_mlp=0),
-    dataclasses.replace(MODEL, tied=True, conv_attention=2),
-    dataclasses.replace(MODEL, shared_qk=True),
+    replace(MODEL, mlp="swiglu", logit_bias=False),
+    replace(MODEL, mlp="gelu", qk_norm=False, shift_keys=False, conv_attention=0, conv_mlp=0),
+    replace(MODEL, tied=True, conv_attention=2),
+    replace(MODEL, shared_qk=True),
 ]
 
 
@@ -106,7 +121,7 @@ def test_a_readout_in_pieces_has_the_gradients_and_losses_of_the_whole(model, z_
 
 
 def test_an_initial_tensor_depends_on_seed_name_and_shape_only():
-    deeper = dataclasses.replace(MODEL, depth=3)
+    deeper = replace(MODEL, depth=3)
     a = views(flat(MODEL), layout(MODEL, V))
     b = views(flat(deeper), layout(deeper, V))
     assert torch.equal(a["embedding"], b["embedding"])
@@ -131,7 +146,7 @@ def test_token_shift_starts_as_the_plain_mean_of_neighbouring_keys():
 
 @pytest.mark.parametrize(("uniform", "gains"), [(False, [3.0, 3.0, 3.0]), (True, [3.0, 0.1, 3.0])])
 def test_with_shared_queries_and_keys_heads_begin_by_comparing_tokens_or_every_other_one_does(uniform, gains):
-    model = dataclasses.replace(MODEL, width=48, head_size=16, shared_qk=True, uniform_heads=uniform)
+    model = replace(MODEL, width=48, head_size=16, shared_qk=True, uniform_heads=uniform)
     weights = views(flat(model), layout(model, V))
     assert weights["1.qk_gain"][0].tolist() == pytest.approx(gains)
     assert torch.equal(weights["1.shift_keys"], torch.ones(1, 48))
@@ -140,7 +155,7 @@ def test_with_shared_queries_and_keys_heads_begin_by_comparing_tokens_or_every_o
 def test_with_shared_queries_and_keys_models_learn_to_copy_at_once():
     draw, copied = torch.Generator().manual_seed(0), {}
     for shared in (True, False):
-        model = dataclasses.replace(MODEL, head_size=16, context=32, shared_qk=shared)
+        model = replace(MODEL, head_size=16, context=32, shared_qk=shared)
         buffer = flat(model, parametrization=MUP).requires_grad_()
         optimizer = torch.optim.Adam([buffer], lr=0.004, betas=(0.9, 0.95))
         for _ in range(100):
@@ -159,7 +174,7 @@ def test_with_shared_queries_and_keys_models_learn_to_copy_at_once():
 @pytest.mark.parametrize("name", ["mup", "mup_simple", "completep"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_at_the_base_size_all_are_the_standard_parametrization(kind, name):
-    same = dataclasses.replace(SP, name=name, base_width=64, base_depth=3)
+    same = replace(SP, name=name, base_width=64, base_depth=3)
     at = {"width": 64, "fan_in": 64, "depth": 3, "block": kind in ("hidden", "residual")}
     assert rule(kind, same, **at) == rule(kind, SP, **at)
 
@@ -167,13 +182,13 @@ def test_at_the_base_size_all_are_the_standard_parametrization(kind, name):
 def test_mup_scales_hidden_rates_and_the_readout_by_the_width():
     hidden = rule("hidden", MUP, width=128, fan_in=128, depth=2, block=True)
     assert (hidden.lr, hidden.decay, hidden.std) == (1 / 4, 1.0, pytest.approx(1 / math.sqrt(128)))
-    readout = rule("readout", dataclasses.replace(MUP, readout_std=1.0), width=128, fan_in=128, depth=2, block=False)
+    readout = rule("readout", replace(MUP, readout_std=1.0), width=128, fan_in=128, depth=2, block=False)
     assert (readout.multiplier, readout.std, readout.lr) == (1 / 4, pytest.approx(1 / math.sqrt(32)), 1.0)
     assert rule("embedding", MUP, width=128, fan_in=128, depth=2, block=False).lr == 1.0
 
 
 def test_mup_simple_scales_the_rates_of_matrices_and_nothing_else():
-    simple = dataclasses.replace(SP, name="mup_simple")
+    simple = replace(SP, name="mup_simple")
     for kind in KINDS:
         at = {"width": 128, "fan_in": 128, "depth": 2, "block": kind in ("hidden", "residual")}
         lr = 1 / 4 if kind in ("hidden", "residual", "readout") else 1.0
@@ -181,8 +196,8 @@ def test_mup_simple_scales_the_rates_of_matrices_and_nothing_else():
 
 
 def test_completep_scales_branches_by_depth_and_eps_by_both():
-    deep = dataclasses.replace(MODEL, width=128, depth=8)
-    complete = Parametrization("completep", 32, 1.0, 0.0, base_depth=2)
+    deep = replace(MODEL, width=128, depth=8)
+    complete = Parametrization(name="completep", base_width=32, embedding_std=1.0, readout_std=0.0, base_depth=2)
     assert scales(deep, complete) == Scales(1 / 4, 1 / 4)
     inside = rule("residual", complete, width=128, fan_in=128, depth=8, block=True)
     assert (inside.lr, inside.eps, inside.std) == (1 / 4, 1 / 16, pytest.approx(1 / math.sqrt(128 * 2 * 2)))

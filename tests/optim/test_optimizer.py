@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
+from msgspec.structs import replace
 from support import train
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from proxytrain.config.schema import Model, Muon, Optimizer, Parametrization, SGDSaI
+from proxytrain.config.schema import AdamW, Model, Muon, Parametrization, SGDSaI
 from proxytrain.model.gpt import views
 from proxytrain.model.layout import ALIGN, Weight, flat_size, layout
 from proxytrain.model.parametrization import rule
@@ -18,7 +17,7 @@ from proxytrain.optim.muon import orthogonal
 from proxytrain.optim.state import Multipliers, State
 from proxytrain.optim.update import corrections, move, update
 
-ADAMW = Optimizer("adamw", 0.9, 0.95, 1e-8, 0.1, 1.0, 0.0)
+ADAMW = AdamW(beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0, z_loss=0.0)
 P = 7  # weights of one number each
 NUMBERS = tuple(Weight(str(i), (1,), "gain", "norm", offset=ALIGN * i) for i in range(P))
 
@@ -80,7 +79,7 @@ def test_eps_of_one_weight_is_its_own():
 
 @pytest.mark.parametrize("eps", [1e-8, 1e-3])
 def test_on_a_cpu_one_pass_does_what_passes_one_by_one_do(eps):
-    optimizer, by = dataclasses.replace(ADAMW, eps=eps), multipliers(LAYOUT, SHAPE, MUP, ADAMW)
+    optimizer, by = replace(ADAMW, eps=eps), multipliers(LAYOUT, SHAPE, MUP, ADAMW)
     found = []
     for one_by_one in (False, True):
         state = State(start().repeat(3, 1), torch.zeros(3, SIZE), torch.zeros(3, SIZE), torch.zeros(3, 1).double())
@@ -115,12 +114,28 @@ def test_a_diverged_member_leaves_the_others_alone():
     assert beside[1].isnan().all()
 
 
-SHAPE = Model(16, 3, 8, 32, "swiglu", 4, 1e4, True, False, True, True, 3, 2)
+SHAPE = Model(
+    width=16,
+    depth=3,
+    head_size=8,
+    context=32,
+    mlp="swiglu",
+    mlp_ratio=4,
+    rope_base=1e4,
+    qk_norm=True,
+    tied=False,
+    logit_bias=True,
+    shift_keys=True,
+    conv_attention=3,
+    conv_mlp=2,
+)
 LAYOUT = layout(SHAPE, 50)
 SIZE = flat_size(LAYOUT)
-MUP = Parametrization("mup", 8, 1.0, 0.0)
-MUON = Muon("muon", 0.9, 0.95, 1e-8, 0.1, 1.0, 0.0, momentum=0.95, iterations=5, adamw_lr=0.5)
-SAI = SGDSaI("sgd_sai", 0.9, 1e-8, 0.1, 1.0, 0.0)
+MUP = Parametrization(name="mup", base_width=8, embedding_std=1.0, readout_std=0.0)
+MUON = Muon(
+    beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, clip=1.0, z_loss=0.0, momentum=0.95, iterations=5, adamw_lr=0.5
+)
+SAI = SGDSaI(momentum=0.9, eps=1e-8, weight_decay=0.1, clip=1.0, z_loss=0.0)
 RATES = {"lr": [1e-2, 1e-3, 3e-2], "decay": [0.0, 1e-3, 1e-2], "clip": [1.0, float("inf"), 0.1]}
 
 
@@ -312,7 +327,7 @@ def test_after_the_first_updates_nothing_is_asked_of_the_device(optimizer):
 @pytest.mark.parametrize("optimizer", [ADAMW, MUON, SAI], ids=lambda o: o.name)
 def test_coupled_decay_follows_the_rate_of_each_weight(optimizer):
     own = multipliers(LAYOUT, SHAPE, MUP, optimizer)
-    coupled = multipliers(LAYOUT, SHAPE, MUP, dataclasses.replace(optimizer, decay="coupled"))
+    coupled = multipliers(LAYOUT, SHAPE, MUP, replace(optimizer, decay="coupled"))
     assert torch.equal(coupled.lr, own.lr)
     rate = {w.name: rule(w.kind, MUP, optimizer.name, width=16, fan_in=w.shape[0], depth=2, block="." in w.name).lr
             for w in LAYOUT}  # fmt: skip

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
 
 from proxytrain.config.compose import compose
+from proxytrain.config.recipe import canonical, digest
 from proxytrain.config.schedule import cut
 from proxytrain.config.schema import build_config
+from proxytrain.config.section import Section
 from proxytrain.errors import RequestError
 from proxytrain.model import accounting
-from proxytrain.plan.runs import canonical, digest, lineage, run_of
+from proxytrain.plan.runs import lineage, run_of
 
 
 def run(*overrides: str, corpus: str = "c"):
@@ -66,17 +66,15 @@ def test_ids_stay_what_they_were():
 
 
 def test_a_key_added_with_a_default_keeps_old_ids():
-    @dataclass(frozen=True)
-    class Old:
+    class Old(Section, frozen=True):
         width: int
 
-    @dataclass(frozen=True)
-    class New:
+    class New(Section, frozen=True):
         width: int
         dropout: float = 0.0
 
-    assert digest(Old(3)) == digest(New(3)) != digest(New(3, 0.1))
-    assert canonical(New(3)) == {"width": 3}
+    assert digest(Old(width=3)) == digest(New(width=3)) != digest(New(width=3, dropout=0.1))
+    assert canonical(New(width=3)) == {"width": 3}
 
 
 def test_lineages_are_shared_as_far_as_phases_are():

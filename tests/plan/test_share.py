@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from msgspec.structs import replace
 
 from proxytrain.config.compose import compose, group_loader
 from proxytrain.config.schema import build_config
@@ -119,7 +119,7 @@ def test_members_differ_in_seed_decay_and_clip_within_a_pack():
     asked = runs({"tokens": 1_024_000, "init_seed": [0, 1], "optimizer": {"weight_decay": [0, 0.1], "clip": [1, None]}})
     assert len({r.recipe.shape for r in asked}) == 1
     assert len({r.recipe.id for r in asked}) == 8
-    assert dataclasses.replace(asked[0].recipe, batch_tokens=2048).shape != asked[0].recipe.shape
+    assert replace(asked[0].recipe, batch_tokens=2048).shape != asked[0].recipe.shape
 
 
 def test_memory_limits_a_pack():

@@ -68,7 +68,9 @@ def sync() -> Callable[..., tuple[int, list[str]]]:
 
     def send(store: Store, *, online: bool = True, rate: float = 1e6) -> tuple[int, list[str]]:
         said: list[str] = []
-        made = Mirror(store, "s", Wandb("wandb", None, None, None, rate), online, said.append)
+        made = Mirror(
+            store, "s", Wandb(mode=None, entity=None, project=None, requests_per_minute=rate), online, said.append
+        )
         made.over.set()
         return made.run(), said
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 from support import TINY, TINY_TEXT, outcome, planned, proxytrain, train
 
 from proxytrain.errors import RequestError
@@ -118,7 +118,7 @@ def test_a_pack_is_not_filled_up_beyond_what_attention_takes():
 def test_on_a_cpu_nothing_is_compiled_by_torch_unless_asked(ask):
     asked = ask("tokens=4B", "data.allow_repeat=true", "train.checkpoint_seconds=1")
     (pack,) = planned(asked).packs
-    auto, on, off = (dataclasses.replace(asked.config.train, compile=c) for c in ("auto", "on", "off"))
+    auto, on, off = (replace(asked.config.train, compile=c) for c in ("auto", "on", "off"))
     assert not cost.compiled(pack, auto, "cpu")
     assert cost.compiled(pack, on, "cpu")
     assert cost.compiled(pack, auto, "cuda")

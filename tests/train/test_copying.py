@@ -44,8 +44,22 @@ def test_a_closing_quote_is_one_right_after_text(tokenizer, tmp_path):
 
 
 def test_losses_are_the_model_s_and_a_head_that_looks_everywhere_gives_each_place_its_share():
-    model = Model(16, 1, 8, 8, "relu2", 4.0, 1e4, True, False, True, True, 3, 2)
-    gpt = GPT(model, Parametrization("mup", 16, 1.0, 0.0), 32)
+    model = Model(
+        width=16,
+        depth=1,
+        head_size=8,
+        context=8,
+        mlp="relu2",
+        mlp_ratio=4.0,
+        rope_base=1e4,
+        qk_norm=True,
+        tied=False,
+        logit_bias=True,
+        shift_keys=True,
+        conv_attention=3,
+        conv_mlp=2,
+    )
+    gpt = GPT(model, Parametrization(name="mup", base_width=16, embedding_std=1.0, readout_std=0.0), 32)
     for name, weight in gpt.named_parameters():
         if name.endswith("qk_gain"):
             torch.nn.init.zeros_(weight)

@@ -10,13 +10,13 @@ import pytest
 import torch
 from support import outcome, train
 
+from proxytrain.config.recipe import NUMERICS_VERSION
 from proxytrain.config.schedule import learning_rates
 from proxytrain.corpus import Stream
 from proxytrain.errors import RequestError
 from proxytrain.model.gpt import cross_entropy, initial, logits, views
 from proxytrain.model.layout import layout
 from proxytrain.model.parametrization import Scales
-from proxytrain.plan.runs import NUMERICS_VERSION
 
 
 def test_rows_are_updates_with_the_loss_before_and_the_rate_at_their_end(ask):

@@ -122,7 +122,7 @@ def test_it_is_what_plain_formulas_give(ask, norm):
 
 def test_many_logits_are_read_out_in_pieces(monkeypatch):
     shape = build_config(compose(["model.width=16", "model.head_size=8", "parametrization=sp"])).model
-    sp = Parametrization("sp", 1, 1.0, 1.0)
+    sp = Parametrization(name="sp", base_width=1, embedding_std=1.0, readout_std=1.0)
     flat = torch.stack([initial(layout(shape, 50), shape, sp, seed) for seed in (0, 1)])
     weights, ids = views(flat, layout(shape, 50)), torch.arange(2 * 3 * 32).remainder(50).view(2, 3, 32)
     whole = logits(weights, ids, shape, scales(shape, sp)).logsumexp(2).mean(1)
