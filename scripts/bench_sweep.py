@@ -58,7 +58,7 @@ def main() -> None:
     losses: dict[str, float] = {}
     for text in alone["out"]:
         losses |= json.loads(text)
-    apart = max(abs(losses[i] / r["final_loss"] - 1) for i, r in results.items() if r and r["status"] == "done")
+    apart = max(abs(losses[i] / r.final_loss - 1) for i, r in results.items() if r and r.final_loss)
     costs = plan["costs"]
     figures = {
         "machine": f"{name('cpu', 1)} x {cores}",

@@ -316,9 +316,9 @@ def verify(store: Path, calm: Path, options: argparse.Namespace) -> None:
         for name in ours.keys() | theirs.keys():
             if not np.array_equal(ours.get(name), theirs.get(name)):
                 raise Trouble(f"run {run_id}: its curve's {name} differs")
-        ours, theirs = a.result(run_id) or {}, b.result(run_id) or {}
-        if (ours["final_loss"], ours["val_se"]) != (theirs["final_loss"], theirs["val_se"]):
-            raise Trouble(f"run {run_id}: loss {ours['final_loss']}, undisturbed {theirs['final_loss']}")
+        ours, theirs = ((r.final_loss, r.val_se) if (r := s.result(run_id)) else None for s in (a, b))
+        if ours != theirs:
+            raise Trouble(f"run {run_id}: loss and its error {ours}, undisturbed {theirs}")
         ours, theirs = (load_file(store.run(run_id) / "weights.safetensors") for store in (a, b))
         if not all(np.array_equal(ours[name], values) for name, values in theirs.items()):
             raise Trouble(f"run {run_id}: its weights differ")

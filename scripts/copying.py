@@ -43,22 +43,22 @@ def main() -> None:
     print("width   tokens seed     loss   by quarter of the context  copied   else    new  closing  induction")
     plans = [freeze.load(store.sweep(sweep) / "plan.json") for sweep in options.sweeps]
     results = [store.result(run) for run in dict.fromkeys(run for plan in plans for run in plan.runs)]
-    for result in sorted(filter(None, results), key=lambda r: (r["recipe"]["model"]["width"], r["tokens"])):
-        recipe = result["recipe"]
+    for result in sorted(filter(None, results), key=lambda r: (r.recipe.model.width, r.tokens)):
+        recipe = result.recipe
         try:
-            gpt = load_model(result["id"], store)
+            gpt = load_model(result.id, store)
         except RequestError as error:  # no weights
             print(error, file=sys.stderr)
             continue
-        corpus = load(Path(options.store) / "corpora", recipe["corpus"])
-        ids, targets = sequences(corpus.val, recipe["model"]["context"], options.tokens)
+        corpus = load(Path(options.store) / "corpora", recipe.corpus)
+        ids, targets = sequences(corpus.val, recipe.model.context, options.tokens)
         length, after, right = repeats(ids, targets)
         long = length >= options.match
         losses, induction = look(gpt, ids, targets, after, long)
         quarters = [part.mean() for part in np.array_split(losses, 4, axis=1)]
         kinds = [losses[where].mean() for where in (long & right, long & ~right, ~long, closing(corpus, ids, targets))]
         print(
-            f"{recipe['model']['width']:5d} {result['tokens']:8d} {recipe['init_seed']:4d}   {losses.mean():6.4f}   "
+            f"{recipe.model.width:5d} {result.tokens:8d} {recipe.init_seed:4d}   {losses.mean():6.4f}   "
             + "  ".join(f"{x:.3f}" for x in quarters + kinds)
             + f"   {induction:.2f}",
             flush=True,

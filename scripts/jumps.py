@@ -33,7 +33,7 @@ def main() -> None:
     store, pieces = Store(options.store), []
     for record in freeze.load(store.sweep(options.sweep) / "plan.json").runs.values():
         (curve,) = outcomes.curves(store, [record])
-        width, seed = record["config"]["model"]["width"], record["config"]["init_seed"]
+        width, seed = record.config.model.width, record.config.init_seed
         print(f"width {width}, seed {seed}, loss {curve.loss[-200:].mean():.3f} at the end: {jump(curve) or 'no jump'}")
         columns = {"lr": curve.lr.astype(np.float32), "loss": curve.loss.round(3).astype(np.float32)}
         pieces.append(pd.DataFrame({"width": np.int16(width), "seed": np.int16(seed), **columns}))

@@ -60,7 +60,6 @@ def planned(asked: Request, *, largest: int = 4) -> Plan:
         return freeze.make(
             asked.name,
             asked.runs,
-            asked.records,
             None,
             store=asked.store,
             train=asked.config.train,
@@ -98,7 +97,7 @@ def train(
             wanted=part.wanted,
             store=asked.store,
             corpus=load(asked.store.corpora(), asked.corpus.manifest.content_hash),
-            runs={r["id"]: r for r in asked.records},
+            runs={r.id: r for r in asked.records},
             train=asked.config.train,
             micro_batches=micro_batches,
             compiled=compiled,
@@ -114,12 +113,12 @@ def outcome(store: Store, run_id: str) -> dict[str, np.ndarray]:
     """All that training decides about a run: its curve, what was seen, its final loss, its state where that is kept."""
     result = store.result(run_id)
     assert result is not None
-    state = store.segment((result["lineage"], result["end"])) / "state.npy"
+    state = store.segment(result.key) / "state.npy"
     curve = store.curve(run_id)
     return {
         **{name: getattr(curve, name) for name in ("tokens", "lr", "loss", "grad_norm", "eval_tokens", "eval_loss")},
         **{f"telemetry.{name}": values for name, values in curve.telemetry.items()},
-        "final_loss": np.array([result["final_loss"], result["val_se"]], dtype=float),
+        "final_loss": np.array([result.final_loss, result.val_se], dtype=float),
         "state": np.load(state) if state.exists() else np.empty(0),
     }
 

@@ -167,7 +167,7 @@ def a_run(desk: Path) -> str:
     """The longest run of the sweep."""
     store = Store(desk / "runs")
     ids = [p.parent.name for p in desk.glob("runs/runs/*/result.json")]
-    return max(ids, key=lambda i: (store.result(i)["tokens"] == 65536, i))
+    return max(ids, key=lambda i: (store.result(i).tokens == 65536, i))
 
 
 @pytest.mark.parametrize("guide", [pytest.param(g, marks=() if g == "README.md" else pytest.mark.slow) for g in HERE])

@@ -33,6 +33,7 @@ from proxytrain.fit.tables.table import read_runs
 from proxytrain.plan.pack import pack
 from proxytrain.plan.runs import Run
 from proxytrain.plan.share import forest
+from proxytrain.store.documents import RunSettings
 from proxytrain.types import parse_number
 
 B, WARMUP, LR = 1000, 10_000, 0.01
@@ -135,7 +136,19 @@ def a_run(schedule, tokens, seed):
         data_seed=seed,
         precision="float32",
     )
-    return Run(recipe, LR, plan, schedule.name) if plan else None
+    settings = RunSettings(
+        model=MODEL,
+        parametrization=recipe.parametrization,
+        optimizer=ADAMW,
+        schedule=schedule,
+        tokens=tokens,
+        lr=LR,
+        warmup=WARMUP,
+        batch_tokens=B,
+        init_seed=seed,
+        data_seed=seed,
+    )
+    return Run(recipe, settings, plan) if plan else None
 
 
 @some

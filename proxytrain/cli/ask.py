@@ -8,6 +8,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct, to_builtins
+
 if TYPE_CHECKING:
     from proxytrain.config.schema import Config
 
@@ -100,11 +102,14 @@ def answer(asked: Any, console: Any) -> tuple[list[str], dict[str, Any]]:
     with console.at_work(FITTING_CURVES) as tell:
         prediction = job.predict(asked, fitted, tell)
     beware, truths = outcomes.caveats(asked), outcomes.truths(asked)
+    target = {k: getattr(asked.target_record, k) for k in ("id", "params", "tokens", "flops", "schedule")}
+    target["lr"] = asked.target_record.config.lr
+    measured = ("id", "status", "final_loss", "val_se", "diverged_at")
     content = {
-        "target": {k: asked.target_record[k] for k in ("id", "params", "tokens", "flops", "schedule", "lr")},
+        "target": target,
         "prediction": vars(prediction),
         "warnings": [*fitted.warnings, *beware],
-        "truth": [{k: t[k] for k in ("id", "status", "final_loss", "val_se", "diverged_at") if k in t} for t in truths],
+        "truth": [{k: v for k in measured if (v := getattr(t, k)) is not None} for t in truths],
         "fit": str(asked.folder / "fit.json"),
     }
     return answer_lines(asked, fitted, prediction, beware, truths), content
@@ -122,6 +127,8 @@ def _plain(value: Any) -> Any:
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
+    if isinstance(value, Struct):
+        return _plain(to_builtins(value))
     if hasattr(value, "tolist"):  # of numpy
         return _plain(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value

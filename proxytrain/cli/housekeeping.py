@@ -8,6 +8,8 @@ import sys
 from contextlib import suppress
 from typing import Any
 
+from msgspec import to_builtins
+
 from proxytrain.cli import ask
 from proxytrain.cli.verb import JSON, flag, verb
 from proxytrain.errors import RequestError
@@ -52,7 +54,7 @@ def status(options: argparse.Namespace) -> int:
         content[name] = {
             "counts": counts,
             "progress": state.summary(),
-            "runs": state.runs,
+            "runs": to_builtins(state.runs),
             "jobs": [vars(j) for j in queue.get(name, [])],
         }
         if options.check:

@@ -8,6 +8,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from msgspec import to_builtins
+
 from proxytrain.cli import ask, uses
 from proxytrain.cli.verb import JSON, flag, verb
 from proxytrain.errors import Refusal, RequestError
@@ -47,7 +49,7 @@ def plan(options: argparse.Namespace) -> int:
         console.say(f"note: {error}")
     speeds = job.speeds(asked)
     packs = pack_rows(made, speeds)
-    content = {"sweep": made.name, **made.costs, "target": made.target, "packs": packs, "runs": made.runs}
+    content = {"sweep": made.name, **to_builtins(made.costs), "target": made.target, "packs": packs, "runs": made.runs}
     content["text"] = {**vars(preview(asked.corpus)), "notices": asked.corpus.manifest.notices or []}
     ask.put(options, [*plan_lines(made, asked.corpus), *pack_lines(packs, speeds)], content)
     return 0
@@ -133,7 +135,7 @@ def _check_words(asked: Any) -> None:
     from proxytrain.plan import freeze
 
     path = asked.folder / "plan.json"
-    if path.exists() and freeze.load(path).request != freeze.request_of(asked.records, asked.target_record):
+    if path.exists() and freeze.load(path).request != asked.digest:
         raise RequestError(
             f"sweep.name={asked.name}: was planned with other runs or another target; give the words of its sweep "
             "again (experiment=..., grids, target), or `proxytrain plan` with these"
@@ -170,7 +172,7 @@ def _train_one(asked: Any, console: Any) -> int:
     if result is None:
         raise Refusal(f"the run failed; `proxytrain status{ask.where(asked)} sweep.name=run-{run.id}` says why")
     print("\n".join(result_lines(asked.store, result)))
-    return 0 if result["status"] == "done" else 1
+    return 0 if result.status == "done" else 1
 
 
 def _multirun(options: argparse.Namespace) -> int:
@@ -190,8 +192,8 @@ def _multirun(options: argparse.Namespace) -> int:
         except RequestError as error:  # Hydra would show a traceback
             print(f"proxytrain train: {error}", file=sys.stderr)
             sys.exit(2)
-        result = asked.store.result(asked.runs[0].id) or {}
-        return float(result.get("final_loss") or "nan")
+        result = asked.store.done(asked.runs[0].id)
+        return float(result.final_loss or "nan") if result else float("nan")
 
     uses.check("train", options)
     search = ["--config-dir", options.config_dir] if options.config_dir else []
@@ -254,7 +256,7 @@ def _compared(asked: Any) -> tuple[list[Any], Any]:
 def _up_to_date(page: Path, asked: Any) -> bool:
     """Whether the page was written after all that it shows."""
     shown = [asked.folder / "fit.json", asked.folder / "curves.json"]
-    shown += [asked.store.run(r["id"]) / "result.json" for r in asked.records]
+    shown += [asked.store.run(r.id) / "result.json" for r in asked.records]
     shown += [asked.store.run(run.id) / "result.json" for run in asked.targets]
     times = [p.stat().st_mtime_ns for p in shown if p.exists()]
     return page.exists() and page.stat().st_mtime_ns > max(times, default=0)

@@ -175,7 +175,7 @@ def _fit_curves(options: argparse.Namespace, config: Any, path: Path) -> int:
         content["prediction"] = _curve_end(answer)
         loss, low, high = (float(v) for v in answer.final)
         lines += truth_lines(outcomes.truths(asked), loss, low, high, answer.level)
-        content["truth"] = [t["final_loss"] for t in outcomes.truths(asked)]
+        content["truth"] = [t.final_loss for t in outcomes.truths(asked)]
     lines.append(f"written to {path}; pictures: {', '.join(map(str, picture))}")
     ask.put(options, lines, content | {"pictures": [str(p) for p in picture]})
     return 0

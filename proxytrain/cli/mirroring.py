@@ -20,6 +20,7 @@ from proxytrain.errors import RequestError
     flag("--beside", help="go on until standard input ends: what sweep and work start with track=wandb"),
 )
 def track(options: argparse.Namespace) -> int:
+    from proxytrain.config.schema import Wandb
     from proxytrain.plan import freeze
     from proxytrain.process import say
     from proxytrain.store.store import Store
@@ -34,6 +35,8 @@ def track(options: argparse.Namespace) -> int:
     config = ask.config(options, "track")
     if what == "dashboard":
         return _dashboard(config)
+    if not isinstance(config.track, Wandb):
+        raise RequestError("track=none: nothing is mirrored; set track=wandb, or leave the key out")
     how = mode(config.track)
     if how == "disabled":
         raise RequestError("WANDB_MODE=disabled: nothing is sent; unset it, or set track.mode=offline or online")
@@ -66,18 +69,18 @@ def track(options: argparse.Namespace) -> int:
 
 def _dashboard(config: Any) -> int:
     """Save the view of a sweep; its address is remembered beside what was sent."""
-    from proxytrain.files.atomic import read_json, write_json
+    from proxytrain.files.documents import write_document
     from proxytrain.store.store import Store
     from proxytrain.track.dashboard import save
+    from proxytrain.track.mirror import Sent, memory
 
     folder = Store(config.store).sweep(config.sweep.name)
-    path = folder / "wandb.json"
-    known = read_json(path)
+    known = memory(folder)
     if not known:
         raise RequestError(f"sweep.name={config.sweep.name}: not in W&B yet; `proxytrain track sync` first")
     pictures = sorted(p.stem for p in folder.glob("figures/*.png"))
-    url = save(config.track, config.sweep.name, pictures, known.get("dashboard", {}).get("view", {}).get("url"))
-    write_json(path, {**known, "dashboard": {"view": {"url": url}}})
+    url = save(config.track, config.sweep.name, pictures, known.get("dashboard", {}).get("view", Sent()).url)
+    write_document(folder / "wandb.json", {**known, "dashboard": {"view": Sent(url=url)}})
     print(url)
     return 0
 

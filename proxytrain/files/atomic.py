@@ -6,7 +6,6 @@ worker that comes late cannot spoil anything. Nothing that is read here is unpic
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -15,13 +14,12 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
 from proxytrain import process
 from proxytrain.arrays import Array
-from proxytrain.errors import RequestError
 
 FORGOTTEN_SECONDS = 86400.0
 
@@ -149,26 +147,6 @@ def read_state(path: Path) -> Array:
     if checksum and zlib.crc32(state.data) != int.from_bytes(checksum, "little"):
         raise ValueError("not a whole state (its checksum differs)")
     return state
-
-
-def write_json(path: Path, value: Any, *, indent: int | None = 1) -> None:
-    write_text(path, json.dumps(value, indent=indent, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Return the content of a JSON file; None where there is no file.
-
-    Raises
-    ------
-    RequestError
-        If the file is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path}: broken JSON ({error}); delete it and run again") from None
 
 
 def sync(path: Path) -> None:

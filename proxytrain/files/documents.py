@@ -52,22 +52,20 @@ def decode_document(content: bytes, cls: type[D], path: Path, advice: str) -> D:
         raise RequestError(f"{path}: not what proxytrain writes there ({error}); {advice}") from None
 
 
-def write_document(path: Path, document: Any, *, indent: int = 1) -> None:
-    """Write a document as JSON, whole; `indent=0`: on one line.
+def write_document(path: Path, document: Any, *, indent: int | None = 1) -> None:
+    """Write a document as JSON, whole; `indent=None`: on one line.
 
     Raises
     ------
     ValueError
-        If what is written could not be read back: JSON has no NaN and no infinity.
+        If a number is NaN or infinite, which JSON does not have.
     """
     write_bytes(path, encode_document(document, indent=indent))
 
 
-def encode_document(document: Any, *, indent: int = 1) -> bytes:
+def encode_document(document: Any, *, indent: int | None = 1) -> bytes:
     """Return a document as JSON text; raises as `write_document`."""
-    content = msgspec.json.encode(document)
-    msgspec.json.decode(content, type=type(document))
-    return (msgspec.json.format(content, indent=indent) if indent else content) + b"\n"
+    return (json.dumps(msgspec.to_builtins(document), indent=indent, allow_nan=False) + "\n").encode()
 
 
 def checksum(content: Any) -> str:

@@ -15,7 +15,8 @@ from proxytrain.plan import freeze
 from proxytrain.plan.claims import holder
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.parts import finished, folders, unfinished
-from proxytrain.store.store import Key, Store
+from proxytrain.store.documents import Key
+from proxytrain.store.store import Store
 
 PLACES = ("segments", "runs", "sweeps", "corpora")
 
@@ -100,7 +101,7 @@ def problems(store: Store, plan: Plan) -> Iterator[str]:
                 yield f"{path}: {error}; delete it, and it is made again where it is needed"
     for run_id, record in plan.runs.items():
         try:
-            yield from (f"{store.run(run_id)}: {what}" for what in _curve_problems(store, run_id, record["tokens"]))
+            yield from (f"{store.run(run_id)}: {what}" for what in _curve_problems(store, run_id, record.tokens))
         except RequestError as error:
             yield str(error)
     for folder in _folders(store):
@@ -118,13 +119,13 @@ def _curve_problems(store: Store, run_id: str, tokens: int) -> Iterator[str]:
     if result is None:
         return
     curve = store.curve(run_id)
-    B = result["recipe"]["batch_tokens"]
-    end = tokens if result["status"] == "done" else result["diverged_at"]
+    B = result.recipe.batch_tokens
+    end = tokens if result.diverged_at is None else result.diverged_at
     if not np.array_equal(curve.tokens, np.arange(B, end + 1, B)):
         yield f"its curve has {len(curve.tokens)} rows that do not go from the first update to token {end}"
     if not all(np.isfinite(v).all() for v in (curve.lr, curve.loss, curve.grad_norm)):
         yield "its curve is not finite"
-    if result["status"] == "done" and not np.isfinite(result["final_loss"] or np.nan):
+    if result.status == "done" and not np.isfinite(result.final_loss or np.nan):
         yield "done, but without a loss"
 
 

@@ -32,7 +32,7 @@ def probe(plan: Plan, store: Store, here: Machine) -> Iterator[str]:
     corpus = load(store.corpora(), plan.corpus)
     precisions = {p.members[0].recipe.precision for p in plan.packs} or {"float32"}
     flops, bandwidth = peaks(device, "bfloat16" if precisions == {"bfloat16"} else "float32")
-    speed.keep(store, here.name, {"flops": flops, "bandwidth": bandwidth})
+    speed.keep(store, here.name, speed.MachineSpeed(flops=flops, bandwidth=bandwidth))
     yield f"{here.name}: {flops:.3g} FLOP/s, {bandwidth:.3g} bytes/s"
     known: set[str] = set()
     for pack in plan.packs:
@@ -44,7 +44,7 @@ def probe(plan: Plan, store: Store, here: Machine) -> Iterator[str]:
                 continue
             known.add(key)
             took = _measured(pack, corpus, plan.micro_batches[pack.id], device, compiled)
-            speed.keep(store, here.name, {"updates": {key: {"seconds": took}}})
+            speed.keep(store, here.name, speed.MachineSpeed(updates={key: speed.UpdateSpeed(seconds=took)}))
             tokens = recipe.batch_tokens * len(pack.members)
             used = work(pack) / sum(m.tokens for m in pack.members) * tokens / took / flops
             yield (

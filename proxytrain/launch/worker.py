@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
+import math
 import os
 import shutil
 import signal
@@ -16,18 +16,20 @@ from typing import TYPE_CHECKING
 
 from proxytrain.config.schema import Launch
 from proxytrain.errors import RequestError
-from proxytrain.files.atomic import clear, temporary
+from proxytrain.files.atomic import clear
+from proxytrain.files.documents import write_document
 from proxytrain.launch.machine import check, no_compiler
 from proxytrain.launch.machine import name as machine_name
 from proxytrain.launch.settle import give_back, settle
 from proxytrain.monitor.console import Pace, clock
+from proxytrain.monitor.progress import PackReport
 from proxytrain.monitor.text import report_line
 from proxytrain.plan import cost
 from proxytrain.plan.claims import Claim, holder, take
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.memory import micro_batches, out_of_memory, relieve
 from proxytrain.plan.pack import Pack
-from proxytrain.plan.parts import Part, failures, finished, folders, ready, record_failure, unfinished
+from proxytrain.plan.parts import Failure, Part, failures, finished, folders, ready, record_failure, unfinished
 from proxytrain.plan.speed import load as load_speeds
 from proxytrain.process import say
 from proxytrain.store.store import Store
@@ -114,7 +116,7 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
                         wanted=part.wanted,
                         store=store,
                         corpus=corpus,
-                        runs=plan.runs if plan.target is None else {**plan.runs, plan.target["id"]: plan.target},
+                        runs=plan.runs if plan.target is None else {**plan.runs, plan.target.id: plan.target},
                         train=plan.train,
                         micro_batches=parts,
                         compiled=as_program,
@@ -215,8 +217,8 @@ def _relieved(part: Part, packs: Path, parts: int, device: str, threads: int) ->
 def _failed(folder: Path, claim: Claim) -> None:
     """Put the exception at hand on record."""
     text = traceback.format_exc()
-    who = {"host": socket.gethostname(), "pid": os.getpid(), "attempt": claim.attempt.name, "traceback": text}
-    number = record_failure(folder, who)
+    failed = Failure(host=socket.gethostname(), pid=os.getpid(), attempt=claim.attempt.name, traceback=text)
+    number = record_failure(folder, failed)
     say(f"{folder.name}: failed for the {'first' if number == 1 else 'second'} time\n{text}")
 
 
@@ -240,27 +242,26 @@ class _Reporter:
         if now - self.last < REPORT_SECONDS:
             return
         self.last = now
-        content = {
-            "tokens": self.done,
-            "begun": self.begun,
-            "total": self.total,
-            "tokens_per_second": (self.done - self.begun) / (now - self.first),
-            "members": len(rows.active),
-            "width": self.pack.members[0].recipe.model.width,
-            "loss": [round(float(a.curve["loss"][-1][-1]), 4) for a in rows.active],
-            "peak_flops": self.peak,
-        }
+        content = PackReport(
+            tokens=self.done,
+            begun=self.begun,
+            total=self.total,
+            tokens_per_second=(self.done - self.begun) / (now - self.first),
+            members=len(rows.active),
+            width=self.pack.members[0].recipe.model.width,
+            loss=[_finite(float(a.curve["loss"][-1][-1])) for a in rows.active],
+            peak_flops=self.peak,
+        )
         if self.pace.due():
             say(f"{clock(time.time())} {self.claim.path.parent.name}: {report_line(content)}")
-        fresh = temporary(self.claim.attempt / "progress.json")
         with contextlib.suppress(OSError):  # for show only
-            try:
-                fresh.write_text(json.dumps(content))
-                fresh.replace(self.claim.attempt / "progress.json")
-            finally:
-                fresh.unlink(missing_ok=True)
+            write_document(self.claim.attempt / "progress.json", content, indent=None)
 
     def end(self) -> None:
         name = f"{self.claim.path.parent.name}/{self.claim.attempt.name}"
         seconds = time.monotonic() - self.first
         say(f"{name}: tokens {self.begun} to {self.done} of {self.total} in {seconds:.1f} s")
+
+
+def _finite(loss: float) -> float | None:
+    return round(loss, 4) if math.isfinite(loss) else None

@@ -6,11 +6,12 @@ Which components make up "N" is a choice of the fit: `params` gives them all.
 
 from __future__ import annotations
 
+import msgspec
+
 from proxytrain.config.schema import Model
 from proxytrain.model.layout import flat_size, layout, mlp_size
 
 SCRATCH = {"adamw": 0.0, "muon": 4.5, "sgd_sai": 2.2}  # vectors a member, while an optimizer's update is made
-COMPONENTS = ("embedding", "attention", "mlp", "norm", "readout")
 SLACK = 1.45  # what a CPU's allocator needs more after thousands of updates, as its heap falls into pieces
 NATIVE_KEPT = 0.66  # of what backward keeps on a CPU by `pack_bytes`, where the CPU kernels do what they can
 GPU_KEPT = {"float32": 0.8, "bfloat16": 0.6}  # of what backward keeps on a CPU, in bytes: what is fused is not kept
@@ -18,17 +19,32 @@ GPU_BYTES = 100_000_000  # workspaces of its libraries, which torch counts as th
 LOGITS = 1 << 24  # of a member that are made at once, where there are more than two times as many: 64 MB
 
 
-def params(model: Model, vocab: int) -> dict[str, int]:
-    """Number of parameters by component; a tied readout has none of its own."""
-    counts = dict.fromkeys(COMPONENTS, 0)
+class ParamCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Numbers of parameters by component; a tied readout has none of its own."""
+
+    embedding: int
+    attention: int
+    mlp: int
+    norm: int
+    readout: int
+
+    @property
+    def total(self) -> int:
+        """Return the number of all parameters."""
+        return self.embedding + self.non_embedding + self.readout
+
+    @property
+    def non_embedding(self) -> int:
+        """Return N as most laws count it: all parameters but those of embedding and readout."""
+        return self.attention + self.mlp + self.norm
+
+
+def params(model: Model, vocab: int) -> ParamCounts:
+    """Return the numbers of parameters of a model."""
+    counts = dict.fromkeys(ParamCounts.__struct_fields__, 0)
     for weight in layout(model, vocab):
         counts[weight.component] += weight.size
-    return counts
-
-
-def non_embedding(counts: dict[str, int]) -> int:
-    """N as most laws count it: all but embedding and readout."""
-    return counts["attention"] + counts["mlp"] + counts["norm"]
+    return ParamCounts(**counts)
 
 
 def flops_per_token(model: Model, vocab: int) -> float:

@@ -14,7 +14,7 @@ from proxytrain.monitor.text import progress_line
 if TYPE_CHECKING:
     from rich.live import Live
 
-    from proxytrain.monitor.watch import PlanProgress
+    from proxytrain.monitor.progress import PlanProgress
 
 MOMENT = 1.0  # seconds; work that takes no longer shows nothing
 LIVE_SECONDS, LOOKING = 1.0, 20  # between two frames: seconds, and times as long as looking at the store took

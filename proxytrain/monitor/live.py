@@ -9,8 +9,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from proxytrain.monitor.progress import AtWork, PlanProgress
 from proxytrain.monitor.text import counts_line, duration, flops, left_line, losses, speed_line, tokens
-from proxytrain.monitor.watch import AtWork, PlanProgress
 
 STATE_COLOURS = {"done": "green", "running": "cyan", "waiting": "dim", "failed": "bold red", "diverged": "yellow"}
 SHOWN_EVENTS = 5
@@ -59,7 +59,7 @@ def _line(head: str, text: Text | str) -> Text:
 def _packs(at_work: list[AtWork], most: int) -> RenderableType:
     """A line a pack: shape, how far, how fast, losses of its members; and where, if on several machines."""
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", pad_edge=False, expand=True)
-    hosts = {str(a.on.get("host")) for a in at_work}
+    hosts = {a.on.host for a in at_work}
     for name, how in {
         "width": {"justify": "right"},
         "runs": {"justify": "right"},
@@ -74,18 +74,18 @@ def _packs(at_work: list[AtWork], most: int) -> RenderableType:
     shown = at_work if len(at_work) <= most else at_work[: most - 1]
     for a in shown:
         size = sum(m.tokens for m in a.pack.members)
-        members = a.report["members"] if a.report else len(a.pack.members)
+        members = a.report.members if a.report else len(a.pack.members)
         row = [
             str(a.pack.members[0].recipe.model.width),
             str(members),
             f"{a.tokens / size:.0%}",
             tokens(a.speed) if a.speed else "",
             flops(a.flops) if a.speed else "",
-            losses(a.report["loss"]) if a.report else "starting",
+            losses(a.report.loss) if a.report else "starting",
         ]
         if a.attempt > 1:
             row[-1] += f" (attempt {a.attempt})"
-        table.add_row(*row, *([str(a.on.get("job") or a.on.get("host"))] if len(hosts) > 1 else []))
+        table.add_row(*row, *([a.on.job or a.on.host] if len(hosts) > 1 else []))
     more = len(at_work) - len(shown)
     return Group(table, Text(f"and {more} more packs", "dim")) if more else table
 

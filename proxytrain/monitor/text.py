@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from proxytrain.corpus import Corpus, preview
@@ -15,7 +16,8 @@ from proxytrain.store.store import Store
 
 if TYPE_CHECKING:
     from proxytrain.fit import Fit, Prediction
-    from proxytrain.monitor.watch import PlanProgress
+    from proxytrain.monitor.progress import PackReport, PlanProgress
+    from proxytrain.store.documents import RunRecord, RunResult
     from proxytrain.sweep.request import Request
 
 RUN_STATES = ("done", "running", "waiting", "failed", "diverged")
@@ -24,18 +26,18 @@ RUN_STATES = ("done", "running", "waiting", "failed", "diverged")
 def plan_lines(plan: Plan, corpus: Corpus | None = None) -> list[str]:
     """Return a plan in a few lines: runs, what sharing saves, what is left to train, its cost; how the text begins."""
     c = plan.costs
-    shared = c["tokens_shared"] / c["tokens_unshared"]
+    shared = c.tokens_shared / c.tokens_unshared
     lines = [
-        f"{plan.name}: {c['runs']} runs as {c['segments']} segments; trained once where they begin alike: "
-        f"{tokens(c['tokens_shared'])} tokens instead of {tokens(c['tokens_unshared'])} ({shared:.0%})",
-        f"to train: {tokens(c['tokens_to_train'])} tokens, {c['flops_to_train']:.2g} FLOPs in {len(plan.packs)} packs; "
-        f"about {duration(c['seconds'])} on {c['workers']} {c['device']} worker(s), {size(c['memory'])} each, "
-        f"{size(c['disk'])} on disk and {size(c.get('disk_meanwhile', 0))} of checkpoints meanwhile (estimates)",
+        f"{plan.name}: {c.runs} runs as {c.segments} segments; trained once where they begin alike: "
+        f"{tokens(c.tokens_shared)} tokens instead of {tokens(c.tokens_unshared)} ({shared:.0%})",
+        f"to train: {tokens(c.tokens_to_train)} tokens, {c.flops_to_train:.2g} FLOPs in {len(plan.packs)} packs; "
+        f"about {duration(c.seconds)} on {c.workers} {c.device} worker(s), {size(c.memory)} each, "
+        f"{size(c.disk)} on disk and {size(c.disk_meanwhile)} of checkpoints meanwhile (estimates)",
     ]
     if plan.target:
         t = plan.target
         lines.append(
-            f"target: {describe(t)}, {t['flops']:.2g} FLOPs, {c['gap']:.1f} times those of the largest run of the sweep"
+            f"target: {describe(t)}, {t.flops:.2g} FLOPs, {c.gap or 0:.1f} times those of the largest run of the sweep"
         )
     return lines + (text_lines(corpus) if corpus else [])
 
@@ -66,8 +68,8 @@ def pack_lines(packs: list[dict[str, Any]], speeds: Speeds) -> list[str]:
 
 def pack_rows(plan: Plan, speeds: Speeds) -> list[dict[str, Any]]:
     """The packs as plain values; `start` is the least token from which a member goes on."""
-    device = plan.costs["device"]
-    native = plan.costs.get("native", False)
+    device = plan.costs.device
+    native = plan.costs.native
     rows = []
     for p in plan.packs:
         model = p.members[0].recipe.model
@@ -123,18 +125,19 @@ def progress_line(p: PlanProgress) -> str:
     return ", ".join(part.replace(" · ", ", ") for part in parts if part)
 
 
-def report_line(report: dict[str, Any]) -> str:
-    """What a worker reports of its pack, for its log."""
-    speed, rest = report["tokens_per_second"], report["total"] - report["tokens"]
+def report_line(report: PackReport) -> str:
+    """Return what a worker reports of its pack, for its log."""
+    speed, rest = report.tokens_per_second, report.total - report.tokens
     left = f", {duration(rest / speed)} left" if speed else ""
     return (
-        f"width {report['width']}, {report['members']} runs, {tokens(report['tokens'])} of {tokens(report['total'])} "
-        f"tokens, {tokens(speed)} tokens/s{left}; losses {losses(report['loss'])}"
+        f"width {report.width}, {report.members} runs, {tokens(report.tokens)} of {tokens(report.total)} "
+        f"tokens, {tokens(speed)} tokens/s{left}; losses {losses(report.loss)}"
     )
 
 
-def losses(values: list[float]) -> str:
-    """Losses of a pack's members at their last update; of many the range."""
+def losses(found: Sequence[float | None]) -> str:
+    """Return losses of a pack's members at their last update; of many the range."""
+    values = [math.nan if v is None else v for v in found]
     if len(values) > 4:
         return f"{min(values):.3f} to {max(values):.3f}"
     return " ".join(f"{v:.3f}" for v in values)
@@ -143,29 +146,28 @@ def losses(values: list[float]) -> str:
 def run_lines(p: PlanProgress, everything: bool) -> Iterator[str]:
     """A line a run; only the failed ones unless `everything`."""
     for run_id, run in p.runs.items():
-        if not everything and run["state"] != "failed":
+        if not everything and run.state != "failed":
             continue
-        text = f"  {run_id}  {run['state']:8}  {describe(p.plan.runs[run_id])}"
-        if run.get("loss") is not None:
-            text += f"  loss {run['loss']:.4f}"
-        if run["state"] == "failed":
-            text += f"  {run['why']}" + (f" (traceback: {run['log']})" if run["log"] else "")
-        if run["state"] == "running":
-            on = run["on"]
-            who = f"job {on['job']}" if "job" in on else f"pid {on['pid']}"
-            text += f"  on {on['host']} ({who}), attempt {run['attempts']}"
+        text = f"  {run_id}  {run.state:8}  {describe(p.plan.runs[run_id])}"
+        if run.loss is not None:
+            text += f"  loss {run.loss:.4f}"
+        if run.state == "failed":
+            text += f"  {run.why}" + (f" (traceback: {run.log})" if run.log else "")
+        if on := run.on:
+            who = f"job {on.job}" if on.job else f"pid {on.pid}"
+            text += f"  on {on.host} ({who}), attempt {run.attempts}"
         yield text
 
 
-def result_lines(store: Store, result: dict[str, Any]) -> list[str]:
+def result_lines(store: Store, result: RunResult) -> list[str]:
     """The outcome of one run."""
-    if result["status"] != "done":
-        return [f"diverged after {result['diverged_at']} tokens: {store.run(result['id'])}"]
-    per_byte = result["bits_per_byte"]
+    if result.status != "done":
+        return [f"diverged after {result.diverged_at} tokens: {store.run(result.id)}"]
+    per_byte = result.bits_per_byte
     bits = f", {per_byte:.4f} bits a byte" if per_byte else ""
     return [
-        f"loss {result['final_loss']:.4f} ± {result['val_se']:.4f} (sampling error of the validation set){bits}",
-        f"result: {store.run(result['id']) / 'result.json'}",
+        f"loss {result.final_loss:.4f} ± {result.val_se or 0:.4f} (sampling error of the validation set){bits}",
+        f"result: {store.run(result.id) / 'result.json'}",
     ]
 
 
@@ -180,7 +182,7 @@ def sentence(answer: Prediction, what: str, source: str) -> str:
 
 
 def answer_lines(
-    asked: Request, fitted: Fit, answer: Prediction, caveats: list[str], truths: list[dict[str, Any]]
+    asked: Request, fitted: Fit, answer: Prediction, caveats: list[str], truths: list[RunResult]
 ) -> list[str]:
     """Prediction of the target, the fit behind it, what to beware of, and the truth where it is known."""
     assert asked.target_record
@@ -202,19 +204,19 @@ def part_text(part: dict[str, Any]) -> str:
     return f"{part['loss']:.4f} [{part['low']:.4f}, {part['high']:.4f}], weight {part['weight']:.2f}{by}"
 
 
-def truth_lines(truths: list[dict[str, Any]], loss: float, low: float, high: float, level: float) -> list[str]:
+def truth_lines(truths: list[RunResult], loss: float, low: float, high: float, level: float) -> list[str]:
     """The target's runs, one a seed, against its prediction."""
-    lines = [f"truth: the target diverged after {t['diverged_at']} tokens" for t in truths if t["status"] != "done"]
-    done = [t for t in truths if t["status"] == "done"]
-    known = [t["final_loss"] for t in done]
+    lines = [f"truth: the target diverged after {t.diverged_at} tokens" for t in truths if t.status != "done"]
+    done = [t for t in truths if t.status == "done"]
+    known = [t.final_loss for t in done if t.final_loss is not None]
     if not known:
         return lines
     mean = sum(known) / len(known)
     inside = sum(low <= x <= high for x in known)
     if len(known) == 1:
-        text, where = f"{mean:.4f} ± {done[0]['val_se']:.4f}", "inside" if inside else "OUTSIDE"
+        text, where = f"{mean:.4f} ± {done[0].val_se or 0:.4f}", "inside" if inside else "OUTSIDE"
     else:
-        seeds = ", ".join(str(t["recipe"]["init_seed"]) for t in done)
+        seeds = ", ".join(str(t.recipe.init_seed) for t in done)
         text = f"{', '.join(f'{x:.4f}' for x in known)} (seeds {seeds}), mean {mean:.4f}"
         where = f"{inside} of {len(known)} inside"
     return [
@@ -230,13 +232,13 @@ def disk_line(use: dict[str, int]) -> str:
     return f"{size(sum(use.values()))} (" + ", ".join(f"{kind} {size(n)}" for kind, n in parts) + ")"
 
 
-def describe(record: dict[str, Any]) -> str:
-    """A run in a few words."""
-    c = record["config"]
+def describe(record: RunRecord) -> str:
+    """Return a run in a few words."""
+    c = record.config
     return (
-        f"width {c['model']['width']}, depth {c['model']['depth']}, {tokens(record['tokens'])} tokens, "
-        f"{record['schedule']}, lr {record['lr']:g}, seed {c['init_seed']}"
-        + (f"/{c['data_seed']}" if c["data_seed"] != c["init_seed"] else "")
+        f"width {c.model.width}, depth {c.model.depth}, {tokens(c.tokens)} tokens, "
+        f"{record.schedule}, lr {c.lr:g}, seed {c.init_seed}"
+        + (f"/{c.data_seed}" if c.data_seed != c.init_seed else "")
     )
 
 

@@ -10,7 +10,6 @@ published folders are never replaced, it releases only its own claim, and it lea
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import threading
@@ -19,13 +18,25 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from proxytrain import process
+from proxytrain.errors import RequestError
 from proxytrain.files.atomic import temporary
+from proxytrain.files.documents import Document, encode_document, read_document
 
 BEATS = 12  # in the time after which a worker counts as dead
 STALE_SECONDS = 60.0
+
+
+class Holder(Document, frozen=True, kw_only=True):
+    """The worker that holds a claim: the claim's content."""
+
+    owner: str = ""  # its name, by which `process.state` knows whether it is alive
+    host: str = ""
+    pid: int = 0
+    token: str = ""
+    job: str | None = None  # its task under SLURM
+    restart: int = 0  # how often that was requeued
 
 
 @dataclass(frozen=True)
@@ -93,8 +104,8 @@ def take(pack: Path, stale_seconds: float = STALE_SECONDS) -> Claim | None:
     token = uuid.uuid4().hex
     ours = temporary(path)
     try:
-        with open(ours, "x", encoding="utf-8") as file:
-            json.dump({**_who(), "token": token}, file)
+        with open(ours, "xb") as file:
+            file.write(encode_document(_holder(token)))
             file.flush()
             os.fsync(file.fileno())
         with contextlib.suppress(FileExistsError):
@@ -117,27 +128,23 @@ def attempts(pack: Path) -> int:
     return max((int(p.name.split("-")[1]) for p in pack.glob("attempt-[0-9]*")), default=0)
 
 
-def holder(pack: Path, stale_seconds: float = STALE_SECONDS) -> dict[str, Any] | None:
-    """Who holds a pack (host, pid, and job under SLURM); None when nobody alive does."""
+def holder(pack: Path, stale_seconds: float = STALE_SECONDS) -> Holder | None:
+    """Return who holds a pack; None when nobody alive does."""
     path = pack / "claim"
     return None if not os.path.lexists(path) or _abandoned(path, stale_seconds) else _read(path)
 
 
-def _who() -> dict[str, Any]:
-    """This worker: for people, and for those who want to know whether it is alive."""
-    return {"owner": process.name(), "host": socket.gethostname(), "pid": os.getpid(), **_job()}
-
-
-def _job() -> dict[str, Any]:
-    """The SLURM task that this process belongs to, and how often that was requeued; empty elsewhere."""
-    job = os.environ.get("SLURM_JOB_ID")
-    if job is None:
-        return {}
-    array = os.environ.get("SLURM_ARRAY_JOB_ID")
-    return {
-        "job": f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}" if array else job,
-        "restart": int(os.environ.get("SLURM_RESTART_COUNT") or 0),
-    }
+def _holder(token: str = "") -> Holder:
+    """Return this worker: for people, and for those who want to know whether it is alive."""
+    job, array = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_ARRAY_JOB_ID")
+    return Holder(
+        owner=process.name(),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        token=token,
+        job=f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}" if array else job,
+        restart=int(os.environ.get("SLURM_RESTART_COUNT") or 0),
+    )
 
 
 def _bury(path: Path, stale_seconds: float) -> bool:
@@ -161,10 +168,10 @@ def _bury(path: Path, stale_seconds: float) -> bool:
 
 def _abandoned(path: Path, stale_seconds: float) -> bool:
     """Whether the worker that holds a claim is dead, or silent for long and not known to be alive."""
-    who = _read(path) or {}
-    state = process.state(str(who.get("owner")))
-    job = _job()
-    if state == "dead" or (job and who.get("job") == job["job"] and who.get("restart", 0) < job["restart"]):
+    who, here = _read(path), _holder()
+    state = process.state(who.owner if who else "")
+    earlier = who and here.job and who.job == here.job and who.restart < here.restart
+    if state == "dead" or earlier:
         return True
     if state == "alive":
         return False
@@ -174,13 +181,11 @@ def _abandoned(path: Path, stale_seconds: float) -> bool:
         return False
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """The content of a claim; None where there is none, or none that can be read."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
+def _read(path: Path) -> Holder | None:
+    """Return the content of a claim; None where there is none, or none that can be read."""
+    with contextlib.suppress(OSError, RequestError):
+        return read_document(path, Holder, "it is taken over")
+    return None
 
 
 def _now(folder: Path) -> float:

@@ -6,41 +6,50 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from proxytrain.config.recipe import NUMERICS_VERSION, Recipe, canonical, digest
+import msgspec
+
+from proxytrain.config.recipe import NUMERICS_VERSION, Recipe, digest
 from proxytrain.config.schedule import Phase
-from proxytrain.config.schema import Config, Train
-from proxytrain.config.section import build
+from proxytrain.config.schema import Train
 from proxytrain.errors import RequestError
-from proxytrain.files.atomic import read_json, write_json
-from proxytrain.model import accounting
+from proxytrain.files.documents import Document, checksum, read_document, write_document
 from proxytrain.plan import cost
 from proxytrain.plan.pack import Member, Pack, pack, work
 from proxytrain.plan.runs import Run
 from proxytrain.plan.share import Segment, forest, lineages
 from proxytrain.plan.speed import Speeds
-from proxytrain.store.documents import NUMBER, PARAMS, check_id, fits
-from proxytrain.store.store import Key, Store
+from proxytrain.store.documents import Key, RunRecord, check_id
+from proxytrain.store.store import Store
 
 PLAN_FORMAT = 1
-RECORD = {  # of a run
-    "id": str,
-    "schedule": str,
-    "lr": NUMBER,
-    "tokens": int,
-    "params": PARAMS,
-    "flops": NUMBER,
-    "config": {"model": {"width": int, "depth": int}, "batch_tokens": int, "init_seed": int, "data_seed": int},
-}
-COSTS: dict[str, Any] = {"device": str, "machine": str, "threads": int, "native": bool, "workers": int}
-COSTS |= dict.fromkeys(("runs", "segments", "tokens_unshared", "tokens_shared"), NUMBER)
-COSTS |= dict.fromkeys(("flops_shared", "tokens_to_train", "flops_to_train", "seconds", "memory", "disk"), NUMBER)
 LARGEST_PACK = {"cpu": 4, "cuda": 64}  # members; throughput levels off beyond (FINDINGS.md)
+
+
+class Costs(Document, frozen=True, kw_only=True):
+    """Totals of a plan, for people: what sharing saves, and what is left to do (estimates)."""
+
+    runs: int
+    segments: int
+    tokens_unshared: int
+    tokens_shared: int
+    flops_unshared: float = 0.0
+    flops_shared: float
+    tokens_to_train: int
+    flops_to_train: float
+    seconds: float
+    memory: int  # bytes of a worker
+    disk: int  # bytes that stay
+    disk_meanwhile: int = 0  # bytes of checkpoints while packs are trained
+    workers: int
+    threads: int = 1
+    native: bool = False
+    device: str
+    machine: str = ""
+    gap: float | None = None  # FLOPs of the target over those of the largest run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,47 +60,55 @@ class Plan:
     request: str  # digest of runs and target: the same request keeps its plan
     corpus: str
     train: Train
-    micro_batches: dict[str, int]  # a pack
-    runs: dict[str, dict[str, Any]]  # id -> config, params, tokens, flops
-    target: dict[str, Any] | None
+    micro_batches: dict[str, int]  # per pack
+    runs: dict[str, RunRecord]  # by id
+    target: RunRecord | None
     packs: list[Pack]
-    costs: dict[str, Any]
+    costs: Costs
 
 
-def run_record(run: Run, config: Config) -> dict[str, Any]:
-    """What is kept of a run beside its id: for its `config.yaml`, for tables and for people."""
-    counts = accounting.params(run.recipe.model, run.recipe.vocab)
-    return {
-        "id": run.id,
-        "schedule": run.schedule,
-        "lr": run.lr,
-        "tokens": run.tokens,
-        "params": counts,
-        "flops": run.tokens * accounting.flops_per_token(run.recipe.model, run.recipe.vocab),
-        "config": {
-            "model": canonical(config.model),
-            "parametrization": canonical(config.parametrization),
-            "optimizer": canonical(config.optimizer),
-            "schedule": canonical(config.schedule),
-            "tokens": run.tokens,
-            "lr": config.lr,
-            "warmup": config.warmup,
-            "batch_tokens": config.batch_tokens,
-            "init_seed": run.recipe.init_seed,
-            "data_seed": run.recipe.data_seed,
-        },
-    }
+class _SegmentDocument(Document, frozen=True, kw_only=True):
+    """A segment in `plan.json`, its recipe by id."""
+
+    recipe: str
+    lr: float
+    phases: list[tuple[str, int, int, dict[str, float]]]
+    lineage: str
+    parent: Key | None
+    run: str | None
 
 
-def request_of(runs: list[dict[str, Any]], target: dict[str, Any] | None) -> str:
-    return digest([NUMERICS_VERSION, sorted(r["id"] for r in runs), target["id"] if target else None])
+class _PackDocument(Document, frozen=True, kw_only=True):
+    """A pack in `plan.json`."""
+
+    id: str
+    members: list[list[_SegmentDocument]]
+
+
+class _PlanDocument(Document, frozen=True, kw_only=True):
+    """`plan.json`: recipes, segments and packs as tables that refer to each other."""
+
+    format: int
+    request: str
+    corpus: str
+    costs: Costs
+    target: RunRecord | None
+    micro_batches: dict[str, int]
+    runs: dict[str, RunRecord]
+    train: Train
+    recipes: dict[str, Recipe]
+    packs: list[_PackDocument]
+
+
+def request_of(runs: list[Run], target: Run | None) -> str:
+    """Return the digest of what is asked for: the runs and the target."""
+    return digest([NUMERICS_VERSION, sorted(r.id for r in runs), target.id if target else None])
 
 
 def make(
     name: str,
     runs: list[Run],
-    records: list[dict[str, Any]],
-    target: dict[str, Any] | None,
+    target: Run | None,
     *,
     store: Store,
     train: Train,
@@ -117,14 +134,14 @@ def make(
     micro = _micro_batches(packs, memory, device, native)
     return Plan(
         name=name,
-        request=request_of(records, target),
+        request=request_of(runs, target),
         corpus=runs[0].recipe.corpus,
         train=train,
         micro_batches=micro,
-        runs={r["id"]: r for r in records},
-        target=target,
+        runs={r.id: r.record for r in runs},
+        target=target.record if target else None,
         packs=packs,
-        costs=_costs(segments, records, target, packs, micro, workers, device, threads, native, train, speeds),
+        costs=_costs(segments, runs, target, packs, micro, workers, device, threads, native, train, speeds),
     )
 
 
@@ -143,7 +160,7 @@ def changed(plan: Plan, train: Train, device: str) -> Plan:
     """
     micro = plan.micro_batches
     if train.memory is not None and train.memory != plan.train.memory:
-        micro = _micro_batches(plan.packs, train.memory, device, bool(plan.costs.get("native")))
+        micro = _micro_batches(plan.packs, train.memory, device, plan.costs.native)
     return dataclasses.replace(plan, train=train, micro_batches=micro)
 
 
@@ -179,23 +196,19 @@ def _todo(segments: dict[Key, Segment], stored: dict[Key, bool], store: Store) -
 
 
 def save(plan: Plan, path: Path) -> None:
-    """Write `plan.json`: recipes, segments and packs as tables that refer to each other."""
-    recipes: dict[str, Any] = {}
-    packs = []
-    for p in plan.packs:
-        members = []
-        for member in p.members:
-            recipes[member.recipe.id] = canonical(member.recipe)
-            members.append([_segment_json(s) for s in member.segments])
-        packs.append({"id": p.id, "members": members})
-    content = {
-        "format": PLAN_FORMAT,
-        **{k: getattr(plan, k) for k in ("name", "request", "corpus", "costs", "target", "micro_batches", "runs")},
-        "train": canonical(plan.train),
-        "recipes": recipes,
-        "packs": packs,
-    }
-    write_json(path, {**content, "checksum": _checksum(content)}, indent=None)
+    """Write `plan.json`, with a checksum of what it says."""
+    members = [m for p in plan.packs for m in p.members]
+    content = _PlanDocument(
+        format=PLAN_FORMAT,
+        **{k: getattr(plan, k) for k in ("request", "corpus", "costs", "target", "micro_batches", "runs", "train")},
+        recipes={m.recipe.id: m.recipe for m in members},
+        packs=[
+            _PackDocument(id=p.id, members=[[_segment_document(s) for s in m.segments] for m in p.members])
+            for p in plan.packs
+        ],
+    )
+    tree = msgspec.to_builtins(content)
+    write_document(path, {**tree, "checksum": checksum(tree)}, indent=None)
 
 
 def load(path: Path) -> Plan:
@@ -206,72 +219,56 @@ def load(path: Path) -> Plan:
     RequestError
         If the file is missing, broken or of another format.
     """
-    content = read_json(path)
-    if content is None:
+    tree = read_document(path, dict[str, Any], "delete it and plan again")
+    if tree is None:
         raise RequestError(f"{path}: no such plan; `proxytrain sweep` or `proxytrain plan` writes it")
-    if not isinstance(content, dict):
-        raise RequestError(f"{path}: not a plan; delete it and plan again")
-    if content.get("format") != PLAN_FORMAT:
-        raise RequestError(f"{path}: format {content.get('format')}, this version reads {PLAN_FORMAT}; plan again")
-    written = content.pop("checksum", None)
-    if written is not None and written != _checksum(content):
+    if tree.get("format") != PLAN_FORMAT:
+        raise RequestError(f"{path}: format {tree.get('format')}, this version reads {PLAN_FORMAT}; plan again")
+    written = tree.pop("checksum", None)
+    if written is not None and written != checksum(tree):
         raise RequestError(f"{path}: not as it was written (edited by hand?); delete it and plan again")
     try:
-        recipes = {name: build(Recipe, tree) for name, tree in content["recipes"].items()}
-        packs = [
-            Pack(tuple(Member(tuple(_segment(n, recipes) for n in m)) for m in p["members"])) for p in content["packs"]
-        ]
-        plan = Plan(
-            name=path.parent.name,
-            **{k: content[k] for k in ("request", "corpus", "costs", "target", "micro_batches", "runs")},
-            train=build(Train, content["train"], "train"),
-            packs=packs,
-        )
-        known = [*plan.runs.values(), *([plan.target] if plan.target else [])]
-        if not fits({"machine": "", "threads": 1, "native": False, **plan.costs}, COSTS) or not all(
-            fits(record, RECORD) for record in known
-        ):
-            raise ValueError("costs or records of runs are not what is written there")
-        for name in (plan.corpus, *plan.runs, *(s.lineage for p in packs for m in p.members for s in m.segments)):
+        content = msgspec.convert(tree, _PlanDocument)
+        packs = [Pack(tuple(Member(tuple(_segment(s, content) for s in m)) for m in p.members)) for p in content.packs]
+        for name in (content.corpus, *content.runs, *(s.lineage for p in packs for m in p.members for s in m.segments)):
             check_id(name)
-    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
-        raise RequestError(f"{path}: not a whole plan ({error!r}); delete it and plan again") from None
-    named = [*content["recipes"], *(p["id"] for p in content["packs"])]
-    if named != [*(r.id for r in recipes.values()), *(p.id for p in packs)]:
+    except (KeyError, IndexError, ValueError) as error:
+        raise RequestError(f"{path}: not a whole plan ({error}); delete it and plan again") from None
+    if [p.id for p in content.packs] != [p.id for p in packs] or any(r.id != i for i, r in content.recipes.items()):
         raise RequestError(f"{path}: its content does not match its ids (edited by hand?); delete it and plan again")
-    return plan
+    return Plan(
+        name=path.parent.name,
+        **{k: getattr(content, k) for k in ("request", "corpus", "costs", "target", "micro_batches", "runs", "train")},
+        packs=packs,
+    )
 
 
-def _checksum(content: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+def _segment_document(segment: Segment) -> _SegmentDocument:
+    return _SegmentDocument(
+        recipe=segment.recipe.id,
+        lr=segment.lr,
+        phases=[(p.kind, p.start, p.end, dict(p.params)) for p in segment.phases],
+        lineage=segment.lineage,
+        parent=segment.parent,
+        run=segment.run_id,
+    )
 
 
-def _segment_json(segment: Segment) -> dict[str, Any]:
-    return {
-        "recipe": segment.recipe.id,
-        "lr": segment.lr,
-        "phases": [[p.kind, p.start, p.end, dict(p.params)] for p in segment.phases],
-        "lineage": segment.lineage,
-        "parent": segment.parent,
-        "run": segment.run_id,
-    }
-
-
-def _segment(tree: dict[str, Any], recipes: dict[str, Recipe]) -> Segment:
+def _segment(of: _SegmentDocument, plan: _PlanDocument) -> Segment:
     return Segment(
-        recipe=recipes[tree["recipe"]],
-        lr=tree["lr"],
-        phases=tuple(Phase(k, a, b, tuple(p.items())) for k, a, b, p in tree["phases"]),
-        lineage=tree["lineage"],
-        parent=tuple(tree["parent"]) if tree["parent"] else None,
-        run_id=tree["run"],
+        recipe=plan.recipes[of.recipe],
+        lr=of.lr,
+        phases=tuple(Phase(kind, a, b, tuple(params.items())) for kind, a, b, params in of.phases),
+        lineage=of.lineage,
+        parent=of.parent,
+        run_id=of.run,
     )
 
 
 def _costs(
     segments: dict[Key, Segment],
-    records: list[dict[str, Any]],
-    target: dict[str, Any] | None,
+    runs: list[Run],
+    target: Run | None,
     packs: list[Pack],
     micro: dict[str, int],
     workers: int,
@@ -280,31 +277,31 @@ def _costs(
     native: bool,
     train: Train,
     speeds: Speeds | None,
-) -> dict[str, Any]:
-    """Totals for people: what sharing saves, and what is left to do."""
+) -> Costs:
 
     def took(pack: Pack) -> float:
         return cost.seconds(pack, device, speeds, cost.compiled(pack, train, device, speeds))
 
-    a_token = {r["id"]: r["flops"] / r["tokens"] for r in records}
-    by_recipe = {s.recipe.id: a_token[s.run_id] for s in segments.values() if s.run_id}
-    return {
-        "runs": len(records),
-        "segments": len(segments),
-        "tokens_unshared": sum(r["tokens"] for r in records),
-        "tokens_shared": sum(s.end - s.start for s in segments.values()),
-        "flops_unshared": sum(r["flops"] for r in records),
-        "flops_shared": sum((s.end - s.start) * by_recipe[s.recipe.id] for s in segments.values()),
-        "tokens_to_train": sum(m.tokens for p in packs for m in p.members),
-        "flops_to_train": sum(work(p) for p in packs),
-        "seconds": cost.elapsed(packs, workers, device, alone=took) if packs else 0.0,
-        "memory": max((cost.memory(p, micro[p.id], device, native) for p in packs), default=0),
-        "disk": sum(cost.disk(m, train.keep_weights) for p in packs for m in p.members),
-        "disk_meanwhile": cost.checkpoints(packs, workers),
-        "workers": workers,
-        "threads": threads,
-        "native": native,
-        "device": device,
-        "machine": speeds.name if speeds else "",
-        "gap": target["flops"] / max(r["flops"] for r in records) if target else None,
-    }
+    records = [r.record for r in runs]
+    per_token = {r.id: r.flops / r.tokens for r in records}
+    by_recipe = {s.recipe.id: per_token[s.run_id] for s in segments.values() if s.run_id}
+    return Costs(
+        runs=len(records),
+        segments=len(segments),
+        tokens_unshared=sum(r.tokens for r in records),
+        tokens_shared=sum(s.end - s.start for s in segments.values()),
+        flops_unshared=sum(r.flops for r in records),
+        flops_shared=sum((s.end - s.start) * by_recipe[s.recipe.id] for s in segments.values()),
+        tokens_to_train=sum(m.tokens for p in packs for m in p.members),
+        flops_to_train=sum(work(p) for p in packs),
+        seconds=cost.elapsed(packs, workers, device, alone=took) if packs else 0.0,
+        memory=max((cost.memory(p, micro[p.id], device, native) for p in packs), default=0),
+        disk=sum(cost.disk(m, train.keep_weights) for p in packs for m in p.members),
+        disk_meanwhile=cost.checkpoints(packs, workers),
+        workers=workers,
+        threads=threads,
+        native=native,
+        device=device,
+        machine=speeds.name if speeds else "",
+        gap=target.record.flops / max(r.flops for r in records) if target else None,
+    )

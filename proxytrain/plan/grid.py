@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import typing
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from proxytrain.errors import RequestError, did_you_mean
 Tree = dict[str, Any]
 GROUPS = ("model", "parametrization", "optimizer", "schedule")
 LENGTH_KEYS = ("tokens", "tokens_per_param", "flops")
+TYPES = typing.get_type_hints(Config, include_extras=True)  # of the configuration's keys
 MOST_RUNS = 100_000  # of a grid: more take minutes and gigabytes to plan
 PLAIN = (*LENGTH_KEYS, "lr", "warmup", "batch_tokens", "init_seed", "data_seed")
 
@@ -87,10 +89,7 @@ class _Builder:
     def part(self, key: str, tree: Any) -> Any:
         memo = f"{key}={tree!r}"
         if memo not in self.parts:
-            whole = build(
-                Config, {**self.base, key: tree, "sweep": {**self.base["sweep"], "grids": [], "target": None}}
-            )
-            self.parts[memo] = getattr(whole, key)
+            self.parts[memo] = build(TYPES[key], tree, key)
         return self.parts[memo]
 
     def option(self, group: str, name: Any) -> Tree:

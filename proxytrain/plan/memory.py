@@ -9,12 +9,14 @@ member that reads one sequence at a time has nothing smaller left.
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from proxytrain.files.atomic import read_json, write_json
+from proxytrain.errors import RequestError
+from proxytrain.files.documents import Document, read_document, write_document
 from proxytrain.plan import cost
 from proxytrain.plan.pack import Pack
+from proxytrain.types import Positive
 
 WORDS = (  # of errors that have no class of their own
     "can't allocate memory",
@@ -24,6 +26,13 @@ WORDS = (  # of errors that have no class of their own
     "ALLOC_FAILED",
     "can't start new thread",
 )
+
+
+class _Less(Document, frozen=True, kw_only=True):
+    """How a pack is tried next: `memory.json`."""
+
+    halves: bool = False
+    micro_batches: Positive | None = None
 
 
 def out_of_memory(error: BaseException | None) -> bool:
@@ -45,26 +54,26 @@ def relieve(pack: Pack, folder: Path, micro_batches: int, device: str, threads: 
     sequences = recipe.batch_tokens // recipe.model.context
     bits = cost.reference(recipe.precision, device, threads)
     if members > 1 and (bits or micro_batches >= sequences):
-        write_json(folder / "memory.json", {"halves": True})
+        write_document(folder / "memory.json", _Less(halves=True))
         return "its halves are trained one after the other"
     if micro_batches < sequences:
         parts = min(2 * micro_batches, sequences)
-        write_json(folder / "memory.json", {"micro_batches": parts})
+        write_document(folder / "memory.json", _Less(micro_batches=parts))
         return f"updates in {parts} parts from now on"
     return None
 
 
 def too_large(folder: Path) -> bool:
     """Whether a pack did not fit, and counts as its halves."""
-    return bool(_record(folder).get("halves"))
+    return _record(folder).halves
 
 
 def micro_batches(folder: Path) -> int | None:
     """Into how many parts updates must be split, where the plan's number was too few."""
-    parts = _record(folder).get("micro_batches")
-    return parts if isinstance(parts, int) and parts > 0 else None
+    return _record(folder).micro_batches
 
 
-def _record(folder: Path) -> dict[str, Any]:
-    record = read_json(folder / "memory.json")
-    return record if isinstance(record, dict) else {}
+def _record(folder: Path) -> _Less:
+    with suppress(RequestError):
+        return read_document(folder / "memory.json", _Less, "it is written again") or _Less()
+    return _Less()

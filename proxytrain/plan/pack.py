@@ -15,7 +15,7 @@ from functools import cached_property
 from proxytrain.config.recipe import Recipe, digest
 from proxytrain.model import accounting
 from proxytrain.plan.share import Segment
-from proxytrain.store.store import Key
+from proxytrain.store.documents import Key
 
 MOST_SEQUENCES = 65535  # fused attention on CUDA takes no larger batch (pytorch issue 142228)
 

@@ -12,20 +12,40 @@ from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from msgspec.structs import replace
 
 from proxytrain.errors import RequestError
-from proxytrain.files.atomic import read_json, write_json
+from proxytrain.files.documents import Document, read_document, write_document
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.memory import too_large
 from proxytrain.plan.pack import Member, Pack
 from proxytrain.plan.share import Segment
-from proxytrain.store.store import Key, Store
+from proxytrain.store.documents import Key
+from proxytrain.store.store import Store
 
 FAILURES = 2  # of a pack before it is split, of a single member before it has failed
-NOT_PLANNED = {
-    "traceback": "it starts from a state that is gone, and that this plan does not make: run the sweep again"
-}
+
+
+class Failure(Document, frozen=True, kw_only=True):
+    """A failed attempt at a pack: `failed-N.json`."""
+
+    host: str = ""
+    pid: int = 0
+    attempt: str = ""
+    traceback: str = "unknown"
+    log: str | None = None  # the file; not written
+
+    @property
+    def why(self) -> str:
+        """Return the last line of the traceback."""
+        return (self.traceback.strip().splitlines() or ["unknown"])[-1]
+
+
+NOT_PLANNED = Failure(
+    traceback="it starts from a state that is gone, and that this plan does not make: run the sweep again"
+)
 
 
 @dataclass(frozen=True)
@@ -58,19 +78,15 @@ def unfinished(plan: Plan, store: Store, done: set[str] | None = None) -> list[P
     return [part for part, state in parts(plan, store, set() if done is None else done) if state == "open"]
 
 
-def failures(plan: Plan, store: Store, done: set[str] | None = None) -> Iterator[tuple[Segment, dict[str, Any]]]:
+def failures(plan: Plan, store: Store, done: set[str] | None = None) -> Iterator[tuple[Segment, Failure]]:
     """Yield segments that will not come, with the record of the failure: of failed members, and all after them."""
     packs = folders(plan, store)
-    lost: dict[Key | None, dict[str, Any]] = {}
+    lost: dict[Key | None, Failure] = {}
     for part, state in parts(plan, store, set() if done is None else done):
         if state == "open":
             continue
         for member in part.pack.members:
-            why = (
-                failure(packs / part.pack.id)
-                if state == "failed"
-                else lost.get(member.parent, {"traceback": NOT_PLANNED})
-            )
+            why = failure(packs / part.pack.id) if state == "failed" else lost.get(member.parent, NOT_PLANNED)
             for segment in member.segments:
                 if not complete(segment, store):
                     lost[segment.key] = why
@@ -145,26 +161,23 @@ def failed_twice(folder: Path) -> bool:
     return (folder / f"failed-{FAILURES}.json").exists()
 
 
-def failure(folder: Path) -> dict[str, Any]:
-    """The last failure on record: `traceback`, who failed, and the file (`log`)."""
-    path = folder / f"failed-{FAILURES}.json"
-    record = read_json(path)
-    if not isinstance(record, dict) or not str(record.get("traceback", "")).strip():
-        record = {"traceback": "unknown"}
-    return {**record, "traceback": str(record["traceback"]), "log": str(path)}
+def failure(folder: Path) -> Failure:
+    """Return the last failure on record of a pack that failed twice."""
+    *_, last = [Failure(), *failure_records(folder)]
+    return last
 
 
-def failure_records(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Failures on record for a pack, the first first, with their files."""
+def failure_records(folder: Path) -> Iterator[Failure]:
+    """Yield the failures on record for a pack, the first first."""
     for number in range(1, FAILURES + 1):
         path = folder / f"failed-{number}.json"
         with suppress(RequestError):
-            if isinstance(record := read_json(path), dict):
-                yield path, record
+            if found := read_document(path, Failure, "delete it"):
+                yield replace(found, log=str(path))
 
 
-def record_failure(folder: Path, record: dict[str, Any]) -> int:
-    """Write down that an attempt failed; the number of failures so far."""
+def record_failure(folder: Path, failed: Failure) -> int:
+    """Write down that an attempt failed; return the number of failures so far."""
     number = 1 + sum((folder / f"failed-{n}.json").exists() for n in range(1, FAILURES))
-    write_json(folder / f"failed-{number}.json", record)
+    write_document(folder / f"failed-{number}.json", failed)
     return number

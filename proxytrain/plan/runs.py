@@ -17,6 +17,7 @@ from proxytrain.config.schedule import Phase, phases
 from proxytrain.config.schema import Config
 from proxytrain.errors import RequestError
 from proxytrain.model import accounting
+from proxytrain.store.documents import RunRecord, RunSettings
 
 
 @dataclass(frozen=True)
@@ -24,17 +25,35 @@ class Run:
     """One row of the results."""
 
     recipe: Recipe
-    lr: float
+    settings: RunSettings
     phases: tuple[Phase, ...]
-    schedule: str  # its name, for people and for the fit
+
+    @property
+    def lr(self) -> float:
+        """Return the peak base learning rate."""
+        return self.settings.lr
+
+    @property
+    def schedule(self) -> str:
+        """Return the name of its schedule, for people and for the fit."""
+        return self.settings.schedule.name
 
     @property
     def tokens(self) -> int:
+        """Return its length."""
         return self.phases[-1].end
 
     @cached_property
     def id(self) -> str:
+        """Return the name of its result."""
         return digest(["run", lineage(self.recipe, self.lr, self.phases), self.tokens])
+
+    @cached_property
+    def record(self) -> RunRecord:
+        """Return what a plan keeps of it."""
+        model, vocab = self.recipe.model, self.recipe.vocab
+        flops = self.tokens * accounting.flops_per_token(model, vocab)
+        return RunRecord(id=self.id, params=accounting.params(model, vocab), flops=flops, config=self.settings)
 
 
 def run_of(config: Config, corpus: str, vocab: int) -> Run:
@@ -65,7 +84,19 @@ def run_of(config: Config, corpus: str, vocab: int) -> Run:
     )
     tokens = length(config, vocab)
     plan = phases(config.schedule, lr=config.lr, warmup=config.warmup, tokens=tokens, batch_tokens=config.batch_tokens)
-    return Run(recipe, config.lr, plan, config.schedule.name)
+    settings = RunSettings(
+        model=config.model,
+        parametrization=config.parametrization,
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        tokens=tokens,
+        lr=config.lr,
+        warmup=config.warmup,
+        batch_tokens=config.batch_tokens,
+        init_seed=recipe.init_seed,
+        data_seed=recipe.data_seed,
+    )
+    return Run(recipe, settings, plan)
 
 
 def length(config: Config, vocab: int) -> int:
@@ -77,7 +108,7 @@ def length(config: Config, vocab: int) -> int:
         asked, key = config.flops / accounting.flops_per_token(config.model, vocab), f"flops={config.flops:g}"
     else:
         ratio = 20.0 if config.tokens_per_param is None else config.tokens_per_param
-        asked = ratio * accounting.non_embedding(accounting.params(config.model, vocab))
+        asked = ratio * accounting.params(config.model, vocab).non_embedding
         key = f"tokens_per_param={ratio:g}"
     tokens = round(asked / config.batch_tokens) * config.batch_tokens
     if asked < config.batch_tokens:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from proxytrain.config.recipe import Recipe
 from proxytrain.config.schedule import Phase, cut
 from proxytrain.plan.runs import Run, lineage
-from proxytrain.store.store import Key
+from proxytrain.store.documents import Key
 
 
 @dataclass(frozen=True, kw_only=True)

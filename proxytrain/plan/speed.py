@@ -1,6 +1,6 @@
 """How fast a machine is: what `proxytrain probe` measured on it, or estimates from figures of its kind.
 
-    speeds.json   machine -> {"flops", "bandwidth", "updates": {"SHAPE/MEMBERS/eager|compiled": {"seconds", "memory"}}}
+    speeds.json   machine -> MachineSpeed, its updates by "SHAPE/MEMBERS/eager|compiled"
 
 A machine is named by its processor and the threads of a worker, or by its GPU.
 """
@@ -8,18 +8,20 @@ A machine is named by its processor and the threads of a worker, or by its GPU.
 from __future__ import annotations
 
 import math
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+from msgspec.structs import replace
 
 from proxytrain.config.recipe import Recipe
-from proxytrain.errors import RequestError
-from proxytrain.files.atomic import read_json, write_json
+from proxytrain.files.documents import Document, read_document, write_document
 from proxytrain.plan.pack import Pack
-from proxytrain.store.documents import NUMBER, fits
 from proxytrain.store.store import Store
 
-UPDATE = re.compile(r"[^/]+/[1-9]\d*/(eager|compiled)")
+UPDATE = r"^[^/]+/[1-9]\d*/(eager|compiled)$"
 
 # Dense peaks of data sheets: bfloat16 and float32 FLOP/s, bytes/s
 GPUS = {
@@ -36,6 +38,20 @@ GPU = (100e12, 20e12, 1e12)  # any other
 CPU = (100e9, 100e9, 10e9)  # a thread of a server core with AVX-512
 
 
+class UpdateSpeed(Document, frozen=True, kw_only=True):
+    """An update of a pack, as it was measured."""
+
+    seconds: float
+
+
+class MachineSpeed(Document, frozen=True, kw_only=True):
+    """What was measured on one machine: FLOP/s and bytes/s of a worker at best, and updates of packs."""
+
+    flops: float | None = None
+    bandwidth: float | None = None
+    updates: dict[Annotated[str, Meta(pattern=UPDATE)], UpdateSpeed] = msgspec.field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Speeds:
     """Of one worker of a machine: FLOP/s and bytes/s at best, and the updates that were measured."""
@@ -44,7 +60,7 @@ class Speeds:
     flops: float
     bandwidth: float
     measured: bool = False  # whether the two above are
-    updates: dict[str, dict[str, float]] = field(default_factory=dict)
+    updates: Mapping[str, UpdateSpeed] = field(default_factory=dict)
 
     def update(self, pack: Pack, compiled: bool) -> float | None:
         """Measured seconds of an update of a pack, from the nearest number of members; None where there is none."""
@@ -54,7 +70,7 @@ class Speeds:
         for key, row in self.updates.items():
             shape, k, way = key.split("/")
             if (shape, way) == (recipe.shape, how):
-                found.append((abs(math.log(int(k) / members)), row["seconds"] * members / int(k)))
+                found.append((abs(math.log(int(k) / members)), row.seconds * members / int(k)))
         return min(found)[1] if found else None
 
     def token(self, recipe: Recipe) -> dict[tuple[int, str], float]:
@@ -63,7 +79,7 @@ class Speeds:
         for key, row in self.updates.items():
             shape, k, how = key.split("/")
             if shape == recipe.shape:
-                found[int(k), how] = row["seconds"] / int(k) / recipe.batch_tokens
+                found[int(k), how] = row.seconds / int(k) / recipe.batch_tokens
         return found
 
 
@@ -79,28 +95,19 @@ def load(store: Store, name: str, device: str, precision: str = "float32", threa
     scale = 1 if device == "cuda" else threads
     bf16, fp32, bandwidth = table if device == "cuda" else CPU
     flops = bf16 if precision == "bfloat16" else fp32
-    known = _content(store).get(name, {})
-    if not _whole(known):
-        raise RequestError(f"{store.root / 'speeds.json'}: not what `proxytrain probe` writes there; delete it")
-    if "flops" in known:
-        flops, bandwidth, scale = known["flops"], known["bandwidth"], 1
-    return Speeds(name, flops * scale, bandwidth * scale, "flops" in known, known.get("updates", {}))
+    known = _content(store).get(name, MachineSpeed())
+    if measured := known.flops is not None and known.bandwidth is not None:
+        flops, bandwidth, scale = known.flops, known.bandwidth, 1
+    return Speeds(name, flops * scale, bandwidth * scale, measured, known.updates)
 
 
-def keep(store: Store, name: str, found: dict[str, Any]) -> None:
+def keep(store: Store, name: str, found: MachineSpeed) -> None:
     """Write down what was measured, beside what was known."""
     content = _content(store)
-    before = content.get(name, {})
-    updates = {**before.get("updates", {}), **found.get("updates", {})}
-    write_json(store.root / "speeds.json", {**content, name: {**before, **found, "updates": updates}})
-
-
-def _whole(known: dict[str, Any]) -> bool:
-    """Whether what is known of a machine is what `keep` writes."""
-    if not fits(known, {}) or not fits(rows := known.get("updates", {}), {}):
-        return False
-    peak = "flops" not in known or fits(known, {"flops": NUMBER, "bandwidth": NUMBER})
-    return peak and all(UPDATE.fullmatch(k) and fits(row, {"seconds": NUMBER}) for k, row in rows.items())
+    before = content.get(name, MachineSpeed())
+    peaks = found if found.flops is not None else before
+    content[name] = replace(peaks, updates={**before.updates, **found.updates})
+    write_document(store.root / "speeds.json", content)
 
 
 def key(pack: Pack, compiled: bool) -> str:
@@ -108,6 +115,6 @@ def key(pack: Pack, compiled: bool) -> str:
     return f"{pack.members[0].recipe.shape}/{len(pack.members)}/{how}"
 
 
-def _content(store: Store) -> dict[str, Any]:
-    content = read_json(store.root / "speeds.json")
-    return content if isinstance(content, dict) else {}
+def _content(store: Store) -> dict[str, MachineSpeed]:
+    advice = "delete it, and `proxytrain probe` writes it again"
+    return read_document(store.root / "speeds.json", dict[str, MachineSpeed], advice) or {}

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
 
 from proxytrain.analysis.collapse import LEAST_SIZES, Collapse, collapse
 from proxytrain.errors import Refusal, RequestError
-from proxytrain.model import accounting
+from proxytrain.store.documents import RunRecord
 from proxytrain.store.store import Store
 from proxytrain.sweep import results as outcomes
 
 SAME = 1.02  # tokens per parameter: lengths are whole updates
 
 
-def collapsed(records: list[dict[str, Any]], store: Store) -> Collapse | None:
+def collapsed(records: list[RunRecord], store: Store) -> Collapse | None:
     """Of the finished runs that differ in size and seed only, each as long as its size asks; None where there are not
     three sizes of such, or they cannot be compared. Of several sets the one with most sizes, then runs, then the first.
     """
-    sets: dict[tuple, list[tuple[float, dict[str, Any]]]] = {}
+    sets: dict[tuple, list[tuple[float, RunRecord]]] = {}
     for r in records:
-        setting = tuple((k, str(v)) for k, v in outcomes.leaves(r["config"]) if k not in outcomes.OWN_AXES)
-        sets.setdefault(setting, []).append((r["tokens"] / accounting.non_embedding(r["params"]), r))
-    best: list[dict[str, Any]] = []
+        setting = tuple((k, str(v)) for k, v in r.settings.items() if k not in outcomes.OWN_AXES)
+        sets.setdefault(setting, []).append((r.tokens / r.params.non_embedding, r))
+    best: list[RunRecord] = []
     for runs in sets.values():
         for least in sorted({ratio for ratio, _ in runs}):
             found = [r for ratio, r in runs if least <= ratio <= SAME * least]
             if _sizes(found) >= LEAST_SIZES:  # else nothing is read
-                found = [r for r in found if (store.result(r["id"]) or {}).get("status") == "done"]
+                found = [r for r in found if store.done(r.id)]
                 best = max(best, found, key=lambda rs: (_sizes(rs), len(rs)))
     if _sizes(best) < LEAST_SIZES:
         return None
@@ -36,5 +35,5 @@ def collapsed(records: list[dict[str, Any]], store: Store) -> Collapse | None:
     return None
 
 
-def _sizes(records: list[dict[str, Any]]) -> int:
-    return len({accounting.non_embedding(r["params"]) for r in records})
+def _sizes(records: list[RunRecord]) -> int:
+    return len({r.params.non_embedding for r in records})

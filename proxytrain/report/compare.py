@@ -10,15 +10,16 @@ import numpy as np
 
 from proxytrain import corpus
 from proxytrain.analysis.crossover import Comparison, compare
-from proxytrain.config.overrides import leaves
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import Fit
 from proxytrain.plan import freeze
 from proxytrain.report import ink
-from proxytrain.report.facts import FigureFacts, Row, row_of
+from proxytrain.report.facts import FigureFacts
 from proxytrain.report.figures import Picture, View, files_of
 from proxytrain.report.page import boxes, document, figure
+from proxytrain.report.row import Row, row_of
 from proxytrain.report.words import law_words, signed, tested
+from proxytrain.store.documents import RunRecord
 from proxytrain.store.store import Store
 from proxytrain.sweep import main as sweep
 
@@ -31,7 +32,7 @@ class Side:
     """One of the two: a sweep, its runs that are done, and its fit."""
 
     name: str
-    records: list[dict[str, Any]]
+    records: list[RunRecord]
     corpus: str
     rows: list[Row]
     fit: Fit
@@ -306,7 +307,7 @@ def _values(side: Side) -> dict[str, str]:
     """Each key of the configuration, with all its values in the sweep."""
     found: dict[str, dict[str, None]] = {}
     for r in side.records:
-        for key, value in leaves(r["config"]):
+        for key, value in r.settings.items():
             found.setdefault(key, {})[str(value)] = None
     return {k: ", ".join(v) if len(v) <= 12 else f"{len(v)} values" for k, v in found.items()}
 

@@ -15,7 +15,9 @@ from proxytrain.analysis.stability import LogitGrowth
 from proxytrain.arrays import Array
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import Fit, Prediction
+from proxytrain.monitor.progress import RunState
 from proxytrain.plan import freeze
+from proxytrain.plan.freeze import Costs
 from proxytrain.report.collapse import collapsed
 from proxytrain.report.course import Course, course
 from proxytrain.report.rates import Rates, rates
@@ -94,7 +96,7 @@ class Facts(FigureFacts):
     """All that the page of a sweep and its figures read."""
 
     asked: Request
-    costs: dict[str, Any]
+    costs: Costs
     seconds: float  # of one worker, all segments of the sweep
     missing: list[tuple[str, str]] = field(default_factory=list)  # what, why
     caveats: list[str] = field(default_factory=list)  # what no law speaks of
@@ -117,7 +119,7 @@ def collect(asked: Request) -> Facts:
     missing: list[tuple[str, str]] = []
     states = _states(asked)
     varied = outcomes.varied_keys(asked.records)
-    listed = [row_of(record, asked.store, states.get(record["id"]), varied) for record in asked.records]
+    listed = [row_of(record, asked.store, states.get(record.id), varied) for record in asked.records]
     rows = sorted(listed, key=lambda r: (r.schedule, r.params, r.tokens, r.lr, r.init_seed, r.data_seed))
     missing += _unfinished(rows)
     fitted, prediction = None, None
@@ -135,7 +137,7 @@ def collect(asked: Request) -> Facts:
             missing.append((f"{len(left)} of {len(rows)} runs", f"not fitted: {_names(left)}; the notes above say why"))
     order, unranked = standing(asked, rows)
     missing += unranked
-    goals = [row_of(record, asked.store, None, varied) for record in asked.target_records]
+    goals = [row_of(run.record, asked.store, None, varied) for run in asked.targets]
     truths = [r for r in goals if r.status in ("done", "diverged")]
     return Facts(
         asked=asked,
@@ -160,7 +162,7 @@ def collect(asked: Request) -> Facts:
     )
 
 
-def _states(asked: Request) -> dict[str, dict[str, Any]]:
+def _states(asked: Request) -> dict[str, RunState]:
     """State of the runs that have no result, where a plan says it."""
     if not (asked.folder / "plan.json").exists():
         return {}
@@ -209,18 +211,17 @@ def _rates(asked: Request, rows: list[Row], fitted: Fit | None, missing: list[tu
     return found
 
 
-def _costs(asked: Request) -> dict[str, Any]:
+def _costs(asked: Request) -> Costs:
     """Costs of the whole sweep: of the plan on disk where it is of this request."""
     path = asked.folder / "plan.json"
     if path.exists():
         made = freeze.load(path)
-        if made.request == freeze.request_of(asked.records, asked.target_record):
+        if made.request == asked.digest:
             return made.costs
     made = freeze.make(
         asked.name,
         asked.runs,
-        asked.records,
-        asked.target_record,
+        asked.target,
         store=asked.store,
         train=asked.config.train,
         workers=1,
@@ -236,12 +237,12 @@ def _seconds(store: Store, rows: Iterable[Row]) -> float:
     total = 0.0
     for row in rows:
         result = store.result(row.id)
-        key = (result["lineage"], result["end"]) if result else None
+        key = result.key if result else None
         while key and key not in seen:
             seen.add(key)
             meta = store.meta(key)
-            total += meta["seconds"] if meta else 0.0
-            key = tuple(meta["parent"]) if meta and meta["parent"] else None
+            total += meta.seconds if meta else 0.0
+            key = meta.parent if meta else None
     return total
 
 
@@ -259,7 +260,8 @@ def _lines(store: Store, rows: list[Row], missing: list[tuple[str, str]]) -> lis
             continue
         if not len(curve.tokens):
             continue
-        others = drawn.setdefault(((store.result(row.id) or {})["recipe_id"], row.schedule), [])
+        result = store.result(row.id)
+        others = drawn.setdefault((result.recipe_id if result else "", row.schedule), [])
         shared = max((_alike(curve, *other) for other in others), default=0)
         others.append((curve.loss, curve.lr))
         tokens, loss = thin(curve.tokens, curve.loss, most)

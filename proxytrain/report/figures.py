@@ -11,7 +11,8 @@ from pathlib import Path
 
 from proxytrain.files.atomic import remove, write_bytes
 from proxytrain.report import ink
-from proxytrain.report.facts import Facts, FigureFacts, Row
+from proxytrain.report.facts import Facts, FigureFacts
+from proxytrain.report.row import Row
 
 MOST_COLOURS = 12
 LENGTHS = 8  # that have a line of the law, or a tick, at most

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from proxytrain.report import ink
-from proxytrain.report.facts import Row
 from proxytrain.report.figures import LENGTHS, Picture, View
+from proxytrain.report.row import Row
 
 HELD = 300  # bars of the backtest at most
 FEW_HELD = 8  # with fewer there is no curve of coverage

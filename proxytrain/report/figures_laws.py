@@ -10,8 +10,8 @@ from proxytrain.arrays import Array
 from proxytrain.errors import Refusal
 from proxytrain.fit import Fit
 from proxytrain.report import ink
-from proxytrain.report.facts import Row
 from proxytrain.report.figures import LENGTHS, MOST_COLOURS, Picture, View
+from proxytrain.report.row import Row
 
 MUTED, INK, ACCENT = (ink.COLOURS[n][0] for n in ("muted", "ink", "accent"))
 

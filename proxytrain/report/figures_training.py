@@ -10,8 +10,9 @@ from proxytrain.config.schedule import learning_rates
 from proxytrain.fit.curves.curve import BURN
 from proxytrain.plan.runs import Run
 from proxytrain.report import ink
-from proxytrain.report.facts import Facts, Line, Row
+from proxytrain.report.facts import Facts, Line
 from proxytrain.report.figures import SCALES, Picture, View
+from proxytrain.report.row import Row
 
 SHOWN = 0.015  # on a log axis curves start at this share of the longest run
 STEEP = 0.04  # on a linear axis what lies before this share of it may rise out of the figure

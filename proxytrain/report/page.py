@@ -13,14 +13,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from proxytrain.config.overrides import leaves
 from proxytrain.config.recipe import NUMERICS_VERSION
 from proxytrain.corpus import preview
 from proxytrain.monitor.text import duration
-from proxytrain.plan import freeze
 from proxytrain.report import ink, stability, words
-from proxytrain.report.facts import Facts, Row
+from proxytrain.report.facts import Facts
 from proxytrain.report.figures import SCALES, Picture, files_of, pictures
+from proxytrain.report.row import Row
 from proxytrain.report.standing import BUDGETS, best_rates, place
 
 
@@ -281,7 +280,7 @@ def _reproduce(facts: Facts) -> str:
         ),
         (
             "Runs",
-            f"{freeze.request_of(asked.records, asked.target_record)}, a hash of the ids of all runs and the target",
+            f"{asked.digest}, a hash of the ids of all runs and the target",
         ),
         ("Numerics", f"version {NUMERICS_VERSION}"),
         ("Versions", ", ".join(f"{k} {v}" for k, v in sorted(versions.items()))),
@@ -300,7 +299,7 @@ def _reproduce(facts: Facts) -> str:
     )
     rows = "".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in items)
     summary = f"<h3>The fit</h3><pre>{escape(chr(10).join(fit.summary()))}</pre>" if fit else ""
-    first, *others = (dict(leaves(r["config"])) for r in asked.records)
+    first, *others = (r.settings for r in asked.records)
     same = {k: v for k, v in first.items() if all(other.get(k) == v for other in others)}
     return (
         f'<section id="reproduce"><h2>Reproduce</h2><pre>{escape(chr(10).join(commands))}</pre>'
@@ -319,11 +318,12 @@ def _config(facts: Facts) -> dict[str, Any]:
 def _trained_with(facts: Facts) -> dict[str, str]:
     found: dict[str, set[str]] = {}
     for row in facts.done:
-        for name, value in ((facts.asked.store.result(row.id) or {}).get("versions") or {}).items():
-            found.setdefault(name, set()).add(str(value))
+        if result := facts.asked.store.result(row.id):
+            for name, value in result.versions.items():
+                found.setdefault(name, set()).add(value)
     return {name: " and ".join(sorted(values)) for name, values in found.items()}
 
 
 def _devices(facts: Facts) -> list[str]:
-    found = {str((facts.asked.store.result(r.id) or {}).get("device", "")) for r in facts.done}
+    found = {result.device for r in facts.done if (result := facts.asked.store.result(r.id))}
     return [*sorted(d for d in found if d), f"{duration(facts.seconds)} of one worker in all"]

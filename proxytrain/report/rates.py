@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from proxytrain.arrays import Array
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import Fit, Optimum, OptimumFit, fit_optimum
-from proxytrain.model import accounting
 from proxytrain.report.ink import HIGHEST
 from proxytrain.report.row import Row
+from proxytrain.store.documents import RunRecord
 
 LEAST = 3  # rates tried of a setting
 
@@ -45,7 +44,7 @@ class Rates:
     batch_tokens: float
 
 
-def rates(rows: list[Row], target: dict[str, Any] | None, fitted: Fit | None) -> tuple[Rates | None, str]:
+def rates(rows: list[Row], target: RunRecord | None, fitted: Fit | None) -> tuple[Rates | None, str]:
     """Of the length and schedule under which most sizes tried several rates, and why there is no law where there is
     none; (None, "") where nothing was trained at three rates.
     """
@@ -56,7 +55,7 @@ def rates(rows: list[Row], target: dict[str, Any] | None, fitted: Fit | None) ->
     found = {k: v for k, v in found.items() if len(v) >= LEAST}
     if not found:
         return None, ""
-    main = target["schedule"] if target else None
+    main = target.schedule if target else None
     groups = [k[:3] for k in found]
     chosen = max(dict.fromkeys(groups), key=lambda g: (groups.count(g), g[0] == main, g[2]))
     law, goal, why = None, None, ""
@@ -66,9 +65,9 @@ def rates(rows: list[Row], target: dict[str, Any] | None, fitted: Fit | None) ->
     batch = float(runs[0].batch_tokens)
     try:
         law = fit_optimum(table)
-        if target and target["schedule"] == chosen[0]:
-            n = float(accounting.non_embedding(target["params"]))
-            goal = law.predict(n, float(target["tokens"]), float(target["config"]["batch_tokens"]))
+        if target and target.schedule == chosen[0]:
+            n = float(target.params.non_embedding)
+            goal = law.predict(n, float(target.tokens), float(target.config.batch_tokens))
     except (Refusal, RequestError) as error:
         why = str(error)
     noise = fitted.noise.run if fitted else 0.0

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from proxytrain.config.overrides import leaves
-from proxytrain.model import accounting
+from proxytrain.monitor.progress import RunState
+from proxytrain.store.documents import RunRecord
 from proxytrain.store.store import Store
 
 
@@ -47,33 +46,35 @@ class Row:
         return f"{self.init_seed}" if self.init_seed == self.data_seed else f"{self.init_seed}/{self.data_seed}"
 
 
-def row_of(
-    record: dict[str, Any], store: Store, state: dict[str, Any] | None = None, varied: Iterable[str] = ()
-) -> Row:
-    """A run of a plan, with its outcome; `state` as `status` says it, `varied` the keys that go into `other`."""
-    c, state = record["config"], state or {}
-    result = store.result(record["id"]) or {}
-    settings = dict(leaves(c))
+def row_of(record: RunRecord, store: Store, state: RunState | None = None, varied: Iterable[str] = ()) -> Row:
+    """Return a run of a plan, with its outcome.
+
+    Parameters
+    ----------
+    state : of a run that has no result, as the plan's progress has it
+    varied : keys of the configuration that go into `other`
+    """
+    c, result = record.config, store.result(record.id)
     return Row(
-        id=record["id"],
-        width=c["model"]["width"],
-        depth=c["model"]["depth"],
-        params=accounting.non_embedding(record["params"]),
-        params_total=sum(record["params"].values()),
-        tokens=record["tokens"],
-        schedule=record["schedule"],
-        lr=record["lr"],
-        batch_tokens=c["batch_tokens"],
-        init_seed=c["init_seed"],
-        data_seed=c["data_seed"],
-        flops=record["flops"],
-        status=result.get("status") or state.get("state", "waiting"),
-        loss=result.get("final_loss"),
-        val_se=result.get("val_se"),
-        bits_per_byte=result.get("bits_per_byte"),
-        epochs=result.get("epochs"),
-        seconds=result.get("seconds"),
-        diverged_at=result.get("diverged_at"),
-        why=state.get("why", ""),
-        other=tuple((key, str(settings[key])) for key in varied if settings.get(key) is not None),
+        id=record.id,
+        width=c.model.width,
+        depth=c.model.depth,
+        params=record.params.non_embedding,
+        params_total=record.params.total,
+        tokens=record.tokens,
+        schedule=record.schedule,
+        lr=c.lr,
+        batch_tokens=c.batch_tokens,
+        init_seed=c.init_seed,
+        data_seed=c.data_seed,
+        flops=record.flops,
+        status=result.status if result else state.state if state else "waiting",
+        loss=result.final_loss if result else None,
+        val_se=result.val_se if result else None,
+        bits_per_byte=result.bits_per_byte if result else None,
+        epochs=result.epochs if result else None,
+        seconds=result.seconds if result else None,
+        diverged_at=result.diverged_at if result else None,
+        why=state.why if state else "",
+        other=tuple((k, str(record.settings[k])) for k in varied if record.settings.get(k) is not None),
     )

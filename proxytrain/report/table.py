@@ -15,9 +15,10 @@ from proxytrain.errors import Refusal
 from proxytrain.files.atomic import write_text
 from proxytrain.fit import Fit
 from proxytrain.fit.tables.runs import size_and_length
-from proxytrain.report.facts import FigureFacts, Row
+from proxytrain.report.facts import FigureFacts
 from proxytrain.report.figures import files_of, keep_figures, pictures_of_table
 from proxytrain.report.page import boxes, document, figure
+from proxytrain.report.row import Row
 
 GRID = 25  # sizes, and lengths, of the frontier in the CSV
 COLUMNS = ("kind", "row", "params", "tokens", "flops", "loss", "prediction", "low", "high", "residual", "gap")

@@ -46,7 +46,7 @@ def answer(facts: Facts) -> str:
             f"{target(facts)}, is predicted to end at a loss of {loss(facts, p.loss)}, with {p.level:.0%} probability "
             f"between {p.low:.4f} and {p.high:.4f} ({signed(down)}, {signed(up)}), by {law} fitted to the final losses "
             f"of {len(facts.used)} runs of at most 1/{p.gap:.3g} of its compute, {_held(fit)}{_curved(p)}; the sweep "
-            f"cost {facts.costs['flops_shared'] / facts.target.flops:.2g} times the target's FLOPs."
+            f"cost {facts.costs.flops_shared / facts.target.flops:.2g} times the target's FLOPs."
         )
     if facts.target:
         why = {"fit": "The runs could not be fitted", "prediction": "The fit does not reach the target"}
@@ -159,12 +159,12 @@ def tested(fit: Fit) -> str:
 def cost(facts: Facts) -> str:
     """The sweep's cost, against the target's where there is one."""
     c = facts.costs
-    text = f"sweep {ink.power_of_ten(c['flops_shared'])} FLOPs in {ink.count(c['tokens_shared'])} tokens"
-    saved = 1 - c["tokens_shared"] / c["tokens_unshared"]
+    text = f"sweep {ink.power_of_ten(c.flops_shared)} FLOPs in {ink.count(c.tokens_shared)} tokens"
+    saved = 1 - c.tokens_shared / c.tokens_unshared
     if saved > 0.005:
         text += f" ({saved:.0%} saved by shared beginnings)"
     if facts.target:
-        ratio = c["flops_shared"] / facts.target.flops
+        ratio = c.flops_shared / facts.target.flops
         text += f", {ratio:.2g}× the target's {ink.power_of_ten(facts.target.flops)} FLOPs"
     if facts.seconds:
         text += f"; measured {duration(facts.seconds)} of one worker"

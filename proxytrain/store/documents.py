@@ -1,62 +1,138 @@
-"""The JSON documents of a store: which keys each must have, of which kinds, and which names may be paths."""
+"""The documents of a store: what a run is, what came of it, and what a segment is. Names in them that may be paths."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
+import msgspec
+
+from proxytrain.config.overrides import leaves
+from proxytrain.config.recipe import Recipe, canonical
+from proxytrain.config.schedule import Phase, Schedule
+from proxytrain.config.schema import AdamW, Model, Muon, Parametrization, SGDSaI
 from proxytrain.errors import RequestError
-from proxytrain.files.atomic import read_json
+from proxytrain.files.documents import Document
+from proxytrain.model.accounting import ParamCounts
 
+Key = tuple[str, int]  # of a segment: lineage, end
+Status = Literal["done", "diverged"]
 ID = re.compile(r"[A-Za-z0-9]+")
-NUMBER: Any = (int, float)
-MAYBE: Any = (int, float, type(None))
-PARAMS = dict.fromkeys(("embedding", "attention", "mlp", "norm", "readout"), int)
-SEGMENT = {"parent": (list, type(None)), "status": str, "end": int, "seconds": NUMBER, "path_seconds": NUMBER}
-RESULT = {
-    "id": str,
-    "status": str,
-    "final_loss": MAYBE,
-    "val_se": MAYBE,
-    "bits_per_byte": MAYBE,
-    "tokens": int,
-    "lineage": str,
-    "end": int,
-    "recipe_id": str,
-    "recipe": {"model": {"width": int, "depth": int}, "batch_tokens": int, "init_seed": int, "data_seed": int},
-    "params": PARAMS,
-    "flops": NUMBER,
-    "lr": NUMBER,
-}
-DIVERGED: dict[str, Any] = {"val_se": None, "bits_per_byte": None}  # what the result of a run that diverged lacks
 
 
-def checked(
-    path: Path, kinds: dict[str, Any], same: dict[str, Any], absent: dict[str, Any] | None = None
-) -> dict[str, Any] | None:
-    """Return a JSON object that has these keys, of these kinds; `absent` are values of keys that it may lack."""
-    try:
-        content = read_json(path)
-    except RequestError:
-        content = {}
-    if content is None:
-        return None
-    content = {**absent, **content} if absent and isinstance(content, dict) else content
-    if not fits(content, kinds) or any(content[k] != value for k, value in same.items()):
-        raise RequestError(f"{path}: not what proxytrain writes there; delete {path.parent}, and it is made again")
-    return dict(content)
+class RunSettings(Document, frozen=True, kw_only=True):
+    """The configuration of one run: `config.yaml`."""
+
+    model: Model
+    parametrization: Parametrization
+    optimizer: AdamW | Muon | SGDSaI
+    schedule: Schedule
+    tokens: int
+    lr: float
+    warmup: int
+    batch_tokens: int
+    init_seed: int
+    data_seed: int
 
 
-def fits(value: Any, kinds: Any) -> bool:
-    """Return whether a JSON value is of one of these types, or a mapping that has all of these keys, of these kinds."""
-    if isinstance(kinds, dict):
-        return isinstance(value, dict) and all(fits(value.get(k, ...), kind) for k, kind in kinds.items())
-    return isinstance(value, kinds)
+class RunRecord(Document, frozen=True, kw_only=True, dict=True):
+    """A run as its plan names it."""
+
+    id: str
+    params: ParamCounts
+    flops: float
+    config: RunSettings
+
+    @property
+    def schedule(self) -> str:
+        """Return the name of its schedule."""
+        return self.config.schedule.name
+
+    @property
+    def tokens(self) -> int:
+        """Return its length."""
+        return self.config.tokens
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Return the dotted keys of its configuration with their values, without those at their default."""
+        return dict(leaves(canonical(self.config)))
 
 
-def check_id(text: object) -> str:
+class Environment(Document, frozen=True, kw_only=True):
+    """What trained a segment or a run."""
+
+    numerics_version: int = 1
+    device: str = ""
+    versions: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class How(Document, frozen=True, kw_only=True):
+    """How a segment was trained."""
+
+    members: int = 0  # of the pack
+    micro_batches: int = 0
+    compiled: bool = False
+    native: bool = False  # with the CPU kernels
+    eval_every: int = 0
+    eval_tokens: int = 0
+    telemetry_every: int = 0
+
+
+class RunResult(Environment, frozen=True, kw_only=True):
+    """What came of a run: `result.json`."""
+
+    id: str
+    status: Status
+    final_loss: float | None  # on the whole validation set, nats/token; None: it diverged
+    val_se: float | None = None  # sampling error of that
+    bits_per_byte: float | None = None
+    diverged_at: int | None = None  # tokens
+    params: ParamCounts
+    tokens: int
+    flops: float
+    schedule: str = ""
+    lr: float
+    epochs: float = 0.0
+    seconds: float = 0.0  # of training, those of its trunk included
+    lineage: str
+    end: int
+    recipe_id: str
+    recipe: Recipe
+
+    @property
+    def key(self) -> Key:
+        """Return the segment that it ended with."""
+        return self.lineage, self.end
+
+
+class SegmentMeta(How, frozen=True, kw_only=True):
+    """What a published segment is: `segment.json`."""
+
+    lineage: str = ""
+    end: int
+    parent: Key | None
+    recipe: str = ""
+    phases: tuple[Phase, ...] = ()
+    status: Status
+    diverged_at: int | None = None
+    telemetry: tuple[str, ...] = ()  # columns
+    seconds: float  # of training
+    path_seconds: float  # and of all segments before it
+    numerics_version: int = 1
+    device: str = ""
+    versions: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class StoreFormat(Document, frozen=True):
+    """The format of a store: `store.json`."""
+
+    format: int
+
+
+def check_id(text: str) -> str:
     """Return a name from a plan or a result, which must not lead out of the store."""
-    if not isinstance(text, str) or not ID.fullmatch(text):
+    if not ID.fullmatch(text):
         raise RequestError(f"{text!r}: no id of a run or a segment")
     return text

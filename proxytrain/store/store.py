@@ -15,16 +15,15 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import numpy as np
 
 from proxytrain.errors import RequestError
-from proxytrain.files.atomic import read_json, write_json
+from proxytrain.files.documents import D, read_document, write_document
 from proxytrain.store.curves import CURVE_ARRAYS, RunCurve, end_to_end, read_segment
-from proxytrain.store.documents import DIVERGED, RESULT, SEGMENT, check_id, checked
+from proxytrain.store.documents import Key, RunResult, SegmentMeta, Status, StoreFormat, check_id
 
-Key = tuple[str, int]  # of a segment: lineage, end
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 STORE_FORMAT = 1
 
@@ -34,11 +33,10 @@ class Store:
 
     def __init__(self, root: str | os.PathLike[str]):
         self.root = Path(root)
-        found = read_json(self.root / "store.json")
-        if found is not None and found != {"format": STORE_FORMAT}:
-            written = found.get("format") if isinstance(found, dict) else found
+        found = read_document(self.root / "store.json", StoreFormat, "use another store")
+        if found is not None and found.format != STORE_FORMAT:
             raise RequestError(
-                f"store={self.root}: of format {written}, this version reads {STORE_FORMAT}; "
+                f"store={self.root}: of format {found.format}, this version reads {STORE_FORMAT}; "
                 "use the proxytrain that wrote it, or another store"
             )
 
@@ -56,7 +54,7 @@ class Store:
     def mark(self) -> None:
         """Say which format this store has, once."""
         if not (self.root / "store.json").exists():
-            write_json(self.root / "store.json", {"format": STORE_FORMAT})
+            write_document(self.root / "store.json", StoreFormat(STORE_FORMAT))
 
     def inside(self, path: Path) -> Path:
         """The path, unless links on the way lead out of the store."""
@@ -105,8 +103,8 @@ class Store:
         """Whether a run is done or diverged."""
         return (self.run(run_id) / "result.json").exists()
 
-    def result(self, run_id: str) -> dict[str, Any] | None:
-        """`result.json` of a run; None while there is none.
+    def result(self, run_id: str) -> RunResult | None:
+        """Return the result of a run; None while there is none.
 
         Raises
         ------
@@ -114,16 +112,24 @@ class Store:
             If the file is not what it should be.
         """
         path = self.run(run_id) / "result.json"
-        return checked(path, RESULT, {"id": run_id}, DIVERGED)
+        found = _document(path, RunResult)
+        return found if found is None or found.id == run_id else _misplaced(path)
 
-    def meta(self, key: Key) -> dict[str, Any] | None:
-        """`segment.json` of a segment; None while it is not published. Raises as `result`."""
-        return checked(self.segment(key) / "segment.json", SEGMENT, {"end": key[1]})
+    def done(self, run_id: str) -> RunResult | None:
+        """Return the result of a run that did not diverge; None for any other. Raises as `result`."""
+        result = self.result(run_id)
+        return result if result and result.status == "done" else None
 
-    def segment_status(self, key: Key) -> str | None:
-        """done or diverged; None while a segment is not published."""
+    def meta(self, key: Key) -> SegmentMeta | None:
+        """Return what a published segment is; None while it is not published. Raises as `result`."""
+        path = self.segment(key) / "segment.json"
+        found = _document(path, SegmentMeta)
+        return found if found is None or found.end == key[1] else _misplaced(path)
+
+    def segment_status(self, key: Key) -> Status | None:
+        """Return how a segment ended; None while it is not published."""
         meta = self.meta(key)
-        return meta["status"] if meta else None
+        return meta.status if meta else None
 
     def curve(self, run_id: str) -> RunCurve:
         """The curve of a finished run, from its first token: its segment and all before it.
@@ -137,7 +143,7 @@ class Store:
         if result is None:
             raise RequestError(f"{run_id}: no such run in {self.root}")
         try:
-            return self.curve_to((result["lineage"], result["end"]), result["recipe"]["batch_tokens"])
+            return self.curve_to(result.key, result.recipe.batch_tokens)
         except RequestError as error:
             raise RequestError(f"{error}; delete {self.run(run_id)} as well, and run the sweep again") from None
 
@@ -148,15 +154,22 @@ class Store:
             if meta is None:
                 raise RequestError(f"{self.segment(key)}: the segment is missing")
             path = self.segment(key) / "curve.npz"
-            rows, seen = read_segment(path, meta.get("telemetry", ()))
+            rows, seen = read_segment(path, meta.telemetry)
             pieces.append(rows)
             sampled.append(seen)
-            before = tuple(meta["parent"]) if meta["parent"] else None
-            if before and not (len(before) == 2 and isinstance(before[1], int) and before[1] < key[1]):
-                raise RequestError(f"{path.parent}: its parent {before} is none; delete it")
-            key = before
+            if meta.parent and meta.parent[1] >= key[1]:
+                raise RequestError(f"{path.parent}: its parent {meta.parent} is none; delete it")
+            key = meta.parent
         joined = {name: np.concatenate([p[name] for p in reversed(pieces)]) for name in CURVE_ARRAYS}
         updates = len(joined["tokens"])
         if (joined["tokens"] != batch_tokens * np.arange(1, updates + 1)).any():
             raise RequestError(f"{path.parent}: its updates do not follow those before it; delete it")
         return RunCurve(step=joined["tokens"] // batch_tokens - 1, telemetry=end_to_end(sampled[::-1]), **joined)
+
+
+def _document(path: Path, cls: type[D]) -> D | None:
+    return read_document(path, cls, f"delete {path.parent}, and it is made again")
+
+
+def _misplaced(path: Path) -> NoReturn:
+    raise RequestError(f"{path}: not what proxytrain writes there; delete {path.parent}, and it is made again")

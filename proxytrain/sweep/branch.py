@@ -17,7 +17,8 @@ from proxytrain.monitor.console import Console
 from proxytrain.plan.grid import LENGTH_KEYS
 from proxytrain.plan.runs import Run
 from proxytrain.plan.share import lineages
-from proxytrain.store.store import Key, Store
+from proxytrain.store.documents import Key
+from proxytrain.store.store import Store
 from proxytrain.sweep.request import Request, request
 
 
@@ -41,14 +42,14 @@ def branch(run_id: str, overrides: list[str], config_dir: str | None, console: C
             f"{run_id}: no such run in {store.root}; `proxytrain status sweep.name=NAME` lists those of a sweep"
         )
     own = _settings(store.run(run_id) / "config.yaml", overrides)
-    corpus = load(store.corpora(), old["recipe"]["corpus"])
-    precision = f"train.precision={old['recipe']['precision']}"
+    corpus = load(store.corpora(), old.recipe.corpus)
+    precision = f"train.precision={old.recipe.precision}"
     asked = request([*own, precision, *overrides], config_dir, console, corpus)
     run = asked.runs[0]
-    if run.recipe.id != old["recipe_id"]:
+    if run.recipe.id != old.recipe_id:
         raise RequestError(f"{run_id}: trained by a version of proxytrain whose runs cannot be gone on from")
     if not store.has_result(run.id):
-        _check_trunk(run, run_id, list(_way(store, (old["lineage"], old["end"]))), store)
+        _check_trunk(run, run_id, list(_way(store, old.key)), store)
     return asked
 
 
@@ -72,8 +73,8 @@ def _way(store: Store, key: Key | None) -> Iterator[Key]:
     """The segments that a run passed through, the last first."""
     while key:
         yield key
-        parent = (store.meta(key) or {}).get("parent")
-        key = (parent[0], parent[1]) if parent else None
+        meta = store.meta(key)
+        key = meta.parent if meta else None
 
 
 def _check_trunk(run: Run, run_id: str, way: list[Key], store: Store) -> None:

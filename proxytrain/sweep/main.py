@@ -16,7 +16,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from proxytrain.config.overrides import leaves
 from proxytrain.config.schema import Local, Slurm
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.files.atomic import remove, write_text
@@ -29,6 +28,7 @@ from proxytrain.launch import local
 from proxytrain.launch.machine import machine
 from proxytrain.monitor import watch
 from proxytrain.monitor.console import Console
+from proxytrain.monitor.progress import PlanProgress
 from proxytrain.monitor.text import duration, plan_lines, size, tokens
 from proxytrain.plan import cost, freeze, speed
 from proxytrain.plan.claims import holder
@@ -36,6 +36,7 @@ from proxytrain.plan.freeze import Plan
 from proxytrain.plan.parts import NOT_PLANNED, failures, unfinished
 from proxytrain.plan.runs import Run
 from proxytrain.plan.speed import Speeds
+from proxytrain.store.documents import RunRecord
 from proxytrain.store.store import Store
 from proxytrain.sweep.request import Request
 from proxytrain.sweep.results import curves, table, target_params, target_rates, telling
@@ -52,17 +53,15 @@ def plan(asked: Request, check: Check | None = None, *, runs: list[Run] | None =
     name = name or asked.name
     path = asked.store.sweep(name) / "plan.json"
     runs = asked.runs if runs is None else runs
-    records = {r["id"]: r for r in [*asked.records, *asked.target_records]}
-    chosen = [records[run.id] for run in runs]
     train = asked.config.train
     if path.exists():
         old = freeze.load(path)
-        same = freeze.request_of(chosen, asked.target_record) == old.request
-        busy = {h["pid"]: h["host"] for p in path.parent.glob("packs/*/claim") if (h := holder(p.parent))}
+        same = freeze.request_of(runs, asked.target) == old.request
+        busy = {h.pid: h.host for p in path.parent.glob("packs/*/claim") if (h := holder(p.parent))}
         if busy and not same:
             who = ", ".join(f"{host} pid {pid}" for pid, host in busy.items())
             raise RequestError(f"sweep.name={name}: other runs are being trained under it ({who}); choose another name")
-        made_for = (old.train.memory, old.train.device, old.costs["device"])
+        made_for = (old.train.memory, old.train.device, old.costs.device)
         done = same and not missing(asked.store, [r.id for r in runs])
         fits = done or bool(busy) or made_for == (train.memory, train.device, machine(asked.config).device)
         if done or (same and fits and _workable(old, asked.store)):
@@ -76,8 +75,7 @@ def plan(asked: Request, check: Check | None = None, *, runs: list[Run] | None =
     made = freeze.make(
         name,
         runs,
-        chosen,
-        asked.target_record,
+        asked.target,
         store=asked.store,
         train=train,
         workers=here.workers,
@@ -114,14 +112,14 @@ def afford(asked: Request, made: Plan) -> None:
     if not missing(asked.store, made.runs):
         return
     c, hours = made.costs, asked.config.sweep.budget_hours
-    if c["seconds"] > 3600 * hours:
+    if c.seconds > 3600 * hours:
         raise RequestError(
-            f"sweep.budget_hours={hours:g}: training takes about {duration(c['seconds'])} on {c['workers']} "
-            f"{c['device']} worker(s) ({tokens(c['tokens_to_train'])} tokens, {c['flops_to_train']:.2g} FLOPs, "
-            f"{size(c['disk'])} on disk); make the sweep smaller, or allow it with "
-            f"sweep.budget_hours={math.ceil(1.5 * c['seconds'] / 3600)}"
+            f"sweep.budget_hours={hours:g}: training takes about {duration(c.seconds)} on {c.workers} "
+            f"{c.device} worker(s) ({tokens(c.tokens_to_train)} tokens, {c.flops_to_train:.2g} FLOPs, "
+            f"{size(c.disk)} on disk); make the sweep smaller, or allow it with "
+            f"sweep.budget_hours={math.ceil(1.5 * c.seconds / 3600)}"
         )
-    needed, free = c["disk"] + c["disk_meanwhile"], shutil.disk_usage(asked.store.root).free
+    needed, free = c.disk + c.disk_meanwhile, shutil.disk_usage(asked.store.root).free
     if needed > free:
         raise RequestError(
             f"store={asked.store.root}: {size(free)} are free, and training needs about {size(needed)}; "
@@ -173,8 +171,8 @@ def fit(asked: Request, progress: Progress | None = None) -> Fit:
     """
     options = asked.config.fit
     if options.schedule is None and asked.target_record:
-        schedule = asked.target_record["schedule"]
-        if schedule not in {r["schedule"] for r in asked.records}:
+        schedule = asked.target_record.schedule
+        if schedule not in {r.schedule for r in asked.records}:
             raise Refusal(
                 f"no run of the sweep has the target's schedule, {schedule}, and final losses under others do not tell "
                 "of it: add some, or predict its whole curve (proxytrain fit curves=sweep)"
@@ -189,7 +187,7 @@ def fit(asked: Request, progress: Progress | None = None) -> Fit:
 def fit_runs(
     store: Store,
     folder: Path,
-    records: list[dict[str, Any]],
+    records: list[RunRecord],
     options: FitConfig | None = None,
     progress: Progress | None = None,
 ) -> Fit:
@@ -214,13 +212,13 @@ def fit_runs(
     return result
 
 
-def _like(target: dict[str, Any], columns: dict[str, list[Any]], options: FitConfig) -> dict[str, Any]:
+def _like(target: RunRecord, columns: dict[str, list[Any]], options: FitConfig) -> dict[str, Any]:
     """The target's values of the settings in which runs of one size, length and seed differ, where runs have them.
 
     What belongs to a schedule is empty for runs of another one, which stay.
     """
     settings = read_runs(columns, options.columns).settings
-    own = {key: str(as_labels([value])[0]) for key, value in leaves(target["config"]) if key in settings}
+    own = {key: str(as_labels([value])[0]) for key, value in target.settings.items() if key in settings}
     own = {key: value for key, value in own.items() if value in settings[key]}
     return {key: [value, ""] if key.startswith("schedule.") else value for key, value in own.items()}
 
@@ -236,7 +234,7 @@ def curve_fit(asked: Request, progress: Progress | None = None) -> CurveFit:
         If one of them cannot be read.
     """
     level, path, chosen = asked.config.fit.level, asked.folder / "curves.json", telling(asked)
-    made_of = ([r["id"] for r in chosen], level, version("proxytrain"))
+    made_of = ([r.id for r in chosen], level, version("proxytrain"))
     with suppress(RequestError):  # none, broken, or of another format: fitted again
         kept = load_fit(path)
         if isinstance(kept, CurveFit) and made_of == (kept.data["names"], kept.level, kept.versions["proxytrain"]):
@@ -260,11 +258,11 @@ def predict(asked: Request, fitted: Fit, progress: Progress | None = None) -> Pr
     assert asked.target_record
     t = asked.target_record
     n = target_params(t, fitted.config.columns)
-    answer = fitted.predict(**_place(asked, fitted, n, t["tokens"]))
+    answer = fitted.predict(**_place(asked, fitted, n, t.tokens))
     if fitted.config.law == "auto":
         answer = _with_curves(asked, answer, progress)
     head = "run,params,tokens,schedule,loss,low,high,level,gap,final_losses,loss_curves,note"
-    row = [t["id"], n, t["tokens"], t["schedule"]]
+    row = [t.id, n, t.tokens, t.schedule]
     row += [getattr(answer, c) for c in ("loss", "low", "high", "level", "gap")]
     row += [answer.parts.get(name, {}).get("loss", "") for name in ("final losses", "loss curves")]
     write_text(asked.folder / "predictions.csv", f'{head}\n{",".join(map(str, row))},"{answer.note}"\n')
@@ -303,7 +301,7 @@ def _place(asked: Request, fitted: Fit, params: float, tokens: float) -> dict[st
     return {only: whole[only]}
 
 
-def progress_of(store: Store, name: str) -> watch.PlanProgress:
+def progress_of(store: Store, name: str) -> PlanProgress:
     """How far a sweep is, run by run: done, diverged, failed, running or waiting, and why."""
     return watch.Watch(freeze.load(store.sweep(name) / "plan.json"), store).look()
 
@@ -311,4 +309,4 @@ def progress_of(store: Store, name: str) -> watch.PlanProgress:
 def _workable(made: Plan, store: Store) -> bool:
     """Whether workers can go on with a plan, what failed included; not where states are gone that it does not make."""
     lost = [why for _, why in failures(made, store)]
-    return bool(lost or unfinished(made, store)) and not any(why["traceback"] == NOT_PLANNED for why in lost)
+    return bool(lost or unfinished(made, store)) and not any(why == NOT_PLANNED for why in lost)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -18,9 +17,10 @@ from proxytrain.corpus import Corpus, Stream, prepare
 from proxytrain.errors import RequestError
 from proxytrain.fit.losses.laws import get_law
 from proxytrain.monitor.console import Console
-from proxytrain.plan import freeze
+from proxytrain.plan.freeze import request_of
 from proxytrain.plan.grid import expand, point
 from proxytrain.plan.runs import Run, run_of
+from proxytrain.store.documents import RunRecord
 from proxytrain.store.store import Store
 
 
@@ -32,9 +32,7 @@ class Request:
     store: Store
     corpus: Corpus
     runs: list[Run]
-    records: list[dict[str, Any]]
     targets: list[Run]  # the run to predict; with verify.seeds=n under n seeds
-    target_records: list[dict[str, Any]]
     command: list[str]  # arguments of the verb that asked
 
     @property
@@ -42,8 +40,17 @@ class Request:
         return self.targets[0] if self.targets else None
 
     @property
-    def target_record(self) -> dict[str, Any] | None:
-        return self.target_records[0] if self.target_records else None
+    def target_record(self) -> RunRecord | None:
+        return self.target.record if self.target else None
+
+    @property
+    def records(self) -> list[RunRecord]:
+        return [run.record for run in self.runs]
+
+    @property
+    def digest(self) -> str:
+        """Return the digest by which a plan knows that it is of this request."""
+        return request_of(self.runs, self.target)
 
     @property
     def name(self) -> str:
@@ -81,12 +88,12 @@ def request(overrides: list[str], config_dir: str | None, console: Console, corp
     with console.at_work("corpus") as tell:
         corpus = corpus or prepare(config.data, store.corpora(), lambda *done: tell(*_of_text(*done)), console.say)
     manifest = corpus.manifest
-    by_id = {run.id: (run, c) for c in configs for run in [run_of(c, manifest.content_hash, manifest.vocab_size)]}
-    known = {run.schedule for run, _ in by_id.values()}
+    made = (run_of(c, manifest.content_hash, manifest.vocab_size) for c in configs)
+    runs = list({run.id: run for run in made}.values())
+    known = {run.schedule for run in runs}
     if config.fit.schedule is not None and config.fit.schedule not in known:
         raise RequestError(f"fit.schedule={config.fit.schedule}: no run has it; there are {', '.join(sorted(known))}")
     targets = [run_of(c, manifest.content_hash, manifest.vocab_size) for c in target_configs]
-    runs = [run for run, _ in by_id.values()]
     for run in [*runs, *targets]:
         _check_text(run, corpus)
     _check_repeats([*runs, *targets], corpus, config.data.allow_repeat, console)
@@ -95,9 +102,7 @@ def request(overrides: list[str], config_dir: str | None, console: Console, corp
         store=store,
         corpus=corpus,
         runs=runs,
-        records=[freeze.run_record(run, c) for run, c in by_id.values()],
         targets=targets,
-        target_records=[freeze.run_record(run, c) for run, c in zip(targets, target_configs)],
         command=[*(["--config-dir", config_dir] if config_dir else []), *overrides],
     )
 

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 
 from proxytrain.arrays import Array
-from proxytrain.config.overrides import leaves
 from proxytrain.config.schedule import learning_rates
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import Curve
 from proxytrain.fit.curves.jumps import jump
-from proxytrain.model import accounting
 from proxytrain.plan.runs import Run
+from proxytrain.store.documents import RunRecord, RunResult
 from proxytrain.store.store import Store
 from proxytrain.sweep.request import Request
 
@@ -26,7 +25,7 @@ TABLE_COLUMNS = ("batch_tokens",)  # of a table, whether the runs differ in them
 OWN_AXES = ("model.width", "tokens", "init_seed", "data_seed", "warmup")  # may differ from the target's
 
 
-def table(store: Store, records: list[dict[str, Any]]) -> dict[str, list[Any]]:
+def table(store: Store, records: list[RunRecord]) -> dict[str, list[Any]]:
     """Finished runs as columns for a fit. `params` is non-embedding; `params_total` has all of them.
 
     Runs of one recipe and one trunk share its seed noise: `trunk` names it. Other keys of the configuration that differ
@@ -35,28 +34,28 @@ def table(store: Store, records: list[dict[str, Any]]) -> dict[str, list[Any]]:
     rows = []
     varied = [key for key in varied_keys(records) if key not in TABLE_COLUMNS]
     for record in records:
-        result = store.result(record["id"])
-        if result is None or result["status"] != "done":
+        result = store.done(record.id)
+        if result is None:
             continue
-        recipe = result["recipe"]
+        recipe = result.recipe
         rows.append(
             {
-                "run": record["id"],
-                "params": accounting.non_embedding(result["params"]),
-                "params_total": sum(result["params"].values()),
-                "width": recipe["model"]["width"],
-                "tokens": result["tokens"],
-                "flops": result["flops"],
-                "loss": result["final_loss"],
-                "loss_se": result["val_se"],
-                "bits_per_byte": result["bits_per_byte"],
-                "lr": result["lr"],
-                "batch_tokens": recipe["batch_tokens"],
-                "schedule": record["schedule"],
-                "init_seed": recipe["init_seed"],
-                "data_seed": recipe["data_seed"],
-                "trunk": f"{result['recipe_id']}/{result['lr']:g}/{record['schedule']}",
-                **{key: _get(record["config"], key) for key in varied},
+                "run": record.id,
+                "params": result.params.non_embedding,
+                "params_total": result.params.total,
+                "width": recipe.model.width,
+                "tokens": result.tokens,
+                "flops": result.flops,
+                "loss": result.final_loss,
+                "loss_se": result.val_se,
+                "bits_per_byte": result.bits_per_byte,
+                "lr": result.lr,
+                "batch_tokens": recipe.batch_tokens,
+                "schedule": record.schedule,
+                "init_seed": recipe.init_seed,
+                "data_seed": recipe.data_seed,
+                "trunk": f"{result.recipe_id}/{result.lr:g}/{record.schedule}",
+                **{key: record.settings.get(key) for key in varied},
             }
         )
     if not rows:
@@ -64,7 +63,7 @@ def table(store: Store, records: list[dict[str, Any]]) -> dict[str, list[Any]]:
     return {key: [row[key] for row in rows] for key in rows[0]}
 
 
-def varied_keys(records: list[dict[str, Any]]) -> list[str]:
+def varied_keys(records: list[RunRecord]) -> list[str]:
     """Return the keys of the configuration that differ between runs, beside size, length, schedule, rate and seeds.
 
     A key that only some have stands at its default in the others; but what belongs to a schedule or an optimizer must
@@ -73,43 +72,43 @@ def varied_keys(records: list[dict[str, Any]]) -> list[str]:
     known = ("model.width", "model.depth", "tokens", "lr", "init_seed", "data_seed", "schedule.name")
     values: dict[tuple[str, str], list[str]] = {}
     for r in records:
-        for key, value in leaves(r["config"]):
+        for key, value in r.settings.items():
             group = key.partition(".")[0]
             own = group in ("schedule", "optimizer") and not key.endswith(".name")
-            values.setdefault((key, r["config"][group]["name"] if own else ""), []).append(str(value))
+            values.setdefault((key, r.settings[f"{group}.name"] if own else ""), []).append(str(value))
     differ = [k for k, found in values.items() if len(set(found)) > 1 or len(found) < _under(k, records)]
     return list(dict.fromkeys(key for key, _ in differ if key not in known))
 
 
-def _under(key: tuple[str, str], records: list[dict[str, Any]]) -> int:
+def _under(key: tuple[str, str], records: list[RunRecord]) -> int:
     """Runs that could have a key: all, or those of the schedule or optimizer that it belongs to."""
     group = key[0].partition(".")[0]
-    return sum(not key[1] or r["config"][group]["name"] == key[1] for r in records)
+    return sum(not key[1] or r.settings[f"{group}.name"] == key[1] for r in records)
 
 
-def curves(store: Store, records: list[dict[str, Any]]) -> list[Curve]:
+def curves(store: Store, records: list[RunRecord]) -> list[Curve]:
     """Finished runs' loss curves: training losses of every update, and the validation loss at the end.
 
     Runs whose weights are averaged are left out: their end is not that of their curve.
     """
     out = []
     for record in records:
-        result = store.result(record["id"])
-        if result is None or result["status"] != "done" or record["schedule"] == "average":
+        result = store.done(record.id)
+        if result is None or record.schedule == "average":
             continue
-        c = store.curve(record["id"])
+        c = store.curve(record.id)
         updates = len(c.step)
         out.append(
             Curve(
                 lr=c.lr,
                 step=c.step,
                 loss=c.loss,
-                params=float(accounting.non_embedding(result["params"])),
-                tokens_per_step=float(result["recipe"]["batch_tokens"]),
+                params=float(result.params.non_embedding),
+                tokens_per_step=float(result.recipe.batch_tokens),
                 val_step=np.array([updates]),
-                val_loss=np.array([result["final_loss"]]),
-                order=str(result["recipe"]["data_seed"]),
-                name=record["id"],
+                val_loss=np.array([result.final_loss]),
+                order=str(result.recipe.data_seed),
+                name=record.id,
             )
         )
     if not out:
@@ -117,7 +116,7 @@ def curves(store: Store, records: list[dict[str, Any]]) -> list[Curve]:
     return out
 
 
-def telling(asked: Request) -> list[dict[str, Any]]:
+def telling(asked: Request) -> list[RunRecord]:
     """The runs whose curves tell most of the target: those in its setting, under its schedule; where that has one
     length, the longest under every schedule. Of many the first seeds.
 
@@ -128,17 +127,16 @@ def telling(asked: Request) -> list[dict[str, Any]]:
     """
     goal = asked.target_record
     assert goal
-    found: dict[tuple[str, int, int, int], list[dict[str, Any]]] = {}
-    for r in sorted(asked.records, key=lambda r: r["tokens"]):
-        done = (asked.store.result(r["id"]) or {}).get("status") == "done" and r["schedule"] != "average"
-        if done and _setting(r) == _setting(goal):
-            c = r["config"]
-            found.setdefault((r["schedule"], c["model"]["width"], c["init_seed"], c["data_seed"]), []).append(r)
+    found: dict[tuple[str, int, int, int], list[RunRecord]] = {}
+    for r in sorted(asked.records, key=lambda r: r.tokens):
+        if asked.store.done(r.id) and r.schedule != "average" and _setting(r) == _setting(goal):
+            c = r.config
+            found.setdefault((r.schedule, c.model.width, c.init_seed, c.data_seed), []).append(r)
     if not found:
         raise Refusal("no finished run has the target's settings (all but width, tokens and seeds)")
-    own = {key: runs for key, runs in found.items() if key[0] == goal["schedule"]}
-    parting = len({r["tokens"] for runs in own.values() for r in runs}) > 1
-    rounds: dict[int, list[dict[str, Any]]] = {}  # a seed of every size, then the next
+    own = {key: runs for key, runs in found.items() if key[0] == goal.schedule}
+    parting = len({r.tokens for runs in own.values() for r in runs}) > 1
+    rounds: dict[int, list[RunRecord]] = {}  # a seed of every size, then the next
     seen: Counter[tuple[str, int]] = Counter()
     for key, runs in sorted((own if parting else found).items()):
         rounds.setdefault(seen[key[:2]], []).extend(runs if parting else runs[-1:])
@@ -149,17 +147,15 @@ def telling(asked: Request) -> list[dict[str, Any]]:
     return out
 
 
-def _setting(record: dict[str, Any]) -> list[tuple[str, Any]]:
+def _setting(record: RunRecord) -> list[tuple[str, Any]]:
     """What must be the target's."""
-    settings = leaves(record["config"])
-    return [(k, v) for k, v in settings if k not in OWN_AXES and not k.startswith("schedule.")]
+    return [(k, v) for k, v in record.settings.items() if k not in OWN_AXES and not k.startswith("schedule.")]
 
 
-def target_params(record: dict[str, Any], columns: Any) -> int:
+def target_params(record: RunRecord, columns: Any) -> int:
     """N of a run as the fit counts it."""
-    counts = record["params"]
     total = dict(columns or {}).get("params") == "params_total"
-    return sum(counts.values()) if total else accounting.non_embedding(counts)
+    return record.params.total if total else record.params.non_embedding
 
 
 def target_rates(run: Run) -> Array:
@@ -176,14 +172,14 @@ def target_rates(run: Run) -> Array:
     return learning_rates(run.phases, np.arange(batch, run.tokens + 1, batch))
 
 
-def truths(asked: Request) -> list[dict[str, Any]]:
+def truths(asked: Request) -> list[RunResult]:
     """Results of the target's runs that have been trained."""
     return [result for run in asked.targets if (result := asked.store.result(run.id))]
 
 
 def diverged(asked: Request) -> list[str]:
     """Ids of the runs that diverged."""
-    return [r["id"] for r in asked.records if (asked.store.result(r["id"]) or {}).get("status") == "diverged"]
+    return [r.id for r in asked.records if (result := asked.store.result(r.id)) and result.status == "diverged"]
 
 
 def caveats(asked: Request) -> list[str]:
@@ -193,8 +189,8 @@ def caveats(asked: Request) -> list[str]:
     found = _jumps(asked)
     if asked.target_record is None:
         return found
-    for key, value in leaves(asked.target_record["config"]):
-        values = {_get(r["config"], key) for r in asked.records}
+    for key, value in asked.target_record.settings.items():
+        values = {r.settings.get(key) for r in asked.records}
         if key not in ("model.width", "tokens", "init_seed", "data_seed") and value not in values:
             known = ", ".join(sorted(map(str, values - {None})))
             found.append(
@@ -213,21 +209,21 @@ def _jumps(asked: Request) -> list[str]:
         except Refusal:  # not finished
             continue
         except (RequestError, OSError, ValueError, KeyError):
-            broken.append(record["id"])
+            broken.append(record.id)
             continue
-        seen[record["config"]["model"]["width"]] += 1
+        seen[record.config.model.width] += 1
         leap = jump(curve)
         found += [(leap, record)] if leap else []
     out = []
     if found:
         found.sort(key=lambda f: -f[0].excess)
         worst, record = found[0]
-        width, batch = record["config"]["model"]["width"], record["config"]["batch_tokens"]
-        have = Counter(r["config"]["model"]["width"] for _, r in found)
+        width, batch = record.config.model.width, record.config.batch_tokens
+        have = Counter(r.config.model.width for _, r in found)
         sizes = ", ".join(f"{have[w]} of {seen[w]} of width {w}" for w in sorted(seen))
         out.append(
             f"UNSAFE: the loss of {len(found)} of {seen.total()} runs falls in a jump "
-            f"({_some([r['id'] for _, r in found])}; {sizes}), most of all that of {record['id']} (width {width}): by "
+            f"({_some([r.id for _, r in found])}; {sizes}), most of all that of {record.id} (width {width}): by "
             f"{100 * worst.excess:.1f}% more between {worst.start * batch:,} and {worst.end * batch:,} tokens than "
             "before at the same learning rate. A capability appears there, such as copying, and no law tells when it "
             "comes to larger models. To avoid it: token shift (model=gpt, or model=shared_qk for wide gaps), text "
@@ -241,9 +237,3 @@ def _jumps(asked: Request) -> list[str]:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-
-
-def _get(tree: Any, key: str) -> Any:
-    for part in key.split("."):
-        tree = tree.get(part) if isinstance(tree, dict) else None
-    return tree

@@ -14,18 +14,20 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
+from msgspec import field, to_builtins
+
 from proxytrain.config.recipe import digest
 from proxytrain.config.schema import Wandb
 from proxytrain.errors import RequestError
-from proxytrain.files.atomic import read_json, remove, write_json
-from proxytrain.model import accounting
+from proxytrain.files.atomic import remove
+from proxytrain.files.documents import Document, read_document, write_document
 from proxytrain.plan import freeze
-from proxytrain.plan.claims import Claim, holder, take
+from proxytrain.plan.claims import Claim, Holder, holder, take
 from proxytrain.plan.freeze import Plan
 from proxytrain.store.store import Store
 from proxytrain.track.client import REQUESTS, Client, resolved
@@ -39,6 +41,14 @@ VISITS = 20  # before the store is looked at again
 TRIES = 3  # in a row that may fail once nothing more is to come
 WAIT_SECONDS = (2.0, 300.0)  # after a failure, doubled with each; the most
 LAST_SECONDS = 4.0  # the most once nothing more is to come
+
+
+class Sent(Document, frozen=True, kw_only=True):
+    """What was sent of one run, of the summary, or of the view."""
+
+    id: str = ""  # in W&B
+    ended: str | None = field(default=None, name="as")  # how the run had ended; a digest of the summary
+    url: str | None = None  # of the view
 
 
 class Mirror:
@@ -114,7 +124,7 @@ class Mirror:
             if run.id in self._broken:
                 continue
             if run.ended:
-                if sent.get(run.id, {}).get("as") != run.ended:
+                if sent.get(run.id, Sent()).ended != run.ended:
                     ended.append(run)
             elif self.online:
                 when, position = self._visited.get(run.id, (float("-inf"), 0))
@@ -169,7 +179,7 @@ class Mirror:
     def _send(self, client: Client, run: MirroredRun, curve: list[tuple[int, dict[str, float]]]) -> None:
         sent = self._sent()
         id = client.send(
-            sent.get(run.id, {}).get("id", run.id),
+            sent.get(run.id, Sent()).id or run.id,
             curve,
             ended={None: None, "done": 0}.get(run.ended, 1),
             summary=run.summary,
@@ -180,7 +190,7 @@ class Mirror:
             config=run.config,
         )
         self._visited[run.id] = (time.monotonic(), run.position)
-        self._remember(run.id, {"id": id, "as": run.ended})
+        self._remember(run.id, Sent(id=id, ended=run.ended))
         self.say(f"{run.id}: {run.ended or 'so far'}, {run.position} tokens, {len(curve)} rows")
 
     def _conclusion(self, made: Plan) -> str | None:
@@ -191,12 +201,12 @@ class Mirror:
         say = [[r.id, r.ended] for r in sorted(shown(self.store, made), key=lambda r: r.id) if r.ended]
         pictures = sorted(p.name for p in self.folder.glob("figures/*.png"))
         what = digest([say, pictures, [p.read_text() for p in files if p.exists()]])
-        return None if self._sent().get("sweep", {}).get("as") == what else what
+        return None if self._sent().get("sweep", Sent()).ended == what else what
 
     def _conclude(self, client: Client, made: Plan, what: str) -> None:
         runs = [r for r in shown(self.store, made) if r.ended]
         id = client.conclude(
-            self._sent().get("sweep", {}).get("id", f"sweep-{self.name}"),
+            self._sent().get("sweep", Sent()).id or f"sweep-{self.name}",
             _table(runs),
             _summary(self.folder, made, runs),
             [self.store.inside(p) for p in sorted(self.folder.glob("figures/*.png"))],
@@ -205,9 +215,14 @@ class Mirror:
             group=self.name,
             job_type="sweep",
             tags=["sweep"],
-            config={"sweep": self.name, "corpus": made.corpus, "runs": len(made.runs), "target": made.target},
+            config={
+                "sweep": self.name,
+                "corpus": made.corpus,
+                "runs": len(made.runs),
+                "target": to_builtins(made.target),
+            },
         )
-        self._remember("sweep", {"id": id, "as": what})
+        self._remember("sweep", Sent(id=id, ended=what))
         self.say(f"summary of {len(runs)} runs")
 
     @contextmanager
@@ -219,8 +234,8 @@ class Mirror:
             last = self.over.is_set()
             claim = take(self.pieces)
             if claim is None and last:
-                who = holder(self.pieces) or {}
-                self.say(f"another mirror is at work ({who.get('host')} pid {who.get('pid')})")
+                who = holder(self.pieces) or Holder()
+                self.say(f"another mirror is at work ({who.host} pid {who.pid})")
                 break
             if claim is None:
                 self._idle(LOOK_SECONDS)
@@ -258,48 +273,47 @@ class Mirror:
         server = os.environ.get("WANDB_BASE_URL", "W&B")
         return f"{server}/{self.track.entity or 'default'}/{self.track.project}" if self.online else "offline"
 
-    def _sent(self) -> dict[str, Any]:
+    def _sent(self) -> dict[str, Sent]:
         """What was sent to this place, by run id; offline, to any: `wandb sync` would append it there once more."""
-        places = self._memory()
+        places = memory(self.folder)
         if self.online:
             return places.get(self._place, {})
         return {key: what for sent in places.values() for key, what in sent.items()}
 
-    def _remember(self, key: str, what: dict[str, Any]) -> None:
-        places = self._memory()
+    def _remember(self, key: str, what: Sent) -> None:
+        places = memory(self.folder)
         places[self._place] = {**places.get(self._place, {}), key: what}
-        write_json(self.folder / "wandb.json", places)
+        write_document(self.folder / "wandb.json", places)
 
-    def _memory(self) -> dict[str, dict[str, Any]]:
-        try:
-            content = read_json(self.folder / "wandb.json")
-        except RequestError:
-            content = None  # the server knows too
-        places = {k: v for k, v in content.items() if isinstance(v, dict)} if isinstance(content, dict) else {}
-        return {place: {k: v for k, v in sent.items() if isinstance(v, dict)} for place, sent in places.items()}
+
+def memory(folder: Path) -> dict[str, dict[str, Sent]]:
+    """Return what `wandb.json` of a sweep remembers: place -> run id, `sweep` or `view` -> what was sent there."""
+    with suppress(RequestError):  # the server knows too
+        return read_document(folder / "wandb.json", dict[str, dict[str, Sent]], "it is written again") or {}
+    return {}
 
 
 def _table(runs: list[MirroredRun]) -> dict[str, list[Any]]:
     """The runs of a sweep as columns."""
     lines = []
     for run in runs:
-        counts = run.record["params"]
+        record, result = run.record, run.result
         lines.append(
             {
                 "run": run.id,
                 "name": run.name,
                 "job": run.job,
                 "status": run.ended,
-                "params": accounting.non_embedding(counts),
-                "params_total": sum(counts.values()),
-                "tokens": run.record["tokens"],
-                "flops": run.record["flops"],
-                "schedule": run.record["schedule"],
-                "lr": run.record["lr"],
-                "loss": run.summary.get("final_loss"),
-                "loss_se": run.summary.get("val_se"),
-                "bits_per_byte": run.summary.get("bits_per_byte"),
-                "seconds": run.summary.get("seconds"),
+                "params": record.params.non_embedding,
+                "params_total": record.params.total,
+                "tokens": record.tokens,
+                "flops": record.flops,
+                "schedule": record.schedule,
+                "lr": record.config.lr,
+                "loss": result and result.final_loss,
+                "loss_se": result and result.val_se,
+                "bits_per_byte": result and result.bits_per_byte,
+                "seconds": result and result.seconds,
                 **{k: v for k, v in run.labels.items() if k not in ("tokens", "schedule", "lr")},
             }
         )
@@ -312,19 +326,19 @@ def _summary(folder: Path, made: Plan, runs: list[MirroredRun]) -> dict[str, Any
     for run in runs:
         if run.job == "run":
             counts[run.ended or ""] = counts.get(run.ended or "", 0) + 1
-    content: dict[str, Any] = {"count": {**counts, "planned": len(made.runs)}, "costs": made.costs}
-    fit = read_json(folder / "fit.json")
-    if isinstance(fit, dict):
+    content: dict[str, Any] = {"count": {**counts, "planned": len(made.runs)}, "costs": to_builtins(made.costs)}
+    fit = read_document(folder / "fit.json", dict[str, Any], "fit again")
+    if fit:
         content["fit"] = {k: fit.get(k) for k in ("law", "main_law", "params", "stderr", "warnings", "data")}
     if made.target and (folder / "predictions.csv").exists():
         import csv
 
         with open(folder / "predictions.csv", newline="") as file:
             for row in csv.DictReader(file):
-                if row["run"] == made.target["id"]:
+                if row["run"] == made.target.id:
                     numbers = {k: float(row[k]) for k in ("loss", "low", "high", "level", "gap")}
                     content["prediction"] = {**numbers, "params": float(row["params"]), "note": row["note"]}
-    truth = [r.summary["final_loss"] for r in runs if r.job == "target" and r.ended == "done"]
+    truth = [r.result.final_loss for r in runs if r.job == "target" and r.result and r.result.final_loss is not None]
     if truth:
         content["truth"] = {"loss": sum(truth) / len(truth), "runs": len(truth)}
     return content

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import to_builtins
 
 from proxytrain.arrays import Array
-from proxytrain.config.overrides import leaves
 from proxytrain.errors import RequestError
-from proxytrain.model import accounting
 from proxytrain.monitor.text import tokens
 from proxytrain.plan import freeze
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.parts import failures
 from proxytrain.store.curves import RunCurve, end_to_end
-from proxytrain.store.store import Key, Store
+from proxytrain.store.documents import Key, RunRecord, RunResult
+from proxytrain.store.store import Store
 from proxytrain.train.trace import Trace, traces
 
 MIRRORED_POINTS = 300  # of a curve: a quarter of them even in log tokens, the others even in tokens
@@ -35,14 +35,22 @@ class MirroredRun:
     config: dict[str, Any]
     position: int  # tokens trained
     ended: str | None  # done, diverged, failed; None while it trains
-    summary: dict[str, Any]  # result.json, or why it failed
-    record: dict[str, Any]
+    result: RunResult | None
+    why: str  # it failed
+    record: RunRecord
     trace: Trace | None  # of a run that trains, or failed doing so
     parent: Key | None  # the segment from whose end its trace goes on
 
     @property
     def name(self) -> str:
         return " ".join(self.tags) or self.id
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Return its result as plain values, or why it failed."""
+        if self.result:
+            return dict(to_builtins(self.result))
+        return {"status": self.ended, "why": self.why} if self.ended else {}
 
     @property
     def tags(self) -> list[str]:
@@ -59,33 +67,28 @@ def shown(store: Store, made: Plan) -> list[MirroredRun]:
 
 
 def _begun(store: Store, made: Plan, sweep: str, axes: list[str], job: str) -> Iterator[MirroredRun]:
-    failed = {segment.run_id: record for segment, record in failures(made, store) if segment.run_id}
+    failed = {segment.run_id: failure.why for segment, failure in failures(made, store) if segment.run_id}
     traced = traces(store.sweep(made.name) / "packs")
     members = {m.segments[-1].run_id: m for p in made.packs for m in p.members if m.segments[-1].key in traced}
     for run_id, record in made.runs.items():
         try:
             result = store.result(run_id)
         except RequestError as error:
-            result, failed[run_id] = None, {"traceback": str(error)}
+            result, failed[run_id] = None, str(error)
         member = members.get(run_id)
         trace = traced[member.segments[-1].key] if member else None
-        position = trace.position if trace else 0
-        ended, summary = None, {}
-        if result:
-            ended, position, summary = result["status"], result["tokens"], result
-        elif run_id in failed:
-            ended = "failed"
-            summary = {"status": ended, "why": failed[run_id]["traceback"].strip().splitlines()[-1]}
-        elif trace is None:
+        ended = result.status if result else "failed" if run_id in failed else None
+        if ended is None and trace is None:
             continue
         yield MirroredRun(
             id=run_id,
             job=job,
             labels=_labels(record, axes),
             config=_config(record, made, sweep),
-            position=position,
+            position=result.tokens if result else trace.position if trace else 0,
             ended=ended,
-            summary=summary,
+            result=result,
+            why=failed.get(run_id, ""),
             record=record,
             trace=trace,
             parent=next(s.parent for s in member.segments if s.key == trace.goal) if member and trace else None,
@@ -105,12 +108,12 @@ def rows(store: Store, run: MirroredRun) -> list[tuple[int, dict[str, float]]]:
     if run.ended == "failed" and run.trace is None:
         return []
     curve = _curve(store, run)
-    batch = run.record["config"]["batch_tokens"]
+    batch = run.record.config.batch_tokens
     evals = {int(t): float(v) for t, v in zip(curve.eval_tokens, curve.eval_loss)}
-    flops = run.record["flops"] / run.record["tokens"]
+    flops = run.record.flops / run.record.tokens
     looks, last = curve.telemetry.get("tokens", np.empty(0)), -1
     out = []
-    for i in kept(curve.tokens, run.record["tokens"] // batch, evals):
+    for i in kept(curve.tokens, run.record.tokens // batch, evals):
         at = int(curve.tokens[i])
         row = {
             "tokens": at,
@@ -143,7 +146,7 @@ def kept(position: Array, updates: int, evals: dict[int, float]) -> Array:
 def _curve(store: Store, run: MirroredRun) -> RunCurve:
     if run.trace is None or run.ended in ("done", "diverged"):
         return store.curve(run.id)
-    batch = run.record["config"]["batch_tokens"]
+    batch = run.record.config.batch_tokens
     whole, looks = run.trace.rows(), run.trace.telemetry()
     if run.parent:
         before = store.curve_to(run.parent, batch)
@@ -152,9 +155,9 @@ def _curve(store: Store, run: MirroredRun) -> RunCurve:
     return RunCurve(step=whole["tokens"] // batch - 1, telemetry=looks, **whole)
 
 
-def _axes(records: list[dict[str, Any]]) -> list[str]:
+def _axes(records: list[RunRecord]) -> list[str]:
     """Keys that all runs have and that set them apart; not those that follow from the schedule or the seed."""
-    flat = [dict(leaves(r["config"])) for r in records]
+    flat = [r.settings for r in records]
     axes = [k for k in flat[0] if all(k in f for f in flat) and len({str(f[k]) for f in flat}) > 1]
 
     def follows(key: str, other: str) -> bool:
@@ -164,26 +167,25 @@ def _axes(records: list[dict[str, Any]]) -> list[str]:
     return [k for k in axes if not (given.get(k) in axes and follows(k, given[k]))]
 
 
-def _labels(record: dict[str, Any], axes: list[str]) -> dict[str, str]:
+def _labels(record: RunRecord, axes: list[str]) -> dict[str, str]:
     """Axis -> value of a run, as people write them: width=64, tokens=4M, schedule=wsd."""
-    flat = dict(leaves(record["config"]))
     labels = {}
     for key in axes:
-        value: Any = flat.get(key)
+        value: Any = record.settings.get(key)
         plain = key.removesuffix(".name").rpartition(".")[2]
         many = isinstance(value, int) and ("tokens" in plain or plain == "warmup")
         labels[plain] = tokens(value) if many else f"{value:g}" if isinstance(value, float) else str(value)
     return labels
 
 
-def _config(record: dict[str, Any], made: Plan, sweep: str) -> dict[str, Any]:
+def _config(record: RunRecord, made: Plan, sweep: str) -> dict[str, Any]:
     """The run's configuration with its nested keys, and what belongs to it without being asked for."""
     return {
-        **record["config"],
+        **to_builtins(record.config),
         "sweep": sweep,
         "corpus": made.corpus,
         "precision": made.train.precision,
-        "flops": record["flops"],
-        "params": {**record["params"], "total": sum(record["params"].values())},
-        "params_nonembedding": accounting.non_embedding(record["params"]),
+        "flops": record.flops,
+        "params": {**to_builtins(record.params), "total": record.params.total},
+        "params_nonembedding": record.params.non_embedding,
     }

@@ -27,7 +27,7 @@ from proxytrain.files.atomic import sync, temporary
 from proxytrain.plan.pack import Member, Pack
 from proxytrain.process import say
 from proxytrain.store.curves import CURVE_ARRAYS
-from proxytrain.store.store import Key
+from proxytrain.store.documents import Key
 from proxytrain.train import average, telemetry, trace
 from proxytrain.train.members import Active, Rows
 from proxytrain.train.trace import CHECKPOINT_FORMAT, SAMPLED, UPDATES

@@ -18,7 +18,8 @@ from proxytrain.arrays import Array
 from proxytrain.config.schema import Config, Model
 from proxytrain.corpus import Corpus, Stream
 from proxytrain.errors import RequestError
-from proxytrain.model.gpt import cross_entropy, initial, logits, views
+from proxytrain.kernels.reference import cross_entropy
+from proxytrain.model.gpt import initial, logits, views
 from proxytrain.model.layout import layout
 from proxytrain.model.parametrization import scales
 from proxytrain.optim.multipliers import multipliers

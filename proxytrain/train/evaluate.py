@@ -10,7 +10,8 @@ from torch import Tensor
 
 from proxytrain.arrays import Array
 from proxytrain.config.schema import Model
-from proxytrain.model.gpt import cross_entropy, logits, views
+from proxytrain.kernels.reference import cross_entropy
+from proxytrain.model.gpt import logits, views
 from proxytrain.model.layout import Weight
 from proxytrain.model.parametrization import Scales
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from proxytrain.arrays import Array
 from proxytrain.config.schema import Model, Parametrization
-from proxytrain.config.section import build
 from proxytrain.errors import RequestError
 from proxytrain.files.atomic import read_state
 from proxytrain.model.gpt import logits
@@ -69,16 +68,15 @@ def load_model(run_id: str, store: Store | str | os.PathLike[str] = "runs") -> G
     result = store.result(run_id)
     if result is None:
         raise RequestError(f"{run_id}: no such run in {store.root}")
-    recipe = result["recipe"]
-    path, state = store.run(run_id) / "weights.safetensors", store.segment((result["lineage"], result["end"]))
-    config = build(Model, recipe["model"], "model")
-    model = GPT(config, build(Parametrization, recipe["parametrization"], "parametrization"), int(recipe["vocab"]))
+    recipe = result.recipe
+    path, state = store.run(run_id) / "weights.safetensors", store.segment(result.key)
+    model = GPT(recipe.model, recipe.parametrization, recipe.vocab)
     try:
         if path.exists():
             tensors = load_file(path)
         elif (state / "state.npy").exists():
             flat = torch.from_numpy(np.array(read_state(state / "state.npy")[0]))
-            weights = layout(config, model.vocab)
+            weights = layout(recipe.model, recipe.vocab)
             tensors = {_name(w): flat[w.offset : w.offset + w.size].view(w.shape) for w in weights}
         else:
             raise RequestError(f"{run_id}: its weights were not kept (train.keep_weights), or it diverged")

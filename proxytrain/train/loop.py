@@ -7,7 +7,7 @@ flush) there is only the update: forward and backward of all members as one prog
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,8 @@ from proxytrain.corpus import Corpus
 from proxytrain.kernels import cpu as native
 from proxytrain.model.gpt import initial
 from proxytrain.plan.pack import Pack
-from proxytrain.store.store import Key, Store
+from proxytrain.store.documents import How, Key, RunRecord
+from proxytrain.store.store import Store
 from proxytrain.train import average, checkpoint, evaluate
 from proxytrain.train.members import Active, Rows, apart, sound
 from proxytrain.train.publish import Broken, Publisher
@@ -43,7 +44,7 @@ def train_pack(
     wanted: Collection[Key] = (),
     store: Store,
     corpus: Corpus,
-    runs: dict[str, dict],
+    runs: Mapping[str, RunRecord],
     train: Train,
     micro_batches: int,
     compiled: bool,
@@ -71,9 +72,15 @@ def train_pack(
     Broken
         If a state that it starts from is not whole; it has been thrown away, and must be made again.
     """
-    how = {"members": len(pack.members), "micro_batches": micro_batches, "compiled": compiled}
-    how |= {"native": not compiled and native.serves(torch.empty(0, device=device))}
-    how |= {"eval_every": train.eval_every, "eval_tokens": train.eval_tokens, "telemetry_every": train.telemetry_every}
+    how = How(
+        members=len(pack.members),
+        micro_batches=micro_batches,
+        compiled=compiled,
+        native=not compiled and native.serves(torch.empty(0, device=device)),
+        eval_every=train.eval_every,
+        eval_tokens=train.eval_tokens,
+        telemetry_every=train.telemetry_every,
+    )
     publisher = Publisher(store, corpus, runs, device, how, train.keep_weights)
     rows = checkpoint.latest(folders, pack, device) or _start(pack, wanted, publisher, device)
     if rows is None:
@@ -145,9 +152,9 @@ def _start(pack: Pack, wanted: Collection[Key], publisher: Publisher, device: to
             continue
         parent = member.segments[first].parent
         a = Active(index=index, member=member, position=member.segments[first].start, at=first)
-        before = publisher.meta(parent) if parent else {}
-        if before.get("status") == "diverged":
-            publisher.diverged(a, before["diverged_at"])
+        before = publisher.meta(parent) if parent else None
+        if before and before.status == "diverged":
+            publisher.diverged(a, before.diverged_at)
         else:
             active.append(a)
     if not active:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from importlib.metadata import version
-from typing import Any
 
 import numpy as np
 import torch
+from msgspec.structs import asdict
 
 from proxytrain.arrays import Array
 from proxytrain.config.recipe import NUMERICS_VERSION, canonical
 from proxytrain.corpus import Corpus, Stream
-from proxytrain.files.atomic import publishing, read_state, write_json, write_state
+from proxytrain.files.atomic import publishing, read_state, write_state
+from proxytrain.files.documents import write_document
 from proxytrain.model.layout import layout
 from proxytrain.plan.pack import Member
 from proxytrain.plan.share import Segment
-from proxytrain.store.store import Key, Store
+from proxytrain.store.documents import Environment, How, Key, RunRecord, RunResult, SegmentMeta
+from proxytrain.store.store import Store
 from proxytrain.train import evaluate, telemetry
 from proxytrain.train.export import write_weights
 from proxytrain.train.members import Active, sound
@@ -37,16 +39,16 @@ class Publisher:
         self,
         store: Store,
         corpus: Corpus,
-        runs: dict[str, dict],
+        runs: Mapping[str, RunRecord],
         device: torch.device,
-        how: dict[str, int],
+        how: How,
         keep_weights: str,
     ):
         self.store, self.corpus, self.runs, self.device, self.how = store, corpus, runs, device, how
         self.keep_weights = keep_weights
 
-    def meta(self, key: Key) -> dict[str, Any]:
-        """Return `segment.json` of a published segment."""
+    def meta(self, key: Key) -> SegmentMeta:
+        """Return what a published segment is."""
         meta = self.store.meta(key)
         if meta is None:
             raise FileNotFoundError(f"{self.store.segment(key)}: not published")
@@ -75,7 +77,7 @@ class Publisher:
         done = True
         for i, segment in enumerate(member.segments):
             here = self.store.published(segment.key)
-            kept = here and (self.store.has_state(segment.key) or self.meta(segment.key)["status"] == "diverged")
+            kept = here and (self.store.has_state(segment.key) or self.meta(segment.key).status == "diverged")
             done = done and here and (segment.run_id is None or self.store.has_result(segment.run_id))
             if not done:
                 return first
@@ -99,16 +101,14 @@ class Publisher:
         """
         if a.goal.parent != a.goal.key:  # else it was there, and only the run's result was missing
             whole = a.goal.open or self.keep_weights == "all"
-            self._publish(a, a.rows(), state if whole else None, {"status": "done"})
+            self._publish(a, a.rows(), state if whole else None)
         if losses is not None:
             loss, se = evaluate.summary(losses)
             if not sound(np.array(loss), np.array(0.0), a.member.recipe.vocab):
-                self._result(a.goal, {"status": "diverged", "diverged_at": a.position, "final_loss": None})
-                return
-            per_byte = self.corpus.manifest.bytes_per_token
-            bits = loss / math.log(2) / per_byte if per_byte else None
-            outcome = {"status": "done", "final_loss": loss, "val_se": se, "bits_per_byte": bits}
-            self._result(a.goal, outcome, state[0] if state is not None and self.keep_weights != "none" else None)
+                self._result(a.goal, diverged_at=a.position)
+            else:
+                weights = state[0] if state is not None and self.keep_weights != "none" else None
+                self._result(a.goal, loss=loss, se=se, weights=weights)
 
     def diverged(self, a: Active, at: int | None = None) -> None:
         """Publish what there is of a member that diverged (after `at` tokens, if before it began), and all after it."""
@@ -123,77 +123,92 @@ class Publisher:
             kept = rows[where] <= at
             rows[where], rows[what] = rows[where][kept], rows[what][kept]
         while True:
-            self._publish(a, rows, None, {"status": "diverged", "diverged_at": at})
+            self._publish(a, rows, None, diverged_at=at)
             if a.goal.run_id:
-                self._result(a.goal, {"status": "diverged", "diverged_at": at, "final_loss": None})
+                self._result(a.goal, diverged_at=at)
             if a.at + 1 == len(a.member.segments):
                 return
             a.at += 1
             a.clear()
             rows = a.rows()
 
-    def _publish(self, a: Active, rows: dict[str, Array], state: Array | None, status: dict) -> None:
+    def _publish(
+        self, a: Active, rows: dict[str, Array], state: Array | None, *, diverged_at: int | None = None
+    ) -> None:
         segment = a.goal
-        before = self.meta(segment.parent)["path_seconds"] if segment.parent else 0.0
+        before = self.meta(segment.parent).path_seconds if segment.parent else 0.0
         with publishing(self.store.inside(self.store.segment(segment.key)), "segment.json") as folder:
             np.savez(folder / "curve.npz", **rows)  # type: ignore[arg-type]
             if state is not None:
                 write_state(folder / "state.npy", state)
-            meta = {
-                "lineage": segment.lineage,
-                "end": segment.end,
-                "parent": segment.parent,
-                "recipe": segment.recipe.id,
-                "lr": segment.lr,
-                "phases": canonical(segment.phases),
-                **status,
-                "telemetry": telemetry.columns(segment.recipe),
-                "seconds": a.seconds,
-                "path_seconds": before + a.seconds,
-                **self.how,
-                **self._environment,
-            }
-            write_json(folder / "segment.json", meta)
+            meta = SegmentMeta(
+                lineage=segment.lineage,
+                end=segment.end,
+                parent=segment.parent,
+                recipe=segment.recipe.id,
+                phases=segment.phases,
+                status="done" if diverged_at is None else "diverged",
+                diverged_at=diverged_at,
+                telemetry=tuple(telemetry.columns(segment.recipe)),
+                seconds=a.seconds,
+                path_seconds=before + a.seconds,
+                **asdict(self.how),
+                **asdict(self._environment),
+            )
+            write_document(folder / "segment.json", meta)
 
-    def _result(self, segment: Segment, outcome: dict[str, Any], weights: Array | None = None) -> None:
+    def _result(
+        self,
+        segment: Segment,
+        *,
+        loss: float | None = None,
+        se: float | None = None,
+        diverged_at: int | None = None,
+        weights: Array | None = None,
+    ) -> None:
         assert segment.run_id
         record = self.runs[segment.run_id]
         recipe = segment.recipe
         with publishing(self.store.inside(self.store.run(segment.run_id)), "result.json") as folder:
             from omegaconf import OmegaConf
 
-            (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(record["config"])))
-            result = {
-                "id": segment.run_id,
-                **outcome,
-                "params": record["params"],
-                "tokens": segment.end,
-                "flops": record["flops"],
-                "schedule": record["schedule"],
-                "lr": segment.lr,
-                "epochs": Stream(self.corpus.train, recipe.model.context, recipe.data_seed).epochs(segment.end),
-                "seconds": self.meta(segment.key)["path_seconds"],
-                "lineage": segment.lineage,
-                "end": segment.end,
-                "recipe_id": recipe.id,
-                "recipe": canonical(recipe),
-                **self._environment,
-            }
+            (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(canonical(record.config))))
+            per_byte = self.corpus.manifest.bytes_per_token
+            result = RunResult(
+                id=segment.run_id,
+                status="done" if diverged_at is None else "diverged",
+                diverged_at=diverged_at,
+                final_loss=loss,
+                val_se=se,
+                bits_per_byte=loss / math.log(2) / per_byte if loss and per_byte else None,
+                params=record.params,
+                tokens=segment.end,
+                flops=record.flops,
+                schedule=record.schedule,
+                lr=segment.lr,
+                epochs=Stream(self.corpus.train, recipe.model.context, recipe.data_seed).epochs(segment.end),
+                seconds=self.meta(segment.key).path_seconds,
+                lineage=segment.lineage,
+                end=segment.end,
+                recipe_id=recipe.id,
+                recipe=recipe,
+                **asdict(self._environment),
+            )
             if weights is not None:
                 about = {"run": segment.run_id, "recipe": canonical(recipe), "tokens": str(segment.end)}
                 write_weights(folder / "weights.safetensors", weights, layout(recipe.model, recipe.vocab), about)
-            write_json(folder / "result.json", result)
+            write_document(folder / "result.json", result)
 
     @cached_property
-    def _environment(self) -> dict[str, Any]:
+    def _environment(self) -> Environment:
         gpu = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
-        return {
-            "numerics_version": NUMERICS_VERSION,
-            "device": gpu or f"cpu, {torch.get_num_threads()} thread(s), {platform.machine()}",
-            "versions": {
+        return Environment(
+            numerics_version=NUMERICS_VERSION,
+            device=gpu or f"cpu, {torch.get_num_threads()} thread(s), {platform.machine()}",
+            versions={
                 "proxytrain": version("proxytrain"),
-                "torch": torch.__version__,
+                "torch": str(torch.__version__),
                 "numpy": np.__version__,
                 "python": platform.python_version(),
             },
-        }
+        )

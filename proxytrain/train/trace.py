@@ -12,7 +12,7 @@ import numpy as np
 
 from proxytrain.arrays import Array
 from proxytrain.store.curves import CURVE_ARRAYS, by_name, end_to_end
-from proxytrain.store.store import Key
+from proxytrain.store.documents import Key
 
 CHECKPOINT_FORMAT = 1
 UPDATES = CURVE_ARRAYS[:4]  # with a row per update; eval_tokens and eval_loss have rows of their own

@@ -49,7 +49,7 @@ def test_gc_frees_what_nothing_waits_for_and_results_stay(swept):
         after = outcome(asked.store, run.id)
         assert_same_bits({k: v for k, v in after.items() if k != "state"}, before[run.id])
     assert collect(asked.store, "none", dry_run=False)["weights"][0] == len(asked.runs)
-    assert asked.store.result(asked.runs[0].id)["status"] == "done"
+    assert asked.store.result(asked.runs[0].id).status == "done"
 
 
 def test_gc_touches_nothing_that_is_waited_for(ask):

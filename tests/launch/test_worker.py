@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from support import ENDLESS, TINY, TINY_TEXT, assert_same_bits, outcome, planned, proxytrain, start
 
 from proxytrain.errors import RequestError
@@ -174,13 +175,13 @@ def test_a_worker_s_own_memory_splits_updates_and_leaves_all_else_as_it_is_plann
     made = planned(ask("tokens=8192", "batch_tokens=1024"))
     (pack,) = made.packs
     assert made.micro_batches[pack.id] == 1
-    little = dataclasses.replace(made.train, memory=cost.memory(pack, 2, "cpu"))
+    little = structs.replace(made.train, memory=cost.memory(pack, 2, "cpu"))
     assert freeze.changed(made, little, "cpu").micro_batches[pack.id] == 2
     assert freeze.changed(made, little, "cpu").packs == made.packs
-    often = dataclasses.replace(made.train, checkpoint_seconds=0.1)
+    often = structs.replace(made.train, checkpoint_seconds=0.1)
     assert freeze.changed(made, often, "cpu") == dataclasses.replace(made, train=often)
     with pytest.raises(RequestError, match=r"train\.memory=1000: one sequence of 32 tokens at width 16 does not fit"):
-        freeze.changed(made, dataclasses.replace(made.train, memory=1000), "cpu")
+        freeze.changed(made, structs.replace(made.train, memory=1000), "cpu")
 
 
 def test_no_worker_outlives_a_killed_sweep_and_what_it_did_is_saved(here):

@@ -26,9 +26,11 @@ from rich.console import Console
 from support import ENDLESS, STDLIB, TINY, TINY_TEXT, ending_with_us, planned, proxytrain, start
 
 from proxytrain.monitor.live import frame
+from proxytrain.monitor.progress import AtWork, PackReport
 from proxytrain.monitor.text import duration, flops
-from proxytrain.monitor.watch import AtWork, Watch
+from proxytrain.monitor.watch import Watch
 from proxytrain.plan import cost
+from proxytrain.plan.claims import Holder
 
 LONG = [*TINY_TEXT, *TINY, "sweep.name=s", *ENDLESS]
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -206,8 +208,8 @@ def test_time_left_is_that_of_the_work_left_not_of_the_tokens(ask):
 def test_a_frame_fits_its_terminal(ask, columns, lines, count):
     asked = ask(f"sweep.grids=[{{tokens:8192,init_seed:{[*range(40)]}}}]")
     made = planned(asked, largest=1)
-    report = {"tokens": 4096, "tokens_per_second": 1e4, "members": 1, "loss": [2.5], "peak_flops": 1e11}
-    at_work = [AtWork(p, {"host": f"node{i}", "pid": i}, 2, report) for i, p in enumerate(made.packs[:count])]
+    report = PackReport(tokens=4096, begun=0, total=8192, tokens_per_second=1e4, members=1, loss=[2.5], peak_flops=1e11)
+    at_work = [AtWork(p, Holder(host=f"node{i}", pid=i), 2, report) for i, p in enumerate(made.packs[:count])]
     events = [(0.0, f"failed RuntimeError: {'x' * 300}")] * 9
     seen = replace(Watch(made, asked.store).look(workers=2), at_work=at_work, events=events)
     console = Console(width=columns, height=lines, force_terminal=True, file=io.StringIO())

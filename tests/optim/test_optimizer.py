@@ -345,5 +345,5 @@ def test_coupled_decay_is_independent_decay_over_the_peak_rate(ask, tmp_path, co
         options = ["lr=.02", f"optimizer.decay={decay}", f"optimizer.weight_decay={strength}"]
         asked = ask("parametrization=sp", "schedule=cosine", "tokens=4096", *options, store=root)
         train(asked)
-        final[decay] = asked.store.result(asked.runs[0].id)["final_loss"]
+        final[decay] = asked.store.result(asked.runs[0].id).final_loss
     assert final["coupled"] == pytest.approx(final["independent"], rel=1e-6)

@@ -35,7 +35,7 @@ def test_a_claim_is_held_until_it_is_released(tmp_path):
     claim = take(tmp_path / "pack")
     assert claim is not None
     assert take(tmp_path / "pack") is None
-    assert holder(tmp_path / "pack")["pid"] == os.getpid()
+    assert holder(tmp_path / "pack").pid == os.getpid()
     claim.release()
     assert holder(tmp_path / "pack") is None
     second = take(tmp_path / "pack")
@@ -121,7 +121,7 @@ def test_a_worker_that_wakes_up_late_notices_that_its_claim_is_another_s(tmp_pat
         late.path.unlink()
         second = take(tmp_path / "pack")
         assert late.lost.wait(300)
-    assert holder(tmp_path / "pack")["token"] == second.token
+    assert holder(tmp_path / "pack").token == second.token
 
 
 def test_a_requeued_task_takes_what_its_earlier_life_held_wherever_that_was(tmp_path, monkeypatch):

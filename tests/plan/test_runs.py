@@ -87,7 +87,7 @@ def test_lineages_are_shared_as_far_as_phases_are():
 
 def test_a_run_s_length_may_be_given_three_ways():
     model = run().recipe.model
-    n = accounting.non_embedding(accounting.params(model, 256))
+    n = accounting.params(model, 256).non_embedding
     each = accounting.flops_per_token(model, 256)
     assert run("tokens=null", "tokens_per_param=50").tokens == round(50 * n / 1024) * 1024
     assert run("tokens=null", f"flops={each * 512000}").tokens == 512000

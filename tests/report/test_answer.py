@@ -53,13 +53,13 @@ def test_a_fit_of_curves_is_made_once(both: Request):
     path.write_text(json.dumps(content | {"warnings": ["by hand"]}))
     answer = predict(both, fit(both))
     assert path.read_bytes() == before[0]  # what was edited is made again
-    assert load_fit(path).data["names"] == [r["id"] for r in telling(both)]
+    assert load_fit(path).data["names"] == [r.id for r in telling(both)]
     path.unlink()
     assert predict(both, fit(both)) == answer
 
 
 def test_curves_under_the_target_s_schedule_tell_seed_by_seed(both: Request):
-    of = [(r["schedule"], r["config"], r["tokens"]) for r in telling(both)]
+    of = [(r.schedule, r.config, r.tokens) for r in telling(both)]
     chosen = [(schedule, c["model"]["width"], c["init_seed"], tokens) for schedule, c, tokens in of]
     assert chosen == [("wsd", w, s, n) for s in (0, 1) for w in (16, 24, 32, 48) for n in (8192, 15872, 31744)]
 
@@ -67,7 +67,7 @@ def test_curves_under_the_target_s_schedule_tell_seed_by_seed(both: Request):
 def test_where_the_target_s_schedule_has_one_length_other_schedules_tell(swept: Request, asking: Asking):
     grids = "\n    - {model.width: [16, 24], tokens: 32K}\n    - {model.width: [16, 24], tokens: 32K, schedule: cosine}"
     asked = asking("one_length", grids, "{model: {width: 64}}", "fit.law=auto")
-    assert [(r["schedule"], r["config"]["model"]["width"]) for r in telling(asked)] == [
+    assert [(r.schedule, r.config.model.width) for r in telling(asked)] == [
         *(("cosine", w) for w in (16, 24)),
         *(("wsd", w) for w in (16, 24)),
     ]
@@ -82,7 +82,7 @@ def test_a_law_that_is_named_answers_alone(swept: Request):
 def test_where_curves_cannot_tell_final_losses_do_and_the_reason_is_said(broken: str, both: Request, asking: Asking):
     target = "{model: {width: 64}, lr: 0.01}" if broken == "setting" else "{model: {width: 64}}"
     asked = asking(f"no_{broken}", None, target, "fit.law=auto")
-    folder = next(asked.store.root.glob(f"segments/{asked.store.result(asked.ids[0])['lineage']}/*/curve.npz"))
+    folder = next(asked.store.root.glob(f"segments/{asked.store.result(asked.ids[0]).lineage}/*/curve.npz"))
     whole = folder.read_bytes()
     try:
         if broken == "curve":

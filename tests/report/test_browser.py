@@ -124,7 +124,7 @@ def test_pointing_at_a_dot_names_its_run_and_final_loss(opened: Open, asked: Req
         (path,) = asked.store.root.glob(f"runs/{found[1]}*")
         result = asked.store.result(path.name)
         assert result
-        assert f"final loss {result['final_loss']:.4f}" in said
+        assert f"final loss {result.final_loss:.4f}" in said
         shown.mouse.move(2, 2)
         assert not plot(shown, key).locator(".tip").is_visible()
 

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from proxytrain import collapse
 from proxytrain.monitor.console import Console
@@ -53,8 +54,8 @@ def test_other_sweeps_show_nothing(trained, swept, page):
 
 
 def test_sizes_that_are_not_finished_do_not_count(trained):
-    records = [r for r in trained.asked.records if r["config"]["model"]["width"] != 32]
-    waiting = [dict(r, id="0000") for r in trained.asked.records if r["config"]["model"]["width"] == 32]
+    records = [r for r in trained.asked.records if r.config.model.width != 32]
+    waiting = [replace(r, id="0000") for r in trained.asked.records if r.config.model.width == 32]
     assert collapsed([*records, *waiting], trained.asked.store) is None
 
 

@@ -50,7 +50,7 @@ def test_the_page_holds_both_laws_and_all_pairs_of_runs(swept: Request, slow: Re
     assert found.winner
     by = f"{100 * abs(found.difference[-1]):.2f}% ± {100 * found.half[-1]:.2f}%"
     assert f"{better} reaches a loss {by} below that of {worse}" in text
-    ends = {asked.name: [asked.store.result(r.id)["final_loss"] for r in asked.runs] for asked in (swept, slow)}
+    ends = {asked.name: [asked.store.result(r.id).final_loss for r in asked.runs] for asked in (swept, slow)}
     pairs = np.log(np.array(ends["tiny"][:24]) / ends["slow"])
     assert f"24 runs of the same width, length, schedule and seeds: tiny is better in {(pairs < 0).sum()}" in text
     assert "0.016" in text

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from proxytrain import report
 from proxytrain.corpus import prepare, preview
 from proxytrain.monitor.console import Console
-from proxytrain.plan.parts import folders, record_failure, unfinished
+from proxytrain.plan.parts import Failure, folders, record_failure, unfinished
 from proxytrain.report import facts as report_facts
 from proxytrain.report import write
 from proxytrain.report.facts import Facts, Line, collect
@@ -128,7 +129,7 @@ def test_the_page_says_what_the_files_say(page: str, swept: Request) -> None:
         result = swept.store.result(run.id)
         assert result
         assert run.id[:8] in text
-        assert f"{result['final_loss']:.4f} ± {result['val_se']:.4f}" in text
+        assert f"{result.final_loss:.4f} ± {result.val_se:.4f}" in text
 
 
 def test_the_same_store_gives_the_same_bytes(page: str, swept: Request) -> None:
@@ -161,7 +162,7 @@ def test_a_half_finished_sweep_says_what_it_has_and_what_is_missing(page: str, a
     assert "8 of 32 runs not trained yet" in text
     while parts := unfinished(made, asked.store):  # twice each, until single members have failed
         folder = folders(made, asked.store) / parts[0].pack.id
-        record_failure(folder, {"traceback": "Traceback\nValueError: <script>out</script> of it"})
+        record_failure(folder, Failure(traceback="Traceback\nValueError: <script>out</script> of it"))
     broken = written(asked)
     assert "failed: ValueError: &lt;script&gt;out&lt;/script&gt; of it" in broken
     assert "<script" not in broken.replace(SCRIPT, "")
@@ -209,7 +210,7 @@ def test_without_a_target_a_law_that_fails_is_no_refusal_at_the_top(page: str, a
 
 def test_without_a_target_the_page_says_the_best_run_and_how_recipes_compare(page: str, asking: Asking) -> None:
     asked = asking("pairs", "[{model.width: [16, 24], tokens: 32K, schedule: [wsd, cosine]}]", "null")
-    loss = {(r.schedule, r.recipe.model.width): (asked.store.result(r.id) or {})["final_loss"] for r in asked.runs}
+    loss = {(r.schedule, r.recipe.model.width): asked.store.result(r.id).final_loss for r in asked.runs}
     text = words(written(asked))
     best = min(loss, key=lambda key: loss[key])
     assert f"Best run width {best[1]}, depth 1, 32k tokens, {best[0]}, lr" in text
@@ -222,7 +223,7 @@ def test_without_a_target_the_page_says_the_best_run_and_how_recipes_compare(pag
 def test_a_diverged_run_is_named(page: str, asking: Asking) -> None:
     asked = asking("diverged", f"[{PLAIN[1:-1]}, {{model.width: 16, lr: 1e36}}]")
     train(asked, plan(asked), Console(quiet=True))
-    lost = [r for r in asked.runs if (asked.store.result(r.id) or {})["status"] == "diverged"]
+    lost = [r for r in asked.runs if asked.store.result(r.id).status == "diverged"]
     assert len(lost) == 1
     text = words(written(asked))
     assert f"Diverged and left out of the fit: {lost[0].id[:8]} (width 16, lr 1e+36)." in text
@@ -234,7 +235,7 @@ def test_a_curve_that_cannot_be_read_is_named(page: str, asking: Asking) -> None
     train(asked, plan(asked), Console(quiet=True))
     result = asked.store.result(asked.runs[0].id)
     assert result
-    (asked.store.segment((result["lineage"], result["end"])) / "curve.npz").write_bytes(b"torn")
+    (asked.store.segment(result.key) / "curve.npz").write_bytes(b"torn")
     text = words(written(asked))
     assert f"curve of run {asked.runs[0].id} cannot be read" in text
     assert f"Curves of 1 run cannot be read ({asked.runs[0].id})" in text[: text.index("Loss")]
@@ -247,9 +248,9 @@ def test_a_jump_makes_the_answer_unsafe_and_says_how_to_avoid_it(asking: Asking)
     run = asked.runs[1]
     result = asked.store.result(run.id)
     assert result
-    meta = asked.store.meta((result["lineage"], result["end"]))
+    meta = asked.store.meta(result.key)
     assert meta
-    file = asked.store.segment(tuple(meta["parent"])) / "curve.npz"  # warm-up and constant rate
+    file = asked.store.segment(meta.parent) / "curve.npz"  # warm-up and constant rate
     curve = dict(np.load(file))
     late = np.arange(len(curve["loss"])) > 0.5 * len(curve["loss"])
     curve["loss"] = np.where(late, 0.7 * curve["loss"], curve["loss"]).astype(curve["loss"].dtype)
@@ -306,7 +307,7 @@ def test_the_page_shows_how_the_text_begins(page: str, swept: Request) -> None:
 def test_hostile_text_is_shown_and_not_obeyed(page: str, swept: Request, tmp_path: Path) -> None:
     for k in range(60):
         (tmp_path / f"{k}.md").write_text(f"<script>alert({k})</script>\x1b[2J\ud7ff\u202e")
-    data = dataclasses.replace(swept.config.data, files=[f"{tmp_path}/*.md"], val_fraction=0.3, val_tokens=500)
+    data = replace(swept.config.data, files=[f"{tmp_path}/*.md"], val_fraction=0.3, val_tokens=500)
     asked = dataclasses.replace(swept, corpus=prepare(data, tmp_path / "root"))
     made = render(dataclasses.replace(collect(swept), asked=asked))[0]
     Reader(made)

@@ -39,7 +39,7 @@ def test_sensitivities_are_those_of_the_runs(trained):
     assert found.size == (32, 1)
     for g, norm in zip(found.groups, (True, False)):
         runs = [r for r in trained.asked.runs if r.recipe.model.qk_norm == norm and r.recipe.model.width == 32]
-        losses = [trained.asked.store.result(r.id)["final_loss"] or math.nan for r in runs]
+        losses = [trained.asked.store.result(r.id).final_loss or math.nan for r in runs]
         want = lr_sensitivity([r.lr for r in runs], losses, math.log(256), [r.recipe.init_seed for r in runs])
         assert g.sensitivity[32, 1].value == pytest.approx(want.value, rel=1e-5)
         assert g.sensitivity[32, 1].low == pytest.approx(want.low, rel=1e-4)

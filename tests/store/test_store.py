@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from proxytrain.errors import RequestError
-from proxytrain.files.atomic import publishing, read_json, write_json
+from proxytrain.files.atomic import publishing
 from proxytrain.store.store import Store
 
 
@@ -56,37 +50,6 @@ def test_what_fails_on_the_way_is_not_published(tmp_path):
     with pytest.raises(RuntimeError):
         fail()
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_json_file_is_replaced_whole(tmp_path):
-    write_json(tmp_path / "x.json", {"a": 1})
-    with pytest.raises(ValueError, match="JSON compliant"):
-        write_json(tmp_path / "x.json", {"a": float("nan")})
-    assert read_json(tmp_path / "x.json") == {"a": 1}
-    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
-
-
-def test_writers_that_are_killed_leave_whole_files(tmp_path):
-    code = (
-        "import sys; from pathlib import Path; from proxytrain.files.atomic import write_json\n"
-        "while True: write_json(Path(sys.argv[1]), list(range(50_000)))"
-    )
-    target = tmp_path / "x.json"
-    for _ in range(5):
-        process = subprocess.Popen([sys.executable, "-c", code, str(target)])
-        while not target.exists():
-            time.sleep(0.01)
-        time.sleep(0.1)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        assert json.loads(target.read_text()) == list(range(50_000))
-
-
-def test_a_broken_file_is_named(tmp_path):
-    (tmp_path / "x.json").write_text("{")
-    with pytest.raises(RequestError, match=r"x\.json: broken JSON"):
-        read_json(tmp_path / "x.json")
-    assert read_json(tmp_path / "absent.json") is None
 
 
 def test_a_sweep_s_name_cannot_leave_the_store(tmp_path):

@@ -29,7 +29,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, corpora: Path) -> Path:
     (root / "corpora").symlink_to(corpora)
     asked = request([*SWEEP, f"store={root}"], None, Console(quiet=True))
     train(asked, sweep.plan(asked))
-    target = dataclasses.replace(asked, runs=asked.targets, records=asked.target_records)
+    target = dataclasses.replace(asked, runs=asked.targets)
     train(target, sweep.plan(asked, runs=asked.targets, name="s.verify"))
     sweep.predict(asked, sweep.fit(asked))
     return root

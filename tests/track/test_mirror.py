@@ -35,16 +35,16 @@ def expected(store: Store, run_id: str) -> dict[int, dict[str, float]]:
         at = int(curve.tokens[i])
         lines[int(step)] = {
             "tokens": at,
-            "flops": result["flops"] * at / result["tokens"],
+            "flops": result.flops * at / result.tokens,
             "train/lr": curve.lr[i],
             "train/loss": curve.loss[i],
             "train/grad_norm": curve.grad_norm[i],
         }
     for k, at in enumerate(curve.telemetry["tokens"] if curve.telemetry else ()):
         seen = {f"telemetry/{name}": v[k] for name, v in curve.telemetry.items() if name != "tokens"}
-        lines[int(at) // result["recipe"]["batch_tokens"] - 1] |= seen
+        lines[int(at) // result.recipe.batch_tokens - 1] |= seen
     for at, loss in zip(curve.eval_tokens, curve.eval_loss):
-        lines[int(at) // result["recipe"]["batch_tokens"] - 1]["val/loss"] = loss
+        lines[int(at) // result.recipe.batch_tokens - 1]["val/loss"] = loss
     return lines
 
 
@@ -66,7 +66,7 @@ def assert_same(store: Store, run_id: str, history: list[dict], summary: dict, c
     assert {k: summary[k] for k in result} == result
     record = records(store)[run_id]
     assert {k: config[k] for k in record["config"]} == record["config"]
-    assert config["params_nonembedding"] == sum(result["params"][k] for k in ("attention", "mlp", "norm"))
+    assert config["params_nonembedding"] == store.result(run_id).params.non_embedding
 
 
 def assert_all_there(store: Store, server: Server, law: bool = True) -> None:
@@ -99,11 +99,11 @@ def test_an_offline_run_holds_what_the_store_has(done, sync):
     answer = (done.sweep("s") / "predictions.csv").read_text().splitlines()[1].split(",")
     assert [whole["summary"]["prediction"][k] for k in ("loss", "low", "high")] == [float(x) for x in answer[4:7]]
     (target,) = plan_of(done, "s.verify").runs
-    assert whole["summary"]["truth"] == {"loss": done.result(target)["final_loss"], "runs": 1}
+    assert whole["summary"]["truth"] == {"loss": done.result(target).final_loss, "runs": 1}
     assert ("fit", "s-fit") in whole["artifacts"]
     table = json.loads(next(done.sweep("s").glob("wandb/*sweep-s/files/media/table/*.json")).read_text())
     rows = {row[0]: dict(zip(table["columns"], row)) for row in table["data"]}
-    assert {i: r["loss"] for i, r in rows.items()} == {i: done.result(i)["final_loss"] for i in records(done)}
+    assert {i: r["loss"] for i, r in rows.items()} == {i: done.result(i).final_loss for i in records(done)}
     before = sorted(done.sweep("s").rglob("*"))
     assert sync(done, online=False) == (0, [])
     assert sorted(done.sweep("s").rglob("*")) == before
@@ -198,7 +198,7 @@ def test_a_wrong_key_loses_nothing(done, sync, server):
 def test_a_broken_curve_is_named_and_the_others_are_sent(done, sync, server):
     run_id = next(iter(plan_of(done).runs))
     result = done.result(run_id)
-    (done.segment((result["lineage"], result["end"])) / "curve.npz").write_bytes(b"not a curve")
+    (done.segment(result.key) / "curve.npz").write_bytes(b"not a curve")
     code, said = sync(done)
     assert code == 1
     assert any(run_id in line and "not a whole curve" in line for line in said)
@@ -270,7 +270,7 @@ def test_a_mirror_that_is_killed_is_followed_by_another(done, sync, server, tmp_
 
 def test_a_thinned_curve_shows_the_last_look_before_each_row(done, monkeypatch):
     monkeypatch.setattr(shown_module, "MIRRORED_POINTS", 4)
-    run = max(shown_module.shown(done, plan_of(done)), key=lambda r: r.record["tokens"])
+    run = max(shown_module.shown(done, plan_of(done)), key=lambda r: r.record.tokens)
     curve, rows = done.curve(run.id), shown_module.rows(done, run)
     seen = [row["telemetry/log_z"] for _, row in rows if "telemetry/log_z" in row]
     assert curve.telemetry["tokens"].tolist() == list(range(50 * 256, 65536, 50 * 256))

@@ -37,7 +37,7 @@ def test_it_is_the_mean_of_the_weights_that_the_trunk_has_there(ask, half_life):
     for name, got in weights(asked.store, run.id).items():
         want = np.average([s[name].astype(np.float64) for s in snapshots], axis=0, weights=share)
         assert got == pytest.approx(want, rel=1e-6, abs=1e-9)
-    assert asked.store.result(run.id)["final_loss"] != trunk.store.result(trunk.runs[-1].id)["final_loss"]
+    assert asked.store.result(run.id).final_loss != trunk.store.result(trunk.runs[-1].id).final_loss
     a, b = (asked.store.curve(r.id) for r in (run, trunk.runs[-1]))
     assert np.array_equal(a.loss, b.loss)
     assert np.array_equal(a.lr, b.lr)
@@ -49,7 +49,7 @@ def test_the_mean_of_weights_that_stand_still_is_themselves(ask):
     first, second = (ask(*still, *how) for how in (["schedule=constant"], [*WINDOW, "sweep.name=mean"]))
     train(first)
     train(second)
-    losses = [a.store.result(a.runs[0].id)["final_loss"] for a in (first, second)]
+    losses = [a.store.result(a.runs[0].id).final_loss for a in (first, second)]
     assert losses[0] == losses[1]
 
 
@@ -82,7 +82,7 @@ def test_it_branches_from_a_trained_trunk_and_trains_its_window_only(ask):
     made = planned(new)
     assert sum(m.tokens for p in made.packs for m in p.members) == 2048
     train(new, made)
-    assert new.store.result(new.runs[0].id)["status"] == "done"
+    assert new.store.result(new.runs[0].id).status == "done"
 
 
 def test_laws_of_curves_leave_it_alone(ask):

@@ -34,7 +34,7 @@ def both(ask, tmp_path, corpora, *overrides: str, **how) -> list[dict[str, dict[
         (root / "corpora").symlink_to(corpora)
         asked = ask(*overrides, store=root)
         train(asked, largest=16, **options)
-        done = [run.id for run in asked.runs if asked.store.result(run.id)["status"] == "done"]
+        done = [run.id for run in asked.runs if asked.store.result(run.id).status == "done"]
         found.append({run_id: outcome(asked.store, run_id) for run_id in done})
     return found
 

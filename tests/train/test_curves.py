@@ -37,7 +37,7 @@ def test_a_curve_whose_segments_do_not_follow_each_other_is_refused(ask):
     train(asked)
     (run,) = asked.runs
     result = asked.store.result(run.id)
-    path = asked.store.segment((result["lineage"], result["end"])) / "segment.json"
+    path = asked.store.segment(result.key) / "segment.json"
     record = json.loads(path.read_text())
     assert record["parent"]
     path.write_text(json.dumps({**record, "parent": None}))
@@ -72,13 +72,13 @@ def test_a_result_says_what_a_table_needs(ask):
     train(asked)
     (run,) = asked.runs
     result = asked.store.result(run.id)
-    assert result["status"] == "done"
-    assert result["tokens"] == 8192
-    assert result["bits_per_byte"] == pytest.approx(result["final_loss"] / math.log(2))  # a byte a token
-    assert 0 < result["val_se"] < 0.1
-    assert result["epochs"] == pytest.approx(8192 / asked.corpus.manifest.train_tokens, rel=1e-3)
-    assert result["numerics_version"] == NUMERICS_VERSION
-    assert result["recipe"]["init_seed"] == result["recipe"]["data_seed"] == 3
+    assert result.status == "done"
+    assert result.tokens == 8192
+    assert result.bits_per_byte == pytest.approx(result.final_loss / math.log(2))  # a byte a token
+    assert 0 < result.val_se < 0.1
+    assert result.epochs == pytest.approx(8192 / asked.corpus.manifest.train_tokens, rel=1e-3)
+    assert result.numerics_version == NUMERICS_VERSION
+    assert result.recipe.init_seed == result.recipe.data_seed == 3
     assert (asked.store.run(run.id) / "config.yaml").read_text().startswith("model:")
     assert not list(asked.store.root.rglob("*.tmp"))
 
@@ -111,7 +111,7 @@ def test_bfloat16_follows_float32(ask):
     for precision in ("float32", "bfloat16"):
         asked = ask(f"train.precision={precision}")
         train(asked)
-        finals[precision] = asked.store.result(asked.runs[0].id)["final_loss"]
+        finals[precision] = asked.store.result(asked.runs[0].id).final_loss
     assert finals["bfloat16"] == pytest.approx(finals["float32"], rel=0.02)
     assert finals["bfloat16"] != finals["float32"]
 

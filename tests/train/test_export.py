@@ -35,7 +35,7 @@ def test_a_run_s_model_has_the_run_s_loss_whichever_pack_trained_it(ask, largest
     train(asked, largest=largest)
     for run in asked.runs:
         model = proxytrain.load_model(run.id, store=asked.store.root)
-        assert val_loss(asked, model) == asked.store.result(run.id)["final_loss"]
+        assert val_loss(asked, model) == asked.store.result(run.id).final_loss
 
 
 @pytest.mark.parametrize("change", ["parametrization=sp", "model.mlp=swiglu", "model=plain", "model.depth=3"])
@@ -43,7 +43,7 @@ def test_models_of_every_shape_come_back(ask, change):
     asked = ask(change, "tokens=4096", "model.width=16", "model.head_size=8", "model.context=32")
     train(asked)
     model = proxytrain.load_model(asked.runs[0].id, store=asked.store)
-    assert val_loss(asked, model) == asked.store.result(asked.runs[0].id)["final_loss"]
+    assert val_loss(asked, model) == asked.store.result(asked.runs[0].id).final_loss
 
 
 def test_the_file_is_one_that_anybody_can_read(ask):
@@ -53,7 +53,7 @@ def test_the_file_is_one_that_anybody_can_read(ask):
     tensors = load_file(asked.store.run(run.id) / "weights.safetensors")
     assert tensors["blocks.0.qkv"].shape == (16, 48)
     assert sum(v.size for v in tensors.values()) == sum(w.size for w in layout(run.recipe.model, run.recipe.vocab))
-    assert sum(asked.store.result(run.id)["params"].values()) == sum(v.size for v in tensors.values())
+    assert sum(asked.store.result(run.id).params.values()) == sum(v.size for v in tensors.values())
 
 
 @pytest.mark.parametrize(("keep", "weights", "states"), [("none", 0, 1), ("final", 2, 1), ("all", 2, 3)])
@@ -71,7 +71,7 @@ def test_weights_of_a_run_at_a_branch_point_come_from_its_state_too(ask):
     asked = ask("schedule=constant", "tokens=4096", "train.keep_weights=none")
     train(asked)
     model = proxytrain.load_model(asked.runs[0].id, store=asked.store)
-    assert val_loss(asked, model) == asked.store.result(asked.runs[0].id)["final_loss"]
+    assert val_loss(asked, model) == asked.store.result(asked.runs[0].id).final_loss
 
 
 def test_what_is_not_there_or_not_whole_is_said(ask):

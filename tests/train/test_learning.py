@@ -41,7 +41,7 @@ def test_a_markov_source_is_learnt_to_its_entropy_rate_and_never_below(tmp_path,
         text=[],
     )
     train(asked)
-    loss = asked.store.result(asked.runs[0].id)["final_loss"]
+    loss = asked.store.result(asked.runs[0].id).final_loss
     stationary = np.linalg.matrix_power(transitions, 1000)[0]
     rate = -(stationary[:, None] * transitions * np.log(transitions)).sum()
     T = 32
@@ -66,9 +66,7 @@ def test_under_mup_the_best_rate_stays_put_and_under_sp_it_does_not(ask):
         )
         train(asked, largest=16)
         for width in (16, 64):
-            losses = [
-                asked.store.result(r.id)["final_loss"] or 99.0 for r in asked.runs if r.recipe.model.width == width
-            ]
+            losses = [asked.store.result(r.id).final_loss or 99.0 for r in asked.runs if r.recipe.model.width == width]
             best[name, width] = int(np.argmin(losses))
     assert abs(best["mup", 64] - best["mup", 16]) <= 1
     assert best["sp", 64] < best["mup", 64]

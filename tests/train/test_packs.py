@@ -144,11 +144,11 @@ def test_a_diverged_member_is_retired_and_its_neighbours_keep_their_bits(ask, al
         assert_same_bits(outcome(asked.store, run.id), alone(ask, run))
     for run in bad:
         result = asked.store.result(run.id)
-        assert result["status"] == "diverged"
-        assert result["final_loss"] is None
+        assert result.status == "diverged"
+        assert result.final_loss is None
         curve = asked.store.curve(run.id)
         assert np.isfinite(curve.loss).all()
-        assert curve.tokens.max(initial=0) == result["diverged_at"] < run.tokens
+        assert curve.tokens.max(initial=0) == result.diverged_at < run.tokens
 
 
 def test_micro_batches_agree_with_the_whole_batch(ask, tmp_path, corpora):
@@ -280,7 +280,7 @@ def test_a_segment_whose_record_is_lost_is_trained_from_where_it_is_now_and_repl
     train(asked)  # the shorter one cuts the trunk, which was in one piece, so its second part now begins later
     run = asked.runs[-1]
     result = asked.store.result(run.id)
-    trunk = asked.store.meta((result["lineage"], result["end"]))["parent"]
+    trunk = asked.store.meta(result.key).parent
     (asked.store.segment(tuple(trunk)) / "segment.json").unlink()
     (asked.store.run(run.id) / "result.json").unlink()
     train(asked)

@@ -193,7 +193,7 @@ def test_a_diverged_member_ends_early_and_its_place_is_used(ask):
     attempt = asked.folder / "packs" / pack.id / "attempt-001"
     attempt.mkdir(parents=True)
     train_pack(
-        pack, store=asked.store, corpus=asked.corpus, runs={r["id"]: r for r in asked.records},
+        pack, store=asked.store, corpus=asked.corpus, runs={r.id: r for r in asked.records},
         train=asked.config.train, micro_batches=1, compiled=False, device=torch.device("cpu"),
         folders=[attempt.parent], attempt=attempt, should_stop=lambda: False,
         report=lambda rows: trained.append((len(rows.active), len(rows.state.weights))),
@@ -201,5 +201,5 @@ def test_a_diverged_member_ends_early_and_its_place_is_used(ask):
     assert trained[0] == (4, 4)
     assert trained[-1] == (2, 2)  # the buffers hold those who are left, and nothing is spent on the others
     assert set(trained[2:]) == {(2, 2)}
-    statuses = {run.lr: asked.store.result(run.id)["status"] for run in asked.runs}
+    statuses = {run.lr: asked.store.result(run.id).status for run in asked.runs}
     assert statuses == {0.016: "done", 1e30: "diverged"}
