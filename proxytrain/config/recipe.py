@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import fields, replace
 
-from proxytrain.config.schema import AdamW, Model, Muon, Parametrization, SGDSaI
+from proxytrain.config.schema import AnyOptimizer, Model, Parametrization
 
 NUMERICS_VERSION = 1  # raised when the meaning of training changes
 
@@ -26,7 +26,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     model: Model
     parametrization: Parametrization
-    optimizer: AdamW | Muon | SGDSaI
+    optimizer: AnyOptimizer
     batch_tokens: int
     corpus: str  # content hash of tokens, validation set and tokenizer
     vocab: int

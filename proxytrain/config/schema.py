@@ -64,6 +64,9 @@ class TokensData(Choice, frozen=True, kw_only=True, tag="tokens"):
     allow_repeat: bool
 
 
+AnyData = CodeData | ProseData | FilesData | HubData | TokensData
+
+
 class Model(Section, frozen=True, kw_only=True):
     """Shape of the GPT; what each key does is told in `conf/model/gpt.yaml`."""
 
@@ -124,6 +127,9 @@ class SGDSaI(Optimizer, frozen=True, kw_only=True, tag="sgd_sai"):
 
     momentum: Share
     eps: PositiveFloat
+
+
+AnyOptimizer = AdamW | Muon | SGDSaI
 
 
 class Train(Section, frozen=True, kw_only=True):
@@ -226,9 +232,9 @@ class Config(Section, frozen=True, kw_only=True):
 
     model: Model
     parametrization: Parametrization
-    optimizer: AdamW | Muon | SGDSaI
+    optimizer: AnyOptimizer
     schedule: Schedule
-    data: CodeData | ProseData | FilesData | HubData | TokensData
+    data: AnyData
     sweep: Sweep
     train: Train
     launch: Local | Slurm

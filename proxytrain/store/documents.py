@@ -11,7 +11,7 @@ import msgspec
 from proxytrain.config.overrides import leaves
 from proxytrain.config.recipe import Recipe, canonical
 from proxytrain.config.schedule import Phase, Schedule
-from proxytrain.config.schema import AdamW, Model, Muon, Parametrization, SGDSaI
+from proxytrain.config.schema import AnyOptimizer, Model, Parametrization
 from proxytrain.errors import RequestError
 from proxytrain.files.documents import Document
 from proxytrain.model.accounting import ParamCounts
@@ -26,7 +26,7 @@ class RunSettings(Document, frozen=True, kw_only=True):
 
     model: Model
     parametrization: Parametrization
-    optimizer: AdamW | Muon | SGDSaI
+    optimizer: AnyOptimizer
     schedule: Schedule
     tokens: int
     lr: float
