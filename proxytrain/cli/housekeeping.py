@@ -26,8 +26,8 @@ WATCH_SECONDS = 0.5  # between looks at the clock
 def status(options: argparse.Namespace) -> int:
     from proxytrain.launch import housekeeping
     from proxytrain.monitor.text import disk_line, progress_line, run_lines
+    from proxytrain.monitor.watch import progress_of
     from proxytrain.store.store import Store
-    from proxytrain.sweep import main as job
 
     config = ask.config(options, "status")
     store = Store(config.store)
@@ -43,7 +43,7 @@ def status(options: argparse.Namespace) -> int:
     content = {}
     for name in names:
         try:
-            state = job.progress_of(store, name)
+            state = progress_of(store, name)
         except RequestError as error:
             if named:
                 raise
@@ -128,10 +128,10 @@ def _watch(options: argparse.Namespace, store: Any, names: list[str]) -> int:
 
 
 def _goes_on(store: Any, name: str) -> bool:
-    from proxytrain.sweep import main as job
+    from proxytrain.monitor.watch import progress_of
 
     try:
-        return not job.progress_of(store, name).over
+        return not progress_of(store, name).over
     except RequestError:  # a plan that this version does not read
         return False
 

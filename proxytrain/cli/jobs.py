@@ -17,6 +17,7 @@ from proxytrain.errors import Refusal, RequestError
 
 @verb("the main job: expand, plan, train what is missing, fit, predict the target, write the report", JSON)
 def sweep(options: argparse.Namespace) -> int:
+    from proxytrain.monitor.watch import progress_of
     from proxytrain.sweep import main as job
 
     asked, console = ask.request(options, "sweep")
@@ -29,7 +30,7 @@ def sweep(options: argparse.Namespace) -> int:
             why = f"some runs failed; `proxytrain status{ask.where(asked)} sweep.name={asked.name}` says why"
             print(why, file=sys.stderr)
             if options.json:
-                counts = job.progress_of(asked.store, asked.name).counts
+                counts = progress_of(asked.store, asked.name).counts
                 ask.put(options, [], {"sweep": asked.name, "runs": counts, "refused": why})
             return 1
         return _conclude(options, asked, console)

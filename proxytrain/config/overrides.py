@@ -13,8 +13,6 @@ import typing
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from proxytrain.config.schema import Config
-from proxytrain.config.section import Section
 from proxytrain.errors import RequestError
 
 # keys that hold mappings and lists of the user's own making, on which Hydra imposes no structure
@@ -142,6 +140,9 @@ def pieces(text: str, separator: str = ",") -> list[str]:
 
 
 def _types(key: str) -> list[Any]:
+    from proxytrain.config.schema import Config  # here, so that `--help` does not wait for numpy
+    from proxytrain.config.section import Section
+
     found: list[Any] = [Config]
     for part in key.split("."):
         classes = [c for c in found if isinstance(c, type) and issubclass(c, Section)]

@@ -8,13 +8,13 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from proxytrain.corpus import Corpus, preview
 from proxytrain.plan import cost
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.speed import Speeds
 from proxytrain.store.store import Store
 
 if TYPE_CHECKING:
+    from proxytrain.corpus import Corpus
     from proxytrain.fit import Fit, Prediction
     from proxytrain.monitor.progress import PackReport, PlanProgress
     from proxytrain.store.documents import RunRecord, RunResult
@@ -44,6 +44,8 @@ def plan_lines(plan: Plan, corpus: Corpus | None = None) -> list[str]:
 
 def text_lines(corpus: Corpus) -> list[str]:
     """Return how many documents a corpus has and how it begins, in characters that standard output can show."""
+    from proxytrain.corpus import preview  # here, so that `status` does not wait for it
+
     encoding = sys.stdout.encoding or "utf-8"
     return [line.encode(encoding, "backslashreplace").decode(encoding) for line in preview(corpus).lines(corpus)]
 

@@ -18,7 +18,7 @@ from proxytrain.errors import RequestError
 from proxytrain.files.documents import read_document
 from proxytrain.monitor.progress import AtWork, PackReport, PlanProgress, RunState
 from proxytrain.monitor.text import describe, tokens
-from proxytrain.plan import cost, speed
+from proxytrain.plan import cost, freeze, speed
 from proxytrain.plan.claims import attempts, holder
 from proxytrain.plan.freeze import Plan
 from proxytrain.plan.pack import Pack
@@ -28,6 +28,11 @@ from proxytrain.store.store import Store
 PRIOR_SECONDS = 20.0  # of work that went as estimated, until there is more to judge the estimate by
 REMEMBERED = 64  # packs done, whose times say how the estimate holds
 KEPT_EVENTS = 64  # that are kept
+
+
+def progress_of(store: Store, name: str) -> PlanProgress:
+    """Return how far a sweep is, run by run: done, diverged, failed, running or waiting, and why."""
+    return Watch(freeze.load(store.sweep(name) / "plan.json"), store).look()
 
 
 class Watch:

@@ -16,6 +16,7 @@ from proxytrain.arrays import Array
 from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit import Fit, Prediction
 from proxytrain.monitor.progress import RunState
+from proxytrain.monitor.watch import progress_of
 from proxytrain.plan import freeze
 from proxytrain.plan.freeze import Costs
 from proxytrain.report.collapse import collapsed
@@ -166,7 +167,7 @@ def _states(asked: Request) -> dict[str, RunState]:
     """State of the runs that have no result, where a plan says it."""
     if not (asked.folder / "plan.json").exists():
         return {}
-    return sweep.progress_of(asked.store, asked.name).runs
+    return progress_of(asked.store, asked.name).runs
 
 
 def _unfinished(rows: list[Row]) -> list[tuple[str, str]]:

@@ -26,9 +26,7 @@ from proxytrain.fit.together import together
 from proxytrain.kernels.cache import compiler
 from proxytrain.launch import local
 from proxytrain.launch.machine import machine
-from proxytrain.monitor import watch
 from proxytrain.monitor.console import Console
-from proxytrain.monitor.progress import PlanProgress
 from proxytrain.monitor.text import duration, plan_lines, size, tokens
 from proxytrain.plan import cost, freeze, speed
 from proxytrain.plan.claims import holder
@@ -299,11 +297,6 @@ def _place(asked: Request, fitted: Fit, params: float, tokens: float) -> dict[st
             f"{', '.join(f'{v:.4g}' for v in known)}; take a law of both (fit.law=auto), or runs of that {other} only"
         )
     return {only: whole[only]}
-
-
-def progress_of(store: Store, name: str) -> PlanProgress:
-    """How far a sweep is, run by run: done, diverged, failed, running or waiting, and why."""
-    return watch.Watch(freeze.load(store.sweep(name) / "plan.json"), store).look()
 
 
 def _workable(made: Plan, store: Store) -> bool:
