@@ -6,6 +6,7 @@ import errno
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from msgspec import to_builtins
 
@@ -114,7 +115,7 @@ def _check(data: Data) -> None:
         refuse("max_bytes", "given for data=hub, such as data.max_bytes=200M")
 
 
-def _asked(data: Data) -> dict:
+def _asked(data: Data) -> dict[str, Any]:
     return {key: value for key, value in to_builtins(data).items() if key not in NOT_CONTENT}
 
 

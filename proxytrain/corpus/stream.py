@@ -45,7 +45,8 @@ class Stream:
             raise RequestError(
                 f"the corpus has {len(tokens):,} tokens: fewer than one sequence of context={context} + 1"
             )
-        self._first, self._ids = 0, np.empty(0, dtype=np.int64)
+        self._first = 0
+        self._ids: Array = np.empty(0, dtype=np.int64)
 
     def read(self, start: int, tokens: int) -> tuple[Array, Array]:
         """Inputs and targets of the stream's tokens `[start, start + tokens)`, both multiples of T.

@@ -10,12 +10,16 @@ import json as json_text
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from proxytrain.arrays import Array
 from proxytrain.corpus.ends import END_OF_TEXT
 from proxytrain.errors import RequestError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Ready
 
 END_NAMES = (END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "[EOS]", "<|eos|>", "<|im_end|>")
 SAMPLE_BYTES = 16 << 20  # of training text, drawn uniformly, that a BPE is trained on
@@ -104,7 +108,7 @@ def end_markers(kind: str) -> list[str]:
     return [name for name in END_NAMES if name in vocabulary][:1]
 
 
-def decoder_of(json: str, ready):
+def decoder_of(json: str, ready: Ready) -> Any:
     """Return a decoder for a tokenizer that was saved without its own; None where it has one."""
     from tokenizers import decoders
 
@@ -135,9 +139,8 @@ def units(text: Array) -> Iterator[str]:
         yield unit + keep
 
 
-def _train(vocab_size: int, training: Blocks):
-    from tokenizers import Tokenizer as Ready
-    from tokenizers import decoders, models, pre_tokenizers, trainers
+def _train(vocab_size: int, training: Blocks) -> Ready:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     def sample() -> Iterator[str]:
         left = SAMPLE_BYTES
@@ -148,7 +151,7 @@ def _train(vocab_size: int, training: Blocks):
                 if left <= 0:
                     return
 
-    ready = Ready(models.BPE())
+    ready = Tokenizer(models.BPE())
     ready.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     ready.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -171,11 +174,11 @@ def _text(path: str) -> str:
         ) from None
 
 
-def _read(path: str):
-    from tokenizers import Tokenizer as Ready
+def _read(path: str) -> Ready:
+    from tokenizers import Tokenizer
 
     text = _text(path)
     try:
-        return Ready.from_str(text)
+        return Tokenizer.from_str(text)
     except Exception as error:  # the library raises a bare Exception
         raise RequestError(f"data.tokenizer={path}: not a tokenizer.json of the tokenizers library ({error})") from None

@@ -31,7 +31,7 @@ class TokenFile:
     size: int  # of the file when it was looked at, in bytes
     mtime_ns: int
 
-    def open(self) -> np.memmap:
+    def open(self) -> Array:
         """The tokens, read-only, in place; refused when the file is no longer the one that was looked at."""
         try:
             now = os.stat(self.path)

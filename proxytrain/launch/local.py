@@ -34,7 +34,7 @@ def run(plan: Plan, store: Store, here: Machine, launch: Local, console: Console
     retry(plan, store)
     asked: list[int] = []  # signals to pass on
     handlers = {n: signal.signal(n, lambda number, frame: asked.append(number)) for n in PASSED_ON}
-    workers: list[subprocess.Popen] = []
+    workers: list[subprocess.Popen[bytes]] = []
     try:
         for number in range(min(here.workers, len(unfinished(plan, store)))):
             workers.append(_start(plan, store, here, launch, number))
@@ -57,7 +57,7 @@ def run(plan: Plan, store: Store, here: Machine, launch: Local, console: Console
     return int(not all(finished(p, store) for p in plan.packs))
 
 
-def _follow(workers: list[subprocess.Popen], asked: list[int], watch: Watch, console: Console) -> bool:
+def _follow(workers: list[subprocess.Popen[bytes]], asked: list[int], watch: Watch, console: Console) -> bool:
     """Show progress until the last worker has left, passing signals on; whether there were any."""
     passed = 0
     with console.training() as view:
@@ -76,7 +76,7 @@ def _follow(workers: list[subprocess.Popen], asked: list[int], watch: Watch, con
     return bool(asked)
 
 
-def _start(plan: Plan, store: Store, here: Machine, launch: Local, number: int) -> subprocess.Popen:
+def _start(plan: Plan, store: Store, here: Machine, launch: Local, number: int) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "OMP_NUM_THREADS": str(here.threads), "MKL_NUM_THREADS": str(here.threads)}
     if here.gpus:
         gpu = here.gpus[number % len(here.gpus)]

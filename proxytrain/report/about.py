@@ -81,7 +81,7 @@ def _compared(rows: list[Row]) -> str:
     empty where there are no two recipes or no such setting.
     """
     names = recipes(rows)
-    cells: dict[str, dict[tuple, float]] = {name: {} for name in names.values()}
+    cells: dict[str, dict[tuple[object, ...], float]] = {name: {} for name in names.values()}
     for r in rows:
         if r.status == "done":
             cells[names[r.id]][r.width, r.depth, r.tokens, r.lr, r.init_seed, r.data_seed] = r.final

@@ -17,7 +17,7 @@ def collapsed(records: list[RunRecord], store: Store) -> Collapse | None:
     """Of the finished runs that differ in size and seed only, each as long as its size asks; None where there are not
     three sizes of such, or they cannot be compared. Of several sets the one with most sizes, then runs, then the first.
     """
-    sets: dict[tuple, list[tuple[float, RunRecord]]] = {}
+    sets: dict[tuple[object, ...], list[tuple[float, RunRecord]]] = {}
     for r in records:
         setting = tuple((k, str(v)) for k, v in r.settings.items() if k not in outcomes.OWN_AXES)
         sets.setdefault(setting, []).append((r.tokens / r.params.non_embedding, r))

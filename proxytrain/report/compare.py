@@ -107,14 +107,14 @@ def _same_text(store: Store, a: Side, b: Side) -> None:
 def _pairs(a: Side, b: Side) -> list[tuple[Row, Row]]:
     """Runs of both that differ in nothing but the recipe: width, depth, length, schedule's name and seeds."""
 
-    def cell(r: Row) -> tuple:
+    def cell(r: Row) -> tuple[object, ...]:
         return r.width, r.depth, r.tokens, r.schedule, r.init_seed, r.data_seed
 
-    best: dict[tuple, Row] = {}
+    best: dict[tuple[object, ...], Row] = {}
     for r in b.rows:
         if cell(r) not in best or r.final < best[cell(r)].final:
             best[cell(r)] = r
-    mine: dict[tuple, Row] = {}
+    mine: dict[tuple[object, ...], Row] = {}
     for r in a.rows:
         if cell(r) not in mine or r.final < mine[cell(r)].final:
             mine[cell(r)] = r

@@ -183,7 +183,7 @@ def coverage(view: View) -> Picture | None:
 
 def seeds(view: View) -> Picture | None:
     """Runs that differ in their seeds only: how far they lie from their mean."""
-    cells: dict[tuple, list[Row]] = {}
+    cells: dict[tuple[object, ...], list[Row]] = {}
     for r in view.facts.done:
         cells.setdefault((r.schedule, r.params, r.tokens, r.lr, r.other), []).append(r)
     cells = {k: v for k, v in cells.items() if len(v) > 1}

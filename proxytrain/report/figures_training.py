@@ -157,7 +157,7 @@ def _each(losses: list[float]) -> str:
 
 def by_schedule(view: View) -> Picture | None:
     """Curves of equal size, length and seed under different schedules."""
-    cells: dict[tuple, dict[str, Line]] = {}
+    cells: dict[tuple[int, int, int, int, tuple[tuple[str, str], ...]], dict[str, Line]] = {}
     for line in view.facts.lines:
         r = line.row
         if r.loss is not None and r.loss < ink.HIGHEST:

@@ -48,7 +48,7 @@ def rates(rows: list[Row], target: RunRecord | None, fitted: Fit | None) -> tupl
     """Of the length and schedule under which most sizes tried several rates, and why there is no law where there is
     none; (None, "") where nothing was trained at three rates.
     """
-    found: dict[tuple, dict[float, list[Row]]] = {}
+    found: dict[tuple[str, tuple[tuple[str, str], ...], int, int], dict[float, list[Row]]] = {}
     for r in rows:
         if r.status == "done" and r.final < HIGHEST:
             found.setdefault((r.schedule, r.other, r.tokens, r.params), {}).setdefault(r.lr, []).append(r)

@@ -87,28 +87,31 @@ class Stability:
         return f"width {size[0]}" if len(depths) == 1 else f"{size[0]} × {size[1]}"
 
 
+Kind = tuple[str, tuple[tuple[str, str], ...]]  # schedule, and what else sets runs apart
+
+
 def stability(rows: list[Row], store: Store, vocab: int, missing: list[tuple[str, str]]) -> Stability | None:
     """Of the length at which most was tried; None where no rates span a decade. Refusals are added to `missing`; runs
     whose curves cannot be read are left out.
 
     What most groups have is common; of what as many have, the one whose rows come first.
     """
-    cells: dict[tuple, list[Row]] = {}
+    cells: dict[tuple[int, Kind, tuple[int, int]], list[Row]] = {}
     for r in rows:
         if r.status in ("done", "diverged"):
-            cells.setdefault((r.tokens, r.schedule, r.other, (r.width, r.depth)), []).append(r)
+            cells.setdefault((r.tokens, (r.schedule, r.other), (r.width, r.depth)), []).append(r)
     wide = [key for key, found in cells.items() if _spans({r.lr for r in found})]
     if not wide:
         return None
     tokens = Counter(key[0] for key in wide).most_common(1)[0][0]
-    kinds = list(dict.fromkeys(key[1:3] for key in wide if key[0] == tokens))
+    kinds = list(dict.fromkeys(key[1] for key in wide if key[0] == tokens))
     names = _names(kinds)
     groups: list[Group] = []
     for kind in sorted(kinds, key=lambda k: (names[k] != COMMON, names[k].count("="))):
         runs = {
             n: [s for r in found if (s := _seen(r, store, vocab))]
-            for (t, *k, n), found in sorted(cells.items(), key=lambda c: c[0][3])
-            if t == tokens and tuple(k) == kind
+            for (t, k, n), found in sorted(cells.items(), key=lambda c: c[0][2])
+            if (t, k) == (tokens, kind)
         }
         groups.append(_group(names[kind], runs, groups[0] if groups else None, missing))
     return Stability(groups, tokens)
@@ -181,7 +184,7 @@ def _under_eps(curve: RunCurve) -> float | None:
     return max((v for v in last if math.isfinite(v)), default=None)
 
 
-def _names(kinds: list[tuple[str, tuple[tuple[str, str], ...]]]) -> dict[tuple, str]:
+def _names(kinds: list[Kind]) -> dict[Kind, str]:
     """What sets each kind apart from what most have; a key without a value stands at its default."""
     flat = {k: {"schedule": k[0], **dict(k[1])} for k in kinds}
     keys = list(dict.fromkeys(key for f in flat.values() for key in f))

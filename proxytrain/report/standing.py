@@ -39,7 +39,7 @@ def standing(asked: Request, rows: list[Row]) -> tuple[Standing | None, list[tup
     """
     names = recipes(rows)
     runs = {run.id: run for run in asked.runs}
-    tried: dict[tuple, set[float]] = {}
+    tried: dict[tuple[object, ...], set[float]] = {}
     for r in rows:
         if r.status == "done":
             tried.setdefault((names[r.id], r.width, r.depth, r.tokens), set()).add(r.lr)

@@ -15,8 +15,10 @@ from proxytrain.model.gpt import logits, views
 from proxytrain.model.layout import Weight
 from proxytrain.model.parametrization import Scales
 
+Text = tuple[Array, Array]  # inputs and targets (S, T)
 
-def sequences(val: Array, context: int, most: int | None = None) -> tuple[Array, Array]:
+
+def sequences(val: Array, context: int, most: int | None = None) -> Text:
     """Inputs and targets (S, T) of the validation tokens, at most `most` tokens of them."""
     count = (len(val) - 1) // context
     if most is not None:

@@ -169,7 +169,7 @@ def _start(pack: Pack, wanted: Collection[Key], publisher: Publisher, device: to
     return rows
 
 
-def _arrive(a: Active, row: int, rows: Rows, step: Update, publisher: Publisher, whole: tuple) -> bool:
+def _arrive(a: Active, row: int, rows: Rows, step: Update, publisher: Publisher, whole: evaluate.Text) -> bool:
     """Publish every segment at whose end a member stands; return whether it was the last."""
     while a.position == a.goal.end:
         final, weights = None, rows.state.weights[row : row + 1]
@@ -202,7 +202,7 @@ def _next_evaluation(position: int, every: int, batch_tokens: int) -> int:
     return at
 
 
-def _evaluate(rows: Rows, step: Update, text: tuple, every: int) -> None:
+def _evaluate(rows: Rows, step: Update, text: evaluate.Text, every: int) -> None:
     """Losses on the small slice of the members whose position is on the grid."""
     B = rows.active[0].member.recipe.batch_tokens
     due = [i for i, a in enumerate(rows.active) if a.position == _next_evaluation(a.position - B, every, B)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from msgspec.structs import replace
@@ -38,7 +39,7 @@ def rows(members: int, largest: int, sequences: int) -> int:
     return min(size, largest) if size * sequences <= MOST_SEQUENCES else members
 
 
-def autocast(precision: str, device: str) -> AbstractContextManager:
+def autocast(precision: str, device: str) -> AbstractContextManager[Any]:
     """Where products run in bfloat16, if they do; weights, moments and sums stay float32."""
     return torch.autocast(device, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
@@ -68,7 +69,7 @@ class Program:
         factors = scales(recipe.model, recipe.parametrization)
         about = recipe.model, recipe.vocab, factors, recipe.precision, recipe.optimizer.z_loss, device.type
         gradients = compiled(_gradients(*about))
-        self.steps: list[tuple[Function, tuple]] = []  # a program a micro-batch, with its arguments
+        self.steps: list[tuple[Function, tuple[Any, ...]]] = []  # a program a micro-batch, with its arguments
         for ids, targets in zip(*(x.tensor_split(micro_batches, 1) for x in (self.ids, self.targets))):
             first = not self.steps
             args = (state.weights, grad, ids, targets), (rope, ids.shape[1] / shape[1], first)

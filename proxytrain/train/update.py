@@ -22,6 +22,7 @@ from proxytrain.optim.multipliers import multipliers
 from proxytrain.optim.update import flattened, update
 from proxytrain.plan.pack import Pack
 from proxytrain.train import evaluate, program, telemetry
+from proxytrain.train.evaluate import Text
 from proxytrain.train.members import Active, Rows, apart
 from proxytrain.train.trace import UPDATES
 
@@ -61,7 +62,7 @@ class Update:
         self.streams: dict[int, Stream] = {}
         self.ahead: dict[tuple[int, int], Array] = {}  # text that was read while a GPU was at work
 
-    def evaluate(self, flat: torch.Tensor, text: tuple) -> Array:
+    def evaluate(self, flat: torch.Tensor, text: Text) -> Array:
         model = self.recipe.model
         chunk = max(1, min(self.recipe.batch_tokens, EVALUATE_TOKENS) // model.context)
         with program.autocast(self.recipe.precision, self.device.type):

@@ -60,7 +60,7 @@ def test_a_fit_of_curves_is_made_once(both: Request):
 
 def test_curves_under_the_target_s_schedule_tell_seed_by_seed(both: Request):
     of = [(r.schedule, r.config, r.tokens) for r in telling(both)]
-    chosen = [(schedule, c["model"]["width"], c["init_seed"], tokens) for schedule, c, tokens in of]
+    chosen = [(schedule, c.model.width, c.init_seed, tokens) for schedule, c, tokens in of]
     assert chosen == [("wsd", w, s, n) for s in (0, 1) for w in (16, 24, 32, 48) for n in (8192, 15872, 31744)]
 
 

@@ -290,9 +290,7 @@ def test_hostile_words_are_shown_and_not_obeyed(page: str, swept: Request) -> No
     known = collect(swept)
     rows = [dataclasses.replace(r, schedule=bad if r.schedule == "cosine" else r.schedule, why=bad) for r in known.rows]
     lines = [dataclasses.replace(line, row=rows[known.rows.index(line.row)]) for line in known.lines]
-    runs = [dataclasses.replace(r, schedule=bad if r.schedule == "cosine" else r.schedule) for r in swept.runs]
-    asked = dataclasses.replace(swept, runs=runs)
-    made = render(dataclasses.replace(known, asked=asked, rows=rows, lines=lines, missing=[(bad, bad)]))[0]
+    made = render(dataclasses.replace(known, rows=rows, lines=lines, missing=[(bad, bad)]))[0]
     Reader(made)
     assert "<script" not in made.replace(SCRIPT, "")
     assert made.count("&lt;script&gt;alert(") > len(rows)

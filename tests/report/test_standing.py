@@ -50,8 +50,9 @@ def test_optimizers_are_ranked_at_equal_device_time_once_it_is_measured(optimize
     assert any(what == "ranking at equal device time" and "proxytrain probe" in why for what, why in facts.missing)
     here = machine(optimizers.config).name
     shapes = {run.recipe.shape: run.recipe.optimizer.name for run in optimizers.runs}
-    took = {f"{shape}/4/eager": {"seconds": {"adamw": 1.0, "muon": 1.5}[name]} for shape, name in shapes.items()}
-    speed.keep(optimizers.store, here, {"updates": took})
+    seconds = {"adamw": speed.UpdateSpeed(seconds=1.0), "muon": speed.UpdateSpeed(seconds=1.5)}
+    took = {f"{shape}/4/eager": seconds[name] for shape, name in shapes.items()}
+    speed.keep(optimizers.store, here, speed.MachineSpeed(updates=took))
     known = [(what, why) for what, why in collect(optimizers).missing if what == "ranking at equal device time"]
     assert "no seconds that all of" in known[0][1]  # one length each, of different seconds
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from proxytrain.arrays import Array
-from proxytrain.fit.core.noise import Noise, cell_index, measured, unit_index
-from proxytrain.fit.tables.runs import Runs
+from proxytrain.fit.core.noise import Noise, measured, unit_index
+from proxytrain.fit.tables.runs import Runs, cell_index
 
 FEW = 20
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from proxytrain.arrays import Array
 from proxytrain.fit.curves.curve import Curve, Observed
 from proxytrain.fit.curves.history import History
 from proxytrain.fit.curves.laws import ALPHA, FADE, SIZE_SHAPES, CurveLaw, Q, Shape
+
+if TYPE_CHECKING:
+    from scipy.optimize import OptimizeResult
 
 PIECE_NOISE = 0.006  # of log loss, of a piece of curve that errs together: before the residuals tell
 LEAST_PIECE_NOISE = 5e-4
@@ -247,7 +251,18 @@ def _bounds(shapes: dict[str, Shape], amplitudes: int) -> tuple[Array, Array]:
     return low, high
 
 
-def _polish(law, names, shapes, data, y, start, sigma, delta, most, held=None):  # type: ignore[no-untyped-def]
+def _polish(
+    law: CurveLaw,
+    names: Sequence[str],
+    shapes: dict[str, Shape],
+    data: Data,
+    y: Array,
+    start: Array,
+    sigma: Array,
+    delta: float,
+    most: int,
+    held: tuple[int, float] | None = None,
+) -> OptimizeResult:
     from scipy.optimize import least_squares
 
     k = len(shapes)

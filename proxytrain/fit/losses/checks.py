@@ -159,8 +159,8 @@ def _smooth(runs: Runs) -> Array | None:
     """Log losses (n,) of a smooth surface through most runs; None where there are too few, or text is repeated."""
     if "unique_tokens" in runs.numbers:
         return None
-    x = [np.ones(len(runs))]
-    axes = [np.log(v) for v in (runs.params, runs.tokens)]
+    x: list[Array] = [np.ones(len(runs))]
+    axes: list[Array] = [np.log(v) for v in (runs.params, runs.tokens)]
     axes = [(a - a.mean()) / a.std() for a in axes if a.std() > 1e-6]
     x += axes + [a**2 for a in axes if len(np.unique(np.round(a, 3))) > 3]
     x += [axes[0] * axes[1]] if len(axes) == 2 else []

@@ -7,10 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from proxytrain.arrays import Array
-from proxytrain.fit.core.noise import cell_index
 from proxytrain.fit.losses.identify import usable
 from proxytrain.fit.losses.laws import Law
-from proxytrain.fit.tables.runs import Runs, to_levels
+from proxytrain.fit.tables.runs import Runs, cell_index, to_levels
 
 WINDOWS = 60  # of a curve
 

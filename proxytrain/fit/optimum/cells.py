@@ -113,17 +113,17 @@ def read_cells(
     _, index = np.unique(np.array(keys), axis=1, return_inverse=True)
     index = index.reshape(-1)
     x = np.log(np.c_[rate, batch] if both else rate[:, None])
-    names = ("lr", "batch_tokens") if both else ("lr",)
+    varied: tuple[str, ...] = ("lr", "batch_tokens") if both else ("lr",)
     axes = ("params", "tokens") if both or "batch_tokens" not in runs.numbers else ("params", "tokens", "batch_tokens")
     first = np.array([np.flatnonzero(index == k)[0] for k in range(index.max() + 1)])
     about = {c: v[first] for c, v in zip(axes, (size, length, batch))}
-    found = Cells(x, np.log(runs.loss), index, about, names, (), source, len(runs))
+    found = Cells(x, np.log(runs.loss), index, about, varied, (), source, len(runs))
     wrong = {k: why for k in range(len(found)) if (why := _not_bracketed(found, k))}
     if len(wrong) == len(found):
         raise Refusal(f"{source}: no optimum lies inside what was tried: {next(iter(wrong.values()))}")
     warnings += [f"left out: {why}" for why in wrong.values()]
     kept = found.take(np.array([k not in wrong for k in range(len(found))]))
-    return Cells(kept.x, kept.loss, kept.cell, kept.about, names, tuple(warnings), source, found.runs)
+    return Cells(kept.x, kept.loss, kept.cell, kept.about, varied, tuple(warnings), source, found.runs)
 
 
 def _not_bracketed(cells: Cells, k: int) -> str | None:
