@@ -185,7 +185,7 @@ def groups(path: Path) -> dict[str, Any]:
     """Do the three corpora of Gadre et al. share their exponents?"""
     table = pd.read_csv(path).rename(columns={"corpus": "group"})[[*COLUMNS, "group"]]
     fit = fit_losses(table, law="shared_exponents", bootstraps=200)
-    return {"params": fit.params, "stderr": fit.stderr, "test": fit.data["own_exponents"]}
+    return {"params": fit.params, "stderr": fit.stderr, "test": fit.data.own_exponents}
 
 
 def score(loss: np.ndarray, low: np.ndarray, high: np.ndarray, truth: np.ndarray) -> dict[str, float]:

@@ -130,12 +130,12 @@ class CriticalBatch:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fit as JSON: under a temporary name, synced, then renamed. What is without end is null there."""
-        from proxytrain.fit.core.document import write_whole
+        from proxytrain.fit.core.document import save_fit
 
         content = {"format": "proxytrain critical batch 1", **asdict(self)}
         content |= {k: _or_none(content[k]) for k in ("b_star", "alpha_b")}
         content["intervals"] = {k: [_or_none(x) for x in ends] for k, ends in self.intervals.items()}
-        write_whole(Path(path), content)
+        save_fit(path, content)
 
 
 def _or_none(value: float) -> float | None:

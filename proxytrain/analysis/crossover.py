@@ -122,9 +122,9 @@ def compare(a: Fit, b: Fit, tokens_per_param: float = 20.0, level: float = 0.9) 
 
 def _least(fit: Fit) -> float:
     """Compute of the smallest run fitted."""
-    if fit.data["only"] not in (None, "flops"):
-        raise RequestError(f"a fit in {fit.data['only']} alone cannot be compared along compute")
-    if fit.data["only"]:
+    if fit.data.only not in (None, "flops"):
+        raise RequestError(f"a fit in {fit.data.only} alone cannot be compared along compute")
+    if fit.data.only:
         return min(fit.runs["flops"])
     return 6 * min(n * d for n, d in zip(fit.runs["params"], fit.runs["tokens"]))
 

@@ -287,7 +287,7 @@ def _predict_curve(options: argparse.Namespace, config: Any, fitted: Any) -> int
     batch = config.batch_tokens
     if config.tokens < batch:
         raise RequestError(f"tokens={config.tokens}: shorter than one update of batch_tokens={batch}")
-    known = fitted.data.get("tokens_per_step")
+    known = fitted.data.tokens_per_step
     if known and known != batch:
         raise RequestError(f"batch_tokens={batch}: the curves were trained with {known:g} tokens an update")
     plan = phases(config.schedule, lr=config.lr, warmup=config.warmup, tokens=config.tokens, batch_tokens=batch)

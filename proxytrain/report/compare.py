@@ -151,8 +151,8 @@ def _unsafe(a: Side, b: Side, c: Comparison) -> list[str]:
             out.append(f"Unfinished: {s.name} has {len(s.rows)} of {len(s.records)} runs; what follows is preliminary.")
         if not s.fit.backtest:
             out.append(f"{s.name} has too few runs for a backtest: how far its law can be trusted is not known.")
-    if a.fit.data["schedule"] != b.fit.data["schedule"]:
-        out.append(f"The laws are of two schedules: {a.fit.data['schedule']} and {b.fit.data['schedule']}.")
+    if a.fit.data.schedule != b.fit.data.schedule:
+        out.append(f"The laws are of two schedules: {a.fit.data.schedule} and {b.fit.data.schedule}.")
     ratios = [r.tokens / r.params for s in (a, b) for r in s.rows]
     if not min(ratios) / 1.5 <= c.tokens_per_param <= max(ratios) * 1.5:
         out.append(
@@ -256,7 +256,7 @@ def _both(view: View, a: Side, b: Side, c: Comparison) -> Picture:
         ax.figure.subplots_adjust(top=0.93, bottom=0.115)
         seen, labels = [], []
         for s, colour, law in ((a, A, laws[0]), (b, B, laws[1])):
-            rows = [r for r in s.rows if r.schedule == s.fit.data["schedule"] and r.final < ink.HIGHEST]
+            rows = [r for r in s.rows if r.schedule == s.fit.data.schedule and r.final < ink.HIGHEST]
             (line,) = ax.plot(c.flops[at], law, color=colour, lw=1.6, zorder=3)
             ink.hover(line, f"law of {s.name}")
             x = [6.0 * r.params * r.tokens for r in rows]
@@ -322,8 +322,8 @@ def _constants(s: Side) -> str:
 
 
 _FACTS = (
-    ("runs done", lambda s: f"{len(s.rows)} of {len(s.records)}, {s.fit.data['fitted']} fitted"),
-    ("schedule", lambda s: str(s.fit.data["schedule"])),
+    ("runs done", lambda s: f"{len(s.rows)} of {len(s.records)}, {s.fit.data.fitted} fitted"),
+    ("schedule", lambda s: str(s.fit.data.schedule)),
     ("largest run fitted", lambda s: f"{ink.power_of_ten(s.fit.predictor.range.compute)} FLOPs (6 N D)"),
     ("lowest loss", lambda s: f"{min(r.final for r in s.rows):.4f}"),
     ("law", lambda s: law_words(s.fit)),

@@ -48,6 +48,6 @@ def course(asked: Request) -> Course:
     last = len(p.loss) - 1
     at = np.unique(np.r_[np.geomspace(1, last + 1, POINTS) - 1, np.linspace(0, last, POINTS)].astype(int))
     tokens = (at + 1) * asked.target.recipe.batch_tokens
-    law, curves = fitted.main.law.name, int(fitted.data["curves"])
+    law, curves = fitted.main.law.name, fitted.data.curves
     shift = fitted.ratio.at(n)[0] if fitted.ratio else 0.0
     return Course(tokens, p.loss[at], p.low[at], p.high[at], p.level, p.note, law, curves, float(shift))

@@ -74,8 +74,8 @@ class FigureFacts:
     @property
     def schedule(self) -> str:
         """The schedule that the fit and the main figures are about."""
-        if self.fit and self.fit.data.get("schedule"):
-            return str(self.fit.data["schedule"])
+        if self.fit and self.fit.data.schedule:
+            return self.fit.data.schedule
         if self.target:
             return self.target.schedule
         names = [r.schedule for r in self.rows]

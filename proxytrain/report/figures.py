@@ -179,7 +179,7 @@ def _laws(shown: FigureFacts) -> list[Maker]:
     """Figures of the laws, by what they know."""
     from proxytrain.report import figures_laws
 
-    single = shown.fit is not None and shown.fit.data["only"]
+    single = shown.fit is not None and shown.fit.data.only
     return [figures_laws.line] if single else [figures_laws.fit, figures_laws.lengths, figures_laws.compute]
 
 

@@ -22,7 +22,7 @@ def residuals(view: View) -> Picture | None:
         return None
     off = 100 * np.expm1(np.array(facts.fit.runs["residual"], dtype=float))
     luck = 100 * facts.fit.noise.run
-    n_of, only = view.counted(), facts.fit.data["only"]
+    n_of, only = view.counted(), facts.fit.data.only
 
     def paint(axes: list[Any], size: str) -> None:
         axes[0].figure.subplots_adjust(left=0.115, right=0.97, top=0.9, bottom=0.155, wspace=0.1)

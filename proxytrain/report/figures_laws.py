@@ -153,9 +153,9 @@ def line(view: View) -> Picture | None:
     facts = view.facts
     if not facts.fit:
         return None
-    fit, only = facts.fit, str(facts.fit.data["only"])
+    fit, only = facts.fit, str(facts.fit.data.only)
     seen, loss = np.array(fit.runs[only]), np.array(fit.runs["loss"])
-    goal = fit.data.get("target", {}).get(only)
+    goal = (fit.data.target or {}).get(only)
     if facts.target and facts.prediction:
         n, d = view.counted()["target"], float(facts.target.tokens)
         goal = {"params": n, "tokens": d, "flops": 6 * n * d}[only]

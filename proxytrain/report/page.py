@@ -288,9 +288,7 @@ def _reproduce(facts: Facts) -> str:
     if facts.seconds:
         items.append(("Device", ", ".join(_devices(facts))))
     if fit:
-        items.append(
-            ("Table fitted", f"sha256 {fit.data_hash}: {fit.data['fitted']} of {fit.data['rows']} finished runs")
-        )
+        items.append(("Table fitted", f"sha256 {fit.data_hash}: {fit.data.fitted} of {fit.data.rows} finished runs"))
     items.append(
         (
             "Beside",

@@ -51,7 +51,7 @@ def predictions(fit: Fit) -> str:
     for h in fit.backtest:
         cells = (h["params"], h["tokens"], h["loss"], h["prediction"], h["low"], h["high"], h["row"])
         rows.append(_row("held out", *cells) | {"gap": h["gap"]})
-    if not fit.data["only"]:
+    if not fit.data.only:
         rows += _frontier(fit, float((n * d).min()))
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, restval="", lineterminator="\n")
@@ -62,7 +62,7 @@ def predictions(fit: Fit) -> str:
 
 def _places(fit: Fit) -> tuple[Array, Array]:
     """Params and tokens (n,) of the runs that were fitted; 1 for what a table of one variable does not have."""
-    only = fit.data["only"]
+    only = fit.data.only
     names = [only] if only else ["params", "tokens"]
     n, d = size_and_length({c: np.array(fit.runs[c], dtype=float) for c in names})
     return np.broadcast_arrays(n, d)[0], np.broadcast_arrays(n, d)[1]
@@ -95,10 +95,10 @@ def shown(fit: Fit) -> FigureFacts:
         _run(str(row), n, d, loss, (r["schedule"][i] if "schedule" in r else ""))
         for i, (row, n, d, loss) in enumerate(zip(r["row"], *_places(fit), r["loss"]))
     ]
-    goal, target = fit.data.get("target"), None
+    goal, target = fit.data.target, None
     if goal:
         n, d = size_and_length({c: np.asarray(v, dtype=float) for c, v in goal.items()})
-        target = _run("target", float(n), float(d), None, fit.data.get("schedule") or "")
+        target = _run("target", float(n), float(d), None, fit.data.schedule or "")
     return FigureFacts(rows, [], target, fit, fit.prediction, rows, [])
 
 
@@ -115,7 +115,7 @@ def render(fit: Fit, name: str) -> tuple[str, dict[str, bytes]]:
     p = fit.prediction
     parts = ['<section id="answer" aria-label="The answer">']
     if p:
-        goal = fit.data["target"]
+        goal = fit.data.target or {}
         parts.append(
             f'<p class="number"><strong>{p.loss:.3f}</strong> <span>{p.low:.3f} – {p.high:.3f}<small>'
             f"{p.level:.0%} interval of one run</small></span></p>"
@@ -128,7 +128,7 @@ def render(fit: Fit, name: str) -> tuple[str, dict[str, bytes]]:
             "params and tokens with <code>proxytrain fit</code>.</p>"
         )
     unsafe = ([p.note] if p and p.note else []) + fit.warnings
-    reading = fit.data.get("reading", [])
+    reading = fit.data.reading
     lines = [line for line in fit.summary() if not line.startswith(("warning: ", "target: ")) and line not in reading]
     if reading:
         said = ". ".join(line[:1].upper() + line[1:] for line in reading)
@@ -139,8 +139,8 @@ def render(fit: Fit, name: str) -> tuple[str, dict[str, bytes]]:
     parts += [
         "</section>",
         f'<section id="fit"><h2>The fit</h2><pre>{escape(chr(10).join(lines))}</pre>',
-        f"<dl><dt>Table</dt><dd>{escape(str(fit.data['source']))}, sha256 {escape(fit.data_hash)}</dd>",
+        f"<dl><dt>Table</dt><dd>{escape(str(fit.data.source))}, sha256 {escape(fit.data_hash)}</dd>",
         f"<dt>Versions</dt><dd>{escape(versions)}</dd>",
         f"<dt>Kept in</dt><dd>{escape(name)}</dd></dl></section>",
     ]
-    return document(str(fit.data["source"]), "proxytrain fit", palette, parts), files_of(drawn)
+    return document(str(fit.data.source), "proxytrain fit", palette, parts), files_of(drawn)

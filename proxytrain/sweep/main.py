@@ -205,7 +205,8 @@ def fit_runs(
             return kept
     write_text(losses, text)
     result = fit_losses(losses, **vars(options or FitConfig()), progress=progress)
-    result.data["reading"] = [line for line in result.data["reading"] if line.startswith("rows: ")]  # the rest is ours
+    reading = [line for line in result.data.reading if line.startswith("rows: ")]  # the rest is ours
+    result = dataclasses.replace(result, data=dataclasses.replace(result.data, reading=reading))
     result.save(path)
     return result
 
@@ -235,7 +236,7 @@ def curve_fit(asked: Request, progress: Progress | None = None) -> CurveFit:
     made_of = ([r.id for r in chosen], level, version("proxytrain"))
     with suppress(RequestError):  # none, broken, or of another format: fitted again
         kept = load_fit(path)
-        if isinstance(kept, CurveFit) and made_of == (kept.data["names"], kept.level, kept.versions["proxytrain"]):
+        if isinstance(kept, CurveFit) and made_of == (kept.data.names, kept.level, kept.versions["proxytrain"]):
             return kept
     # how far is too far, final losses decide; far out, curves have wide bands, and so little weight
     every = curves(asked.store, chosen)
@@ -277,13 +278,13 @@ def _with_curves(asked: Request, ends: Prediction, progress: Progress | None) ->
         answer = together(ends, fitted.predict(rates, params=float(target_params(asked.target_record, None))))
     except (Refusal, RequestError, OSError, ValueError, KeyError) as error:
         return dataclasses.replace(ends, parts={"loss curves": {"refused": str(error)}})
-    about = {"law": fitted.main.law.name, "curves": fitted.data["curves"]}
+    about = {"law": fitted.main.law.name, "curves": fitted.data.curves}
     return dataclasses.replace(answer, parts={**answer.parts, "loss curves": answer.parts["loss curves"] | about})
 
 
 def _place(asked: Request, fitted: Fit, params: float, tokens: float) -> dict[str, float]:
     """The target as the fit takes it: size and length, or the one its law knows, if the other is that of its runs."""
-    whole, only = {"params": float(params), "tokens": float(tokens)}, fitted.data["only"]
+    whole, only = {"params": float(params), "tokens": float(tokens)}, fitted.data.only
     if not only:
         return whole
     if only == "flops":  # of the best run at that compute

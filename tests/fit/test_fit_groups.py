@@ -101,14 +101,14 @@ def test_a_group_with_few_runs_is_carried_by_the_others():
     truth = chinchilla(4e9, 2e11, E=1.2, A=720.0, B=900.0)
     fit = fit_losses(few, law="shared_exponents", group="code", bootstraps=20, allow_extrapolation=True)
     assert fit.predict(4e9, 2e11).loss == pytest.approx(truth, rel=0.005)
-    assert "missing" in fit.data["own_exponents"]
+    assert "missing" in fit.data.own_exponents
     with pytest.raises(Refusal):
         fit_losses(few, law="chinchilla", group="code")
 
 
 def test_equal_exponents_pass_the_test_and_unequal_ones_do_not():
-    same = [fit_losses(groups(seed=s), "shared_exponents", bootstraps=20).data["own_exponents"]["p"] for s in range(4)]
-    other = fit_losses(groups((0.35, 0.22)), law="shared_exponents", bootstraps=20).data["own_exponents"]
+    same = [fit_losses(groups(seed=s), "shared_exponents", bootstraps=20).data.own_exponents["p"] for s in range(4)]
+    other = fit_losses(groups((0.35, 0.22)), law="shared_exponents", bootstraps=20).data.own_exponents
     assert np.median(same) > 0.05
     assert other["p"] < 0.02
     assert other["own"]["code"]["alpha"] < other["own"]["web"]["alpha"]

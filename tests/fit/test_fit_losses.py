@@ -264,7 +264,7 @@ def test_the_asked_schedule_is_fitted_and_the_rest_is_said(grid):
     label = np.array(["wsd", "wsd", "wsd", "cosine", "cosine"] * 25)
     table = {k: np.tile(v, 5) for k, v in grid.items()}
     fit = fit_losses({**table, "schedule": label, "init_seed": np.arange(125)}, law="chinchilla", bootstraps=20)
-    assert fit.data["schedule"] == "wsd"
+    assert fit.data.schedule == "wsd"
     assert any("left out 50" in w for w in fit.warnings)
     with pytest.raises(RequestError, match="cosine, wsd"):
         fit_losses({**table, "schedule": label}, schedule="linear")

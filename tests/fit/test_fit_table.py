@@ -99,7 +99,7 @@ def test_rows_that_differ_in_an_unknown_column_are_settings_and_the_best_is_kept
     twice["warmup"] = np.repeat([100, 200], 25)
     twice["loss"] = twice["loss"] * np.where(twice["warmup"] == 100, 1.0, 1.02)
     fit = fit_losses(twice, law="chinchilla", bootstraps=20)
-    assert fit.data["fitted"] == 25
+    assert fit.data.fitted == 25
     assert any("best setting" in w for w in fit.warnings)
     assert fit.params["alpha"] == pytest.approx(0.35, rel=1e-2)
 
@@ -110,7 +110,7 @@ def test_a_column_called_seed_is_the_seed(grid):
     twice["seed"] = np.repeat([1, 2], 25)
     twice["loss"] = twice["loss"] * np.exp(0.003 * rng.standard_normal(50))
     fit = fit_losses(twice, law="chinchilla", bootstraps=20)
-    assert fit.data["fitted"] == 50
+    assert fit.data.fitted == 50
     assert fit.noise.source == "repeated seeds"
     assert 0.002 < fit.noise.run < 0.004
 

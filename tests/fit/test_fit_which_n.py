@@ -9,14 +9,14 @@ from proxytrain.fit import fit_losses
 
 def test_the_column_that_is_n_is_said_and_the_others_too(grid):
     fit = fit_losses({**grid, "params_total": grid["params"] * 1.3}, law="tied", bootstraps=20)
-    assert fit.data["params"] == "params"
+    assert fit.data.params == "params"
     assert any("N is the column params (the table has params_total too" in line for line in fit.summary())
 
 
 def test_the_only_count_of_params_is_n(grid):
     table = {"params_nonembedding": grid["params"], "tokens": grid["tokens"], "loss": grid["loss"]}
     fit = fit_losses(table, law="tied", bootstraps=20)
-    assert fit.data["params"] == "params_nonembedding"
+    assert fit.data.params == "params_nonembedding"
     assert "N is the column params_nonembedding" in fit.summary()
 
 

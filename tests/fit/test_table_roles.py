@@ -25,7 +25,7 @@ def holds(found: Fit) -> bool:
 
 def test_a_column_in_which_runs_of_one_seed_differ_is_a_setting():
     found = fit(weight_decays())
-    assert found.data["fitted"] == 40
+    assert found.data.fitted == 40
     assert any("weight_decay (of 3 values): 0.1 at 20 of 20; left out 80 of 120 runs" in w for w in found.warnings)
     assert found.noise.run < 0.004
     assert holds(found)
@@ -64,7 +64,7 @@ LOGGED = {
 def test_what_loggers_add_is_no_setting(column, seeded):
     clean = runs() if seeded else runs().drop(columns="init_seed")
     found, expected = fit(clean.assign(**{column: LOGGED[column]})), fit(clean)
-    assert found.data["fitted"] == 40
+    assert found.data.fitted == 40
     assert found.predict(**TARGET).loss == pytest.approx(expected.predict(**TARGET).loss, rel=1e-9)
     assert found.noise.run == pytest.approx(expected.noise.run, rel=1e-9)
 
@@ -146,7 +146,7 @@ def test_numbers_are_chosen_by_value():
 )
 def test_of_checkpoints_only_the_last_of_each_run_is_fitted(table):
     found = fit(table, law="power_in_flops")
-    assert found.data["fitted"] == 5
+    assert found.data.fitted == 5
     assert any(
         "checkpoints of 5 runs" in w and "only the last row of each is a finished run" in w for w in found.warnings
     )
@@ -158,23 +158,23 @@ def test_of_checkpoints_only_the_last_of_each_run_is_fitted(table):
 
 
 def test_checkpoints_are_all_fitted_by_name():
-    assert fit(checkpoints(), rows="runs").data["fitted"] == 200
+    assert fit(checkpoints(), rows="runs").data.fitted == 200
     found = fit(checkpoints(), rows="checkpoints")
-    assert found.data["fitted"] == 200
+    assert found.data.fitted == 200
     assert found.noise.df < fit(checkpoints(), rows="runs").noise.df  # rows of one run are not independent
 
 
 def test_runs_before_their_planned_length_are_left_out():
     table = checkpoints(total_steps=lambda t: np.where(t.params == 160e6, 20_000, 10_000))
     found = fit(table, law="power_in_flops")
-    assert found.data["fitted"] == 4
+    assert found.data.fitted == 4
     assert any("left out 1 runs that ended before their planned length (rows 200)" in w for w in found.warnings)
 
 
 def test_steps_that_rise_in_log_spaced_rows_are_a_question():
     found = fit(checkpoints(12, np.geomspace))
     assert any("column step rises within runs of one size" in w for w in found.warnings)
-    assert fit(checkpoints(12, np.geomspace), rows="last", law="power_in_flops").data["fitted"] == 5
+    assert fit(checkpoints(12, np.geomspace), rows="last", law="power_in_flops").data.fitted == 5
 
 
 def test_finished_runs_of_evenly_spaced_lengths_are_no_checkpoints():
@@ -182,13 +182,13 @@ def test_finished_runs_of_evenly_spaced_lengths_are_no_checkpoints():
         steps=lambda t: t.tokens / 1e6, model=lambda t: t.params
     )
     found = fit(table)
-    assert found.data["fitted"] == 50
+    assert found.data.fitted == 50
     assert not found.warnings
 
 
 def test_rows_that_are_named_as_runs_are_no_checkpoints():
     found = fit(checkpoints(run=lambda t: [f"r{i}" for i in range(len(t))]))
-    assert found.data["fitted"] == 200
+    assert found.data.fitted == 200
 
 
 def test_a_run_that_diverged_with_a_finite_loss_is_named():
@@ -199,9 +199,9 @@ def test_a_run_that_diverged_with_a_finite_loss_is_named():
     ):
         fit(table)
     dropped, kept = fit(table, outliers="drop"), fit(table, outliers="keep")
-    assert dropped.data["fitted"] == 39
+    assert dropped.data.fitted == 39
     assert holds(dropped)
-    assert kept.data["fitted"] == 40
+    assert kept.data.fitted == 40
     assert all(any("row 8 (7.6" in w for w in f.warnings) for f in (dropped, kept))
 
 
@@ -209,7 +209,7 @@ def test_the_corner_of_a_steep_surface_is_no_outlier():
     n, d = (v.ravel() for v in np.meshgrid(np.geomspace(1e8, 6e9, 8), np.geomspace(2e9, 2e11, 8)))
     loss = np.exp(2.6 - 0.35 * n**0.1) + np.exp(18 - 1.2 * n**0.12) * d ** -np.exp(0.02 * n**0.15 - 1.45)
     found = fit({"params": n, "tokens": d, "loss": loss})  # the law of Farseer (arXiv 2506.10972)
-    assert found.data["fitted"] == 64
+    assert found.data.fitted == 64
 
 
 def test_runs_whose_loss_is_no_number_are_left_out_if_asked():
@@ -217,13 +217,13 @@ def test_runs_whose_loss_is_no_number_are_left_out_if_asked():
     table.loc[7, "loss"] = np.nan
     with pytest.raises(RequestError, match=r"loss in row 8 is nan.*fit.outliers=drop leaves out"):
         fit(table)
-    assert fit(table, outliers="drop").data["fitted"] == 39
+    assert fit(table, outliers="drop").data.fitted == 39
 
 
 def test_rates_far_from_the_best_are_no_outliers():
     table = pd.concat([runs().assign(lr=1e-3), runs(seed=1).assign(lr=1e-1, loss=lambda t: 2 * t.loss)])
     found = fit(table)
-    assert found.data["fitted"] == 40
+    assert found.data.fitted == 40
     assert any("lr (of 2 values): 0.001 at 20 of 20" in w for w in found.warnings)
 
 

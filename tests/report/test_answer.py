@@ -47,13 +47,13 @@ def test_a_fit_of_curves_is_made_once(both: Request):
     path = both.folder / "curves.json"
     predict(both, fit(both))
     before = path.read_bytes(), path.stat().st_mtime_ns
-    assert curve_fit(both).data["curves"] == 24
+    assert curve_fit(both).data.curves == 24
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
     content = json.loads(before[0])
     path.write_text(json.dumps(content | {"warnings": ["by hand"]}))
     answer = predict(both, fit(both))
     assert path.read_bytes() == before[0]  # what was edited is made again
-    assert load_fit(path).data["names"] == [r.id for r in telling(both)]
+    assert load_fit(path).data.names == [r.id for r in telling(both)]
     path.unlink()
     assert predict(both, fit(both)) == answer
 

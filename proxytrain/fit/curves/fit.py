@@ -19,6 +19,7 @@ from proxytrain.fit.core.versions import versions
 from proxytrain.fit.curves.backtest import CurveCut, block_errors, cuts, later_rows, part, schedules
 from proxytrain.fit.curves.cleaning import cleaned, outliers, refuse_rise_with_size
 from proxytrain.fit.curves.curve import Curve, Observed, own_from, quieted
+from proxytrain.fit.curves.data import CurveData
 from proxytrain.fit.curves.estimate import Data, Estimate, estimate
 from proxytrain.fit.curves.jumps import jump
 from proxytrain.fit.curves.laws import AUTO_CURVE_LAWS, CURVE_LAWS, CurveLaw, get_curve_law
@@ -122,14 +123,14 @@ def fit_curves(
     main = members[int(np.argmax(weights))]
     warnings += outliers([c.name for c in curves], main.residuals)
     batches = {c.tokens_per_step for c in curves if c.tokens_per_step}
-    data = {
-        "tokens_per_step": batches.pop() if batches else None,
-        "curves": len(curves),
-        "names": [c.name for c in curves],
-        "hash": _hash(curves),
-        "schedules": len(schedules(curves)),
-        **({"unsure": clean.unsure} if clean.unsure else {}),
-    }
+    data = CurveData(
+        curves=len(curves),
+        names=[c.name for c in curves],
+        schedules=len(schedules(curves)),
+        hash=_hash(curves),
+        tokens_per_step=batches.pop() if batches else None,
+        unsure=clean.unsure,
+    )
     return CurveFit(
         law,
         tuple(members),
@@ -233,7 +234,7 @@ def _backtest(
             params=tuple(sorted({float(c.params) for c in cut.fitted if c.params})),
         )
         equal = (1.0 / len(laws),) * len(laws)
-        view = CurveFit("", members, equal, seen, (), None, [], {"curves": len(cut.fitted)}, {})
+        view = CurveFit("", members, equal, seen, (), None, [], CurveData(curves=len(cut.fitted), names=[]), {})
         errors: dict[str, list[Array]] = {}
         for curve, after in zip(cut.held, cut.after):
             step, loss = later_rows(curve, after)

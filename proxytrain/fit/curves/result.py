@@ -15,6 +15,7 @@ from proxytrain.errors import Refusal, RequestError
 from proxytrain.fit.core.extrapolation import EXTRAPOLATION_LIMIT, beyond_backtest
 from proxytrain.fit.core.holdout import calibration
 from proxytrain.fit.core.level import checked_level
+from proxytrain.fit.curves.data import CurveData
 from proxytrain.fit.curves.estimate import Estimate
 from proxytrain.fit.curves.history import History, nodes
 from proxytrain.fit.curves.ratio import Ratio
@@ -115,7 +116,7 @@ class CurveFit:
     backtest: tuple[HeldOutCurve, ...]
     ratio: Ratio | None
     warnings: list[str]
-    data: dict[str, Any]
+    data: CurveData
     versions: dict[str, str]
     level: float = 0.9
     allow_extrapolation: bool = False
@@ -200,7 +201,7 @@ class CurveFit:
         beyond = (PRIOR_BAND_ERROR * self.reach(step, params)) ** 2 / (1.0 + known)
         spread = ((weight * own).sum(0) + between + luck + beyond) * self.calibration**2
         spread = np.maximum(spread, (self.floor(step, params) / 1.645) ** 2)
-        spread = spread + float(self.data.get("unsure", 0.0)) ** 2  # what smoothing moved
+        spread = spread + self.data.unsure**2  # what smoothing moved
         if self.ratio:
             shift, scatter = self.ratio.at(params)
             centre, spread = centre + shift, spread + scatter
@@ -240,7 +241,7 @@ class CurveFit:
     @property
     def freedom(self) -> float:
         """Degrees of freedom of the band: whole runs are what varies."""
-        return float(max(self.data["curves"], 4))
+        return float(max(self.data.curves, 4))
 
     def profile(self, name: str, points: int = 11) -> dict[str, Array]:
         """The main law's objective along one of its parameters, the others estimated anew at each value.
@@ -305,10 +306,10 @@ class CurveFit:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fit as JSON: under a temporary name, synced, then renamed."""
-        from proxytrain.fit.core.document import write_whole
-        from proxytrain.fit.curves.saving import to_json
+        from proxytrain.fit.core.document import save_fit
+        from proxytrain.fit.curves.saving import document_of
 
-        write_whole(path, to_json(self))
+        save_fit(path, document_of(self))
 
     def _judge(self, updates: int, params: float | None, peak: float) -> str:
         sizes = self.covered.params

@@ -2,98 +2,143 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from proxytrain.fit.core.document import CURVES_FORMAT
+from proxytrain.arrays import Array
+from proxytrain.files.documents import Document
+from proxytrain.fit.core.document import CURVES_FORMAT, as_document
+from proxytrain.fit.curves.data import CurveData
 from proxytrain.fit.curves.estimate import Estimate
 from proxytrain.fit.curves.laws import get_curve_law
 from proxytrain.fit.curves.ratio import Ratio
 from proxytrain.fit.curves.result import Covered, CurveFit, HeldOutCurve
 
 
-def to_json(fit: CurveFit) -> dict[str, Any]:
-    """Return the fit as plain values."""
-    return {
-        "format": CURVES_FORMAT,
-        "law": fit.law,
-        "predicts": fit.predicts,
-        "params": fit.params,
-        "stderr": fit.stderr,
-        "not_identified": fit.not_identified,
-        "laws": [_member(m, w) for m, w in zip(fit.members, fit.weights)],
-        "covered": asdict(fit.covered),
-        "backtest": [asdict(h) for h in fit.backtest],
-        "ratio": asdict(fit.ratio) if fit.ratio else None,
-        "warnings": fit.warnings,
-        "data": fit.data,
-        "level": fit.level,
-        "allow_extrapolation": fit.allow_extrapolation,
-        "versions": fit.versions,
-    }
+class _Member(Document, frozen=True, kw_only=True):
+    """One law of the fit."""
+
+    law: str
+    formula: str
+    source: str
+    weight: float
+    theta: dict[str, float]
+    covariance: Array
+    objective: float
+    noise: float
+    together: float
+    luck: float
+    prior_share: dict[str, float]
+    at_bound: tuple[str, ...]
+    reference: float
+    progress: float
 
 
-def from_json(raw: Mapping[str, Any]) -> CurveFit:
-    """Return the fit that `to_json` wrote.
+class CurvesDocument(Document, frozen=True, kw_only=True):
+    """`curves.json`: the main law's numbers first, then all that predictions are made from."""
 
-    Raises
-    ------
-    KeyError, TypeError, AttributeError, ValueError
-        The document is not such a fit.
-    """
-    covered, ratio = raw["covered"], raw["ratio"]
-    if not 0 <= float(raw["data"].get("unsure", 0.0)) < 1:
-        raise ValueError("data.unsure is no share")
-    return CurveFit(
-        raw["law"],
-        tuple(_member_from(m) for m in raw["laws"]),
-        tuple(float(m["weight"]) for m in raw["laws"]),
-        Covered(**{**covered, "params": tuple(covered["params"]), "peaks": tuple(covered["peaks"])}),
-        tuple(HeldOutCurve(**h) for h in raw["backtest"]),
-        Ratio(**{**ratio, "covariance": tuple(tuple(r) for r in ratio["covariance"])}) if ratio else None,
-        list(raw["warnings"]),
-        raw["data"],
-        raw["versions"],
-        raw["level"],
-        raw["allow_extrapolation"],
+    format: str
+    law: str
+    predicts: str
+    params: dict[str, float]
+    stderr: dict[str, float]
+    not_identified: dict[str, Any]
+    laws: list[_Member]
+    covered: Covered
+    backtest: tuple[HeldOutCurve, ...]
+    ratio: Ratio | None
+    warnings: list[str]
+    data: CurveData
+    level: float
+    allow_extrapolation: bool
+    versions: dict[str, str]
+
+
+def document_of(fit: CurveFit) -> CurvesDocument:
+    """Return the fit as a document."""
+    return CurvesDocument(
+        format=CURVES_FORMAT,
+        law=fit.law,
+        predicts=fit.predicts,
+        params=fit.params,
+        stderr=fit.stderr,
+        not_identified=fit.not_identified,
+        laws=[_member(m, w) for m, w in zip(fit.members, fit.weights)],
+        covered=fit.covered,
+        backtest=fit.backtest,
+        ratio=fit.ratio,
+        warnings=fit.warnings,
+        data=fit.data,
+        level=fit.level,
+        allow_extrapolation=fit.allow_extrapolation,
+        versions=fit.versions,
     )
 
 
-def _member(m: Estimate, weight: float) -> dict[str, Any]:
-    return {
-        "law": m.law.name,
-        "formula": m.law.formula,
-        "source": m.law.source,
-        "weight": weight,
-        "theta": dict(zip(m.names, m.theta.tolist())),
-        "covariance": m.covariance.tolist(),
-        "objective": m.objective,
-        "noise": m.noise,
-        "together": m.together,
-        "luck": m.luck,
-        "prior_share": m.prior_share,
-        "at_bound": list(m.at_bound),
-        "reference": m.reference,
-        "progress": m.progress,
-    }
+def from_tree(tree: dict[str, Any]) -> CurveFit:
+    """Return the fit that `document_of` describes.
+
+    Raises
+    ------
+    ValueError
+        The content is something else.
+    """
+    raw = as_document(tree, CurvesDocument)
+    if not raw.laws:
+        raise ValueError("no law")
+    return CurveFit(
+        law=raw.law,
+        members=tuple(_member_from(m) for m in raw.laws),
+        weights=tuple(m.weight for m in raw.laws),
+        covered=raw.covered,
+        backtest=raw.backtest,
+        ratio=raw.ratio,
+        warnings=raw.warnings,
+        data=raw.data,
+        versions=raw.versions,
+        level=raw.level,
+        allow_extrapolation=raw.allow_extrapolation,
+    )
 
 
-def _member_from(raw: dict[str, Any]) -> Estimate:
-    names = tuple(raw["theta"])
+def try_out(fit: CurveFit) -> None:
+    """Predict a short run at a constant rate."""
+    fit.predict(np.full(min(fit.covered.updates, 100), fit.covered.peak), params=max(fit.covered.params, default=None))
+
+
+def _member(m: Estimate, weight: float) -> _Member:
+    return _Member(
+        law=m.law.name,
+        formula=m.law.formula,
+        source=m.law.source,
+        weight=weight,
+        theta=dict(zip(m.names, m.theta.tolist())),
+        covariance=m.covariance,
+        objective=m.objective,
+        noise=m.noise,
+        together=m.together,
+        luck=m.luck,
+        prior_share=m.prior_share,
+        at_bound=m.at_bound,
+        reference=m.reference,
+        progress=m.progress,
+    )
+
+
+def _member_from(raw: _Member) -> Estimate:
+    names = tuple(raw.theta)
     return Estimate(
-        get_curve_law(raw["law"]),
-        names,
-        np.array([raw["theta"][n] for n in names], dtype=float),
-        np.array(raw["covariance"], dtype=float).reshape(len(names), len(names)),
-        raw["objective"],
-        raw["noise"],
-        raw["together"],
-        raw["luck"],
-        raw["prior_share"],
-        tuple(raw["at_bound"]),
-        raw["reference"],
-        raw["progress"],
+        law=get_curve_law(raw.law),
+        names=names,
+        theta=np.array(list(raw.theta.values())),
+        covariance=raw.covariance.reshape(len(names), len(names)),
+        objective=raw.objective,
+        noise=raw.noise,
+        together=raw.together,
+        luck=raw.luck,
+        prior_share=raw.prior_share,
+        at_bound=raw.at_bound,
+        reference=raw.reference,
+        progress=raw.progress,
     )

@@ -13,8 +13,7 @@ def summary(fit: CurveFit) -> list[str]:
     sizes = fit.covered.params
     of = f", {len(sizes)} sizes from {sizes[0]:.3g} to {sizes[-1]:.3g} parameters" if len(sizes) > 1 else ""
     lines = [
-        f"{fit.data['curves']} curves under {fit.data['schedules']} schedules, "
-        f"up to {fit.covered.updates:,} updates{of}"
+        f"{fit.data.curves} curves under {fit.data.schedules} schedules, up to {fit.covered.updates:,} updates{of}"
     ]
     if len(fit.members) > 1:
         shares = ", ".join(f"{m.law.name} {w:.2f}" for m, w in zip(fit.members, fit.weights))

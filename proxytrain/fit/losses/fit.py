@@ -15,6 +15,7 @@ from proxytrain.fit.core.steps import Progress, steps
 from proxytrain.fit.core.versions import versions
 from proxytrain.fit.losses.backtest import assemble, fit_cuts, replay, splits
 from proxytrain.fit.losses.checks import asked_for, best_settings, left_out, refuse_unfit, set_apart
+from proxytrain.fit.losses.data import FitData
 from proxytrain.fit.losses.frontier import one_variable
 from proxytrain.fit.losses.identify import usable, what_is_missing
 from proxytrain.fit.losses.laws import AUTO, LAWS, Law, get_law
@@ -116,19 +117,18 @@ def fit_losses(
         predictor,
         config,
         {},
-        {
-            "source": read.source,
-            "hash": read.hash,
-            "only": runs.only,
-            "params": read.size,
-            "rows": len(read),
-            "fitted": len(runs),
-            **{
-                c: str(runs.labels[c][runs.like_target][0]) if c in runs.labels else None for c in ("schedule", "group")
-            },
-            "ignored_columns": list(read.ignored),
-            "reading": list(read.reading),
-        },
+        FitData(
+            source=read.source,
+            hash=read.hash,
+            only=runs.only,
+            params=read.size,
+            rows=len(read),
+            fitted=len(runs),
+            schedule=_predicted(runs, "schedule"),
+            group=_predicted(runs, "group"),
+            ignored_columns=list(read.ignored),
+            reading=list(read.reading),
+        ),
         warnings,
         versions(),
     )
@@ -140,7 +140,7 @@ def fit_losses(
             "one size and length differ in something that the table does not show?"
         )
     if law == "shared_exponents":
-        fit.data["own_exponents"] = own_exponents(fit.main, runs, seed)
+        fit = replace(fit, data=replace(fit.data, own_exponents=own_exponents(fit.main, runs, seed)))
     if target is not None:
         if not isinstance(target, Mapping) or not set(target) <= set(SCALE):
             raise RequestError(f"target={target!r}: must be a mapping of params and tokens")
@@ -182,6 +182,11 @@ def _identified(names: list[str], runs: Runs) -> list[Law]:
         others = f"; nor do these runs identify {', '.join(names[1:])}" if len(names) > 1 else ""
         raise Refusal(f"{runs.source}: {first}{others}")
     return laws
+
+
+def _predicted(runs: Runs, column: str) -> str | None:
+    """Return the schedule or group that is predicted, where the table has several."""
+    return str(runs.labels[column][runs.like_target][0]) if column in runs.labels else None
 
 
 def _used(fit: Fit, runs: Runs) -> dict[str, list[float]]:

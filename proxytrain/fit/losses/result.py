@@ -16,6 +16,7 @@ from proxytrain.fit.core.level import checked_level
 from proxytrain.fit.core.noise import Noise
 from proxytrain.fit.core.options import FitConfig
 from proxytrain.fit.losses.allocation import APPROACHES, Allocation, by_law
+from proxytrain.fit.losses.data import FitData
 from proxytrain.fit.losses.identify import ONCE
 from proxytrain.fit.losses.isoflop import by_envelope, by_isoflop, points_of
 from proxytrain.fit.losses.laws import EXPONENT
@@ -56,9 +57,8 @@ class Fit:
         error.
     runs : dict of list
         The runs that were fitted: row, params, tokens, loss, fitted, residual (log), weight where given.
-    data : dict
-        source, hash, runs in the table and fitted, the column that is N, the only variable of a table with one,
-        schedule, group, columns ignored.
+    data : FitData
+        Where the table is from, and how it was read.
     warnings : list of str
     versions : dict of str
     prediction : Prediction or None
@@ -69,7 +69,7 @@ class Fit:
     predictor: Predictor
     config: FitConfig
     runs: dict[str, list[float]]
-    data: dict[str, Any]
+    data: FitData
     warnings: list[str]
     versions: dict[str, str]
     prediction: Prediction | None = None
@@ -141,7 +141,7 @@ class Fit:
     @property
     def data_hash(self) -> str:
         """SHA-256 of the table as it was read."""
-        return str(self.data["hash"])
+        return self.data.hash
 
     @property
     def backtest(self) -> list[dict[str, Any]]:
@@ -204,7 +204,7 @@ class Fit:
     def _place(self, asked: dict[str, Any]) -> tuple[Array, Array]:
         """Params and tokens of what is asked; 1 where the fit does not know them."""
         given = {c: _positive(c, v) for c, v in asked.items() if v is not None}
-        only = self.data["only"]
+        only = self.data.only
         if only and set(given) != {only}:
             raise RequestError(f"{', '.join(given) or 'nothing'} given: this fit knows {only} alone; give {only}=...")
         if not only and len(given) != 2:
@@ -213,8 +213,8 @@ class Fit:
         return size_and_length(given)
 
     def aimed(self, **target: float) -> Fit:
-        """This fit with the prediction of one run, as `predict` takes it: `prediction`, and `data["target"]`."""
-        return replace(self, prediction=self.predict(**target), data={**self.data, "target": target})
+        """This fit with the prediction of one run, as `predict` takes it: `prediction`, and `data.target`."""
+        return replace(self, prediction=self.predict(**target), data=replace(self.data, target=target))
 
     @property
     def farthest(self) -> float:
@@ -257,15 +257,15 @@ class Fit:
         return out
 
     def _split(self, flops: float, level: float, by: str) -> Allocation:
-        if self.data["only"]:
-            raise Refusal(f"the table knows {self.data['only']} alone; give params and tokens for a best split")
+        if self.data.only:
+            raise Refusal(f"the table knows {self.data.only} alone; give params and tokens for a best split")
         if by == "parametric":
             return by_law(self.predictor, flops, level)
         table = {c: np.array(v) for c, v in self.runs.items()}
         keep = table["tokens"] <= ONCE * table.get("unique_tokens", table["tokens"])
         for column in ("schedule", "group"):
             if column in table:
-                keep &= table[column] == self.data[column]
+                keep &= table[column] == getattr(self.data, column)
         n, d, loss = (table[c][keep] for c in ("params", "tokens", "loss"))
         rng = np.random.default_rng([self.config.seed, 5])
         if by == "isoflop":
@@ -290,7 +290,7 @@ class Fit:
         )
 
     def _name(self, params: float, tokens: float) -> str:
-        only = self.data["only"]
+        only = self.data.only
         if only:
             return f"{only}={6 * params * tokens if only == 'flops' else params * tokens:.4g}"
         return f"params={params:.4g} tokens={tokens:.4g}"
@@ -328,18 +328,18 @@ class Fit:
         seen, most = self.predictor.tested, self.predictor.range
         share = min(reach - EXTRAPOLATION_LIMIT * seen, reach / (1 + EXTRAPOLATION_LIMIT)) / reach * 1.02
         n, d = (m * max(v / m, 1.0) ** share for m, v in ((most.params, params), (most.tokens, tokens)))
-        if self.data["only"] == "flops":
+        if self.data.only == "flops":
             n = most.compute / 6 * (6 * params / most.compute) ** share
         return self._name(n, d)
 
     def summary(self) -> list[str]:
         """Short lines for people: laws with numbers, what is not identified, noise, backtest, warnings."""
-        lines = [f"{self.data['fitted']} of {self.data['rows']} runs from {self.data['source']}"]
-        if self.data["only"] in (None, "params"):
-            others = [c for c in self.data["ignored_columns"] if c.startswith("params")]
+        lines = [f"{self.data.fitted} of {self.data.rows} runs from {self.data.source}"]
+        if self.data.only in (None, "params"):
+            others = [c for c in self.data.ignored_columns if c.startswith("params")]
             more = f" (the table has {', '.join(others)} too: fit.columns={{params:{others[0]}}})" if others else ""
-            lines.append(f"N is the column {self.data['params']}{more}")
-        lines += self.data.get("reading", [])
+            lines.append(f"N is the column {self.data.params}{more}")
+        lines += self.data.reading
         for member, weight in zip(self.members, self.predictor.weights):
             share = f" (weight {weight:.2f})" if len(self.members) > 1 else ""
             lines.append(f"{member.bound.law.name}{share}: {member.bound.law.formula}")
@@ -351,8 +351,8 @@ class Fit:
                 for n, v, s in zip(member.bound.names, values, errors)
             ]
             lines.append("  " + ", ".join(parts))
-        if "own_exponents" in self.data:
-            lines.append(sentence(self.data["own_exponents"]))
+        if self.data.own_exponents:
+            lines.append(sentence(self.data.own_exponents))
         luck = self.noise
         lines.append(f"seed noise of one run {100 * luck.run:.2g}% ({luck.source}); misfit {100 * luck.misfit:.2g}%")
         rows = self.backtest
@@ -365,7 +365,7 @@ class Fit:
             )
         else:
             lines.append("backtest: none possible (too few runs to hold any out)")
-        if not self.data["only"]:
+        if not self.data.only:
             lines.append(f"best split of {self.predictor.range.compute:.3g} FLOPs, the largest fitted:")
             lines += [f"  {by}: {answer}" for by, answer in self.allocation.items()]
         if self.prediction is not None:
@@ -377,10 +377,10 @@ class Fit:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fit as JSON: under a temporary name, synced, then renamed."""
-        from proxytrain.fit.core.document import write_whole
-        from proxytrain.fit.losses.saving import render, to_json
+        from proxytrain.fit.core.document import one_line_lists, save_fit
+        from proxytrain.fit.losses.saving import document_of
 
-        write_whole(path, to_json(self), render)
+        save_fit(path, document_of(self), one_line_lists)
 
 
 def not_identified(member: Member) -> list[str]:

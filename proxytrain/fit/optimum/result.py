@@ -32,6 +32,11 @@ class OptimumLaw:
     scatter: float
     freedom: int
 
+    def __post_init__(self) -> None:
+        p = len(self.coefficients)
+        if (len(self.centre) + 1, self.covariance.shape, self.shape.shape) != (p, (p, p), (p,)):
+            raise ValueError(f"a law of {p} coefficients, covariance {self.covariance.shape}, shape {self.shape.shape}")
+
     @property
     def exponents(self) -> dict[str, float]:
         return dict(zip(self.centre, self.coefficients[1:]))
@@ -261,10 +266,10 @@ class OptimumFit:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fit as JSON: under a temporary name, synced, then renamed."""
-        from proxytrain.fit.core.document import write_whole
-        from proxytrain.fit.optimum.saving import to_json
+        from proxytrain.fit.core.document import save_fit
+        from proxytrain.fit.optimum.saving import document_of
 
-        write_whole(path, to_json(self))
+        save_fit(path, document_of(self))
 
 
 def regret(curvature: Array, covariance: Array) -> float:

@@ -2,54 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
-import numpy as np
-
-from proxytrain.fit.core.document import OPTIMUM_FORMAT
+from proxytrain.arrays import Array
+from proxytrain.files.documents import Document
+from proxytrain.fit.core.document import OPTIMUM_FORMAT, as_document
 from proxytrain.fit.optimum.result import HeldOutCell, OptimumFit, OptimumLaw
 
-
-def to_json(fit: OptimumFit) -> dict[str, Any]:
-    """Return the fit as plain values."""
-    return {"format": OPTIMUM_FORMAT, **{name: _plain(value) for name, value in vars(fit).items()}}
+FIELDS = [f.name for f in fields(OptimumFit)]
 
 
-def from_json(raw: Mapping[str, Any]) -> OptimumFit:
-    """Return the fit that `to_json` wrote.
+class OptimumDocument(Document, frozen=True, kw_only=True):
+    """`optimum.json`: the laws, then the cells that they were fitted to."""
+
+    format: str
+    laws: dict[str, OptimumLaw]
+    about: dict[str, Array]
+    optimum: dict[str, Array]
+    curvature: Array
+    noise: float
+    backtest: tuple[HeldOutCell, ...]
+    level: float
+    allow_extrapolation: bool
+    warnings: list[str]
+    runs: int
+    source: str
+
+
+def document_of(fit: OptimumFit) -> OptimumDocument:
+    """Return the fit as a document."""
+    return OptimumDocument(format=OPTIMUM_FORMAT, **{name: getattr(fit, name) for name in FIELDS})
+
+
+def from_tree(tree: dict[str, Any]) -> OptimumFit:
+    """Return the fit that `document_of` describes.
 
     Raises
     ------
-    KeyError, TypeError, AttributeError, ValueError
-        The document is not such a fit.
+    ValueError
+        The content is something else.
     """
-    return OptimumFit(
-        laws={name: _law(law) for name, law in raw["laws"].items()},
-        about={c: np.array(v) for c, v in raw["about"].items()},
-        optimum={c: np.array(v) for c, v in raw["optimum"].items()},
-        curvature=np.array(raw["curvature"]),
-        backtest=tuple(HeldOutCell(**{**h, "off": tuple(h["off"])}) for h in raw["backtest"]),
-        **{k: raw[k] for k in ("noise", "level", "allow_extrapolation", "warnings", "runs", "source")},
-    )
+    raw = as_document(tree, OptimumDocument)
+    return OptimumFit(**{name: getattr(raw, name) for name in FIELDS})
 
 
-def _law(raw: Mapping[str, Any]) -> OptimumLaw:
-    return OptimumLaw(
-        coefficients=tuple(raw["coefficients"]),
-        covariance=np.array(raw["covariance"]),
-        shape=np.array(raw["shape"]),
-        **{k: raw[k] for k in ("centre", "scatter", "freedom")},
-    )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, (OptimumLaw, HeldOutCell)):
-        return _plain(vars(value))
-    return value
+def try_out(fit: OptimumFit) -> None:
+    """Predict the optimum of the largest cell."""
+    largest = {axis: float(values.max()) for axis, values in fit.about.items()}
+    fit.predict(**{"params": 1e6, "tokens": 1e6, **largest})
