@@ -17,6 +17,7 @@ import pytest
 from support import TINY, TINY_TEXT, planned, proxytrain, train
 
 from proxytrain.errors import RequestError
+from proxytrain.files.documents import checksum
 from proxytrain.plan import freeze
 from proxytrain.plan.pack import Pack
 from proxytrain.store.store import Store
@@ -76,7 +77,7 @@ def edited(here: Path, change, *, signed: bool = True) -> None:
     content = json.loads(path.read_text())
     change(content)
     content.pop("checksum")
-    path.write_text(json.dumps({**content, "checksum": freeze._checksum(content)} if signed else content))
+    path.write_text(json.dumps({**content, "checksum": checksum(content)} if signed else content))
 
 
 def test_pickles_in_states_and_curves_are_not_opened(ask, tmp_path):

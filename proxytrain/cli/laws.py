@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from proxytrain.cli import ask, uses
 from proxytrain.cli.verb import JSON, verb
 from proxytrain.errors import Refusal, RequestError
@@ -117,7 +119,7 @@ def _logged(config: Any, path: Path) -> Any:
     lines = [",".join(table), *(",".join(map(_cell, row)) for row in zip(*table.values()))]
     write_text(file, "\n".join(lines) + "\n")
     print(f"{what}: {file}", file=sys.stderr)
-    return replace(config, table=str(file), fit=replace(config.fit, columns={}))
+    return structs.replace(config, table=str(file), fit=replace(config.fit, columns={}))
 
 
 def _cell(value: Any) -> str:
@@ -217,7 +219,7 @@ def _fit_optimum(options: argparse.Namespace, config: Any, path: Path) -> int:
         t = asked.target_record
         n = outcomes.target_params(t, config.fit.columns)
         try:
-            answer = result.predict(params=n, tokens=t["tokens"], batch_tokens=_batch(result, config))
+            answer = result.predict(params=n, tokens=t.tokens, batch_tokens=_batch(result, config))
             lines.append(_optimum_line(answer))
             content["prediction"] = vars(answer)
         except Refusal as refusal:

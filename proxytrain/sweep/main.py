@@ -203,10 +203,11 @@ def fit_runs(
         same = losses.exists() and losses.read_text() == text
         if same and (kept.config, kept.versions["proxytrain"]) == (options, version("proxytrain")):
             return kept
-    write_text(losses, text)
-    result = fit_losses(losses, **vars(options or FitConfig()), progress=progress)
+    write_text(losses, text)  # for people
+    result = fit_losses(columns, **vars(options or FitConfig()), progress=progress)
     reading = [line for line in result.data.reading if line.startswith("rows: ")]  # the rest is ours
-    result = dataclasses.replace(result, data=dataclasses.replace(result.data, reading=reading))
+    data = dataclasses.replace(result.data, source=str(losses), reading=reading)
+    result = dataclasses.replace(result, data=data)
     result.save(path)
     return result
 

@@ -49,7 +49,7 @@ class MirroredRun:
     def summary(self) -> dict[str, Any]:
         """Return its result as plain values, or why it failed."""
         if self.result:
-            return dict(to_builtins(self.result))
+            return {k: v for k, v in to_builtins(self.result).items() if v is not None}
         return {"status": self.ended, "why": self.why} if self.ended else {}
 
     @property

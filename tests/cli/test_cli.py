@@ -113,7 +113,7 @@ def test_damage_heals(swept, tmp_path):
     for path in sorted(store.root.glob("segments/*/*/state.npy"))[::2]:
         (path.parent / "segment.json").unlink()
     (tmp_path / "runs/sweeps/s/plan.json").write_text("[]")
-    assert "not a plan" in proxytrain("sweep", *SWEEP, cwd=tmp_path, check=2).stderr
+    assert "not what proxytrain writes there" in proxytrain("sweep", *SWEEP, cwd=tmp_path, check=2).stderr
     (tmp_path / "runs/sweeps/s/plan.json").unlink()
     proxytrain("sweep", *SWEEP, cwd=tmp_path)
     for run_id in ids:
@@ -406,7 +406,11 @@ WRONG = [
     (["sweep", "store=/sys/none"], "name a folder that you can write to", 2),
     (["sweep", "store=billions.csv"], "store=billions.csv: not a folder", 2),
     (["fit", "table=billions.csv", "file=none/fit.json"], "its folder does not exist", 2),
-    (["predict", "params=7e9", "tokens=2e12", "file=billions.csv"], "billions.csv: is not a fit", 2),
+    (
+        ["predict", "params=7e9", "tokens=2e12", "file=billions.csv"],
+        "billions.csv: not what proxytrain writes there",
+        2,
+    ),
     # of another version
     (["predict", "params=7e9", "tokens=2e12", "file=old.json"], "must be 'proxytrain fit", 2),
     (["status", "sweep.name=old"], "format 0, this version reads 1; plan again", 2),

@@ -52,34 +52,28 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def files_data(folder: Path) -> Callable[..., FilesData]:
     """A FilesData of that folder, with some keys changed."""
-    return lambda **keys: FilesData(
-        **TEXT | {"name": "files", "files": [f"{folder}/**/*.txt"], "text_key": "text"} | keys
-    )
+    return lambda **keys: FilesData(**TEXT | {"files": [f"{folder}/**/*.txt"], "text_key": "text"} | keys)
 
 
 @pytest.fixture
 def code_data() -> Callable[..., CodeData]:
-    return lambda **keys: CodeData(
-        **TEXT | {"name": "code", "unit": "line", "packages": ["omegaconf"], "reference_hash": None} | keys
-    )
+    return lambda **keys: CodeData(**TEXT | {"unit": "line", "packages": ["omegaconf"], "reference_hash": None} | keys)
 
 
 @pytest.fixture
 def prose_data() -> Callable[..., ProseData]:
-    return lambda **keys: ProseData(
-        **TEXT | {"name": "prose", "packages": ["omegaconf"], "reference_hash": None} | keys
-    )
+    return lambda **keys: ProseData(**TEXT | {"packages": ["omegaconf"], "reference_hash": None} | keys)
 
 
 @pytest.fixture
 def hub_data() -> Callable[..., HubData]:
-    keys = {"name": "hub", "config": None, "split": "train", "column": "text", "max_bytes": 1_000_000}
+    keys = {"config": None, "split": "train", "column": "text", "max_bytes": 1_000_000}
     return lambda path, **changes: HubData(**TEXT | keys | {"path": str(path)} | changes)
 
 
 @pytest.fixture
 def tokens_data() -> Callable[..., TokensData]:
-    keys = {"name": "tokens", "val": [], "dtype": "uint16", "vocab_size": 1000, "bytes_per_token": 2.5}
+    keys = {"val": [], "dtype": "uint16", "vocab_size": 1000, "bytes_per_token": 2.5}
     keys |= {"val_fraction": 0.1, "val_tokens": 50, "allow_repeat": True}
     return lambda train, **changes: TokensData(**keys | {"train": [str(path) for path in train]} | changes)
 

@@ -84,9 +84,9 @@ def test_an_untrained_model_has_the_loss_ln_v():
 @pytest.mark.parametrize("model", VARIANTS)
 def test_parameters_are_counted_by_component(model):
     counts = accounting.params(model, V)
-    assert sum(counts.values()) == sum(w.size for w in layout(model, V))
-    assert counts["embedding"] == V * model.width
-    assert counts["readout"] == (0 if model.tied else V * model.width) + V * model.logit_bias
+    assert counts.total == sum(w.size for w in layout(model, V))
+    assert counts.embedding == V * model.width
+    assert counts.readout == (0 if model.tied else V * model.width) + V * model.logit_bias
 
 
 @pytest.mark.parametrize("model", VARIANTS)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from mirror_support import KEY, SWEEP, plan_of
+from msgspec import to_builtins
 from support import TINY, TINY_TEXT, planned, proxytrain, train
 from wandb_file import read
 from wandb_server import Server
@@ -63,9 +64,10 @@ def assert_same(store: Store, run_id: str, history: list[dict], summary: dict, c
         assert set(mine) == set(lines[h["_step"]])
         assert all(v == pytest.approx(lines[h["_step"]][k], rel=1e-12) for k, v in mine.items())
     result = json.loads((store.run(run_id) / "result.json").read_text())
+    result = {k: v for k, v in result.items() if v is not None}
     assert {k: summary[k] for k in result} == result
-    record = records(store)[run_id]
-    assert {k: config[k] for k in record["config"]} == record["config"]
+    settings = to_builtins(records(store)[run_id].config)
+    assert {k: config[k] for k in settings} == settings
     assert config["params_nonembedding"] == store.result(run_id).params.non_embedding
 
 
