@@ -45,7 +45,7 @@ def main() -> None:
         return
     small = set(table["run"][table["width"] <= LARGEST])
     pieces = []
-    for curve in quieted(outcomes.curves(store, [r for r in records if r["id"] in small])):
+    for curve in quieted(outcomes.curves(store, [r for r in records if r.id in small])):
         full = len(curve.step) // BLOCK * BLOCK
         pieces.append(
             pd.DataFrame(

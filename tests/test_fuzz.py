@@ -197,9 +197,8 @@ def signed(content: bytes) -> bytes:
 def test_files_of_a_store(trained, pattern):
     store = trained.store
     if pattern == "speeds.json":
-        speed.keep(
-            store, "this, 1 thread", {"flops": 1e11, "bandwidth": 1e10, "updates": {"x/1/eager": {"seconds": 0.1}}}
-        )
+        updates = {"x/1/eager": speed.UpdateSpeed(seconds=0.1)}
+        speed.keep(store, "this, 1 thread", speed.MachineSpeed(flops=1e11, bandwidth=1e10, updates=updates))
     path = sorted(store.root.glob(pattern))[0]
 
     def look() -> None:

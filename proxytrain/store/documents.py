@@ -131,8 +131,8 @@ class StoreFormat(Document, frozen=True):
     format: int
 
 
-def check_id(text: str) -> str:
+def check_id(text: object) -> str:
     """Return a name from a plan or a result, which must not lead out of the store."""
-    if not ID.fullmatch(text):
+    if not isinstance(text, str) or not ID.fullmatch(text):
         raise RequestError(f"{text!r}: no id of a run or a segment")
     return text

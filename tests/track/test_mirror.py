@@ -242,7 +242,7 @@ def test_runs_that_train_are_followed_and_go_on_where_they_were(store, ask, sync
     states = sorted(asked.folder.glob("packs/*/attempt-*/state-*.npz"))
     updates = json.loads(np.load(states[-1])["meta"].tobytes())["members"][0]["position"] // 256
     assert updates > 100
-    longest = [r["id"] for r in asked.records if r["tokens"] == 65536]
+    longest = [r.id for r in asked.records if r.tokens == 65536]
     for run_id in longest:  # the trunk is shown as the run in which it ends
         run = server.runs[run_id]
         assert run.state == "running"
