@@ -85,32 +85,28 @@ def fit_curves(
     curves = list(curves)
     refuse_few(curves)
     clean = cleaned(curves)
-    warnings += clean.notes
     refuse_unfit(clean.curves, clean.notes)
     refuse_rise_with_size(clean.curves)
-    curves = quieted(clean.curves)
+    fit = _fitted(quieted(clean.curves), laws, level, [*warnings, *clean.notes], progress)
+    data = replace(fit.data, unsure=clean.unsure)
+    return replace(fit, law=law, data=data, allow_extrapolation=allow_extrapolation)
+
+
+def _fitted(
+    curves: Sequence[Curve], laws: Sequence[CurveLaw], level: float, warnings: list[str], progress: Progress | None
+) -> CurveFit:
+    """Return the fit of curves that were checked and cleaned."""
+    held_out = list(cuts(curves))
+    several = several_peaks(curves)
+    tell = steps(progress, len(laws) * ((len(SCALINGS) if several else 1) + len(held_out)))
     peaks = [float(c.lr.max()) for c in curves]
     peak = float(np.exp(np.mean(np.log(peaks))))
-    scaling = 0.0
-    members: list[Estimate] | None = None
-    several, held_out = several_peaks(curves), list(cuts(curves))
-    tell = steps(progress, len(laws) * ((len(SCALINGS) if several else 1) + len(held_out)))
-
-    def estimated(law: CurveLaw, r: float) -> Estimate:
-        tell(f"{law.name}, {len(curves)} curves")
-        return estimate(law, data_of(curves, r, peak))
-
-    if several:
-        tried = {r: [estimated(item, r) for item in laws] for r in SCALINGS}
-        scaling = min(tried, key=lambda r: min(m.noise for m in tried[r]))
-        members = tried[scaling]
-    elif max(peaks) > 1.01 * min(peaks):
+    members, scaling = _estimated(curves, laws, peak, SCALINGS if several else (0.0,), tell)
+    if not several and max(peaks) > 1.01 * min(peaks):
         warnings.append(
             f"peak learning rates from {min(peaks):.3g} to {max(peaks):.3g} go with size or schedule: rates count in "
             "units of each run's peak, taken to be equally well tuned"
         )
-    if members is None:
-        members = [estimated(item, 0.0) for item in laws]
     sizes = tuple(sorted({float(c.params) for c in curves if c.params}))
     covered = Covered(max(int(c.step[-1]) for c in curves), sizes, tuple(sorted(set(peaks))), peak, scaling)
     held, weights = _backtest(held_out, laws, covered, level, tell)
@@ -129,22 +125,38 @@ def fit_curves(
         schedules=len(schedules(curves)),
         hash=_hash(curves),
         tokens_per_step=batches.pop() if batches else None,
-        unsure=clean.unsure,
     )
     return CurveFit(
-        law,
-        tuple(members),
-        weights,
-        covered,
-        held,
-        ratio,
-        warnings,
-        data,
-        versions(),
-        level,
-        allow_extrapolation,
-        tuple(curves),
+        law="",
+        members=tuple(members),
+        weights=weights,
+        covered=covered,
+        backtest=held,
+        ratio=ratio,
+        warnings=warnings,
+        data=data,
+        versions=versions(),
+        level=level,
+        curves=tuple(curves),
     )
+
+
+def _estimated(
+    curves: Sequence[Curve],
+    laws: Sequence[CurveLaw],
+    peak: float,
+    scalings: Sequence[float],
+    tell: Callable[[str], None],
+) -> tuple[list[Estimate], float]:
+    """Return the laws, estimated, with the exponent of the peak among `scalings` that describes the curves best."""
+    tried: dict[float, list[Estimate]] = {}
+    for r in scalings:
+        tried[r] = []
+        for law in laws:
+            tell(f"{law.name}, {len(curves)} curves")
+            tried[r].append(estimate(law, data_of(curves, r, peak)))
+    best = min(tried, key=lambda r: min(m.noise for m in tried[r]))
+    return tried[best], best
 
 
 def data_of(curves: Sequence[Curve], r: float, peak: float) -> Data:

@@ -98,6 +98,17 @@ def fit_losses(
     if law != "auto":
         get_law(law)
     read = read_runs(table, columns, where=where, rows=rows, drop=outliers == "drop")
+    fit = _fitted(read, config, progress)
+    if target is None:
+        return fit
+    if not isinstance(target, Mapping) or not set(target) <= set(SCALE):
+        raise RequestError(f"target={target!r}: must be a mapping of params and tokens")
+    return fit.aimed(**target)
+
+
+def _fitted(read: Runs, config: FitConfig, progress: Progress | None) -> Fit:
+    """Return the fit of a table that was read; raises as `fit_losses`."""
+    law, seed, bootstraps = config.law, config.seed, config.bootstraps
     names = [law] if law != "auto" else [f"power_in_{read.only}"] if read.only else list(AUTO)
     warnings = list(read.notes)
     try:
@@ -111,7 +122,7 @@ def fit_losses(
         tell(f"{item.name}, {bootstraps} refits")
         members.append(estimate(item, runs, config, bootstraps, np.random.default_rng([seed, 1000])))
     cuts = fit_cuts(runs, laws, config, seed, tell)
-    predictor = assemble(runs, members, np.ones(len(runs), dtype=bool), cuts, replay(runs, cuts, level))
+    predictor = assemble(runs, members, np.ones(len(runs), dtype=bool), cuts, replay(runs, cuts, config.level))
     fit = Fit(
         law,
         predictor,
@@ -141,10 +152,6 @@ def fit_losses(
         )
     if law == "shared_exponents":
         fit = replace(fit, data=replace(fit.data, own_exponents=own_exponents(fit.main, runs, seed)))
-    if target is not None:
-        if not isinstance(target, Mapping) or not set(target) <= set(SCALE):
-            raise RequestError(f"target={target!r}: must be a mapping of params and tokens")
-        fit = fit.aimed(**target)
     return fit
 
 
