@@ -16,7 +16,7 @@ from proxytrain.fit.curves.ratio import Ratio
 from proxytrain.fit.curves.result import Covered, CurveFit, HeldOutCurve
 
 
-class _Member(Document, frozen=True, kw_only=True):
+class _CurveLawDocument(Document, frozen=True, kw_only=True):
     """One law of the fit."""
 
     law: str
@@ -44,7 +44,7 @@ class CurvesDocument(Document, frozen=True, kw_only=True):
     params: dict[str, float]
     stderr: dict[str, float]
     not_identified: dict[str, Any]
-    laws: list[_Member]
+    laws: list[_CurveLawDocument]
     covered: Covered
     backtest: tuple[HeldOutCurve, ...]
     ratio: Ratio | None
@@ -107,8 +107,8 @@ def try_out(fit: CurveFit) -> None:
     fit.predict(np.full(min(fit.covered.updates, 100), fit.covered.peak), params=max(fit.covered.params, default=None))
 
 
-def _member(m: Estimate, weight: float) -> _Member:
-    return _Member(
+def _member(m: Estimate, weight: float) -> _CurveLawDocument:
+    return _CurveLawDocument(
         law=m.law.name,
         formula=m.law.formula,
         source=m.law.source,
@@ -126,7 +126,7 @@ def _member(m: Estimate, weight: float) -> _Member:
     )
 
 
-def _member_from(raw: _Member) -> Estimate:
+def _member_from(raw: _CurveLawDocument) -> Estimate:
     names = tuple(raw.theta)
     return Estimate(
         law=get_curve_law(raw.law),

@@ -20,7 +20,7 @@ from proxytrain.fit.losses.predictor import HeldOutRun, Member, Predictor, Range
 from proxytrain.fit.losses.result import Fit, Prediction, not_identified
 
 
-class _Member(Document, frozen=True, kw_only=True):
+class _LossLawDocument(Document, frozen=True, kw_only=True):
     """One law of the fit. What follows `convergence` is what predictions are made from; the rest is for people."""
 
     name: str
@@ -66,7 +66,7 @@ class LossesDocument(Document, frozen=True, kw_only=True):
     range: Range
     backtest: list[dict[str, Any]]
     runs: dict[str, list[Any]]
-    laws: list[_Member]
+    laws: list[_LossLawDocument]
 
 
 def from_tree(tree: dict[str, Any]) -> Fit:
@@ -127,9 +127,9 @@ def _correlations(names: Sequence[str], values: Array) -> dict[str, dict[str, fl
     }
 
 
-def _member(member: Member, weight: float) -> _Member:
+def _member(member: Member, weight: float) -> _LossLawDocument:
     bound = member.bound
-    return _Member(
+    return _LossLawDocument(
         name=bound.law.name,
         formula=bound.law.formula,
         source=bound.law.source,
@@ -152,7 +152,7 @@ def _member(member: Member, weight: float) -> _Member:
     )
 
 
-def _member_from(raw: _Member) -> Member:
+def _member_from(raw: _LossLawDocument) -> Member:
     if raw.name not in LAWS:
         raise RequestError(f"law {raw.name!r} is not known to this version")
     bound = Bound(LAWS[raw.name], raw.levels, raw.centre, raw.scale, raw.offsets, raw.group)
