@@ -57,112 +57,141 @@ def work(plan: Plan, store: Store, device: str, launch: Launch, stop: Stop) -> i
     RequestError
         If the store cannot be written to: it is full, or read-only.
     """
-    import torch
+    return _Worker(plan, store, device, launch, stop).run()
 
-    from proxytrain.corpus import load
-    from proxytrain.train.loop import Broken, Interrupted, train_pack
 
-    check(plan.train, device)
-    precision = next((p.members[0].recipe.precision for p in plan.packs), "float32")
-    speeds = load_speeds(store, machine_name(device, launch.threads), device, precision, launch.threads)
-    compiles = plan.train.compile != "off" and no_compiler(device) is None
-    settle(launch.threads)
-    corpus = load(store.corpora(), plan.corpus)
-    packs = folders(plan, store)
-    done: set[str] = set()
-    programs: set[str] = set()  # shapes of which this worker has one
-    saved = True
+class _Worker:
+    """One worker: its corpus, what it knows of speeds, and what it has seen done."""
 
-    def compiled(pack: Pack) -> bool:
-        return compiles and cost.compiled(pack, plan.train, device, speeds)
+    def __init__(self, plan: Plan, store: Store, device: str, launch: Launch, stop: Stop):
+        from proxytrain.corpus import load
 
-    def to_compile(part: Part) -> bool:
-        return compiled(part.pack) and part.pack.members[0].recipe.shape not in programs
+        check(plan.train, device)
+        self.plan, self.store, self.device, self.launch, self.stop = plan, store, device, launch, stop
+        precision = next((p.members[0].recipe.precision for p in plan.packs), "float32")
+        self.speeds = load_speeds(store, machine_name(device, launch.threads), device, precision, launch.threads)
+        self.compiles = plan.train.compile != "off" and no_compiler(device) is None
+        settle(launch.threads)
+        self.corpus = load(store.corpora(), plan.corpus)
+        self.packs = folders(plan, store)
+        self.runs = plan.runs if plan.target is None else {**plan.runs, plan.target.id: plan.target}
+        self.done: set[str] = set()
+        self.programs: set[str] = set()  # shapes of which this worker has one
+        self.saved = True
 
-    def in_turn(left: list[Part]) -> list[Part]:
-        """Packs that are compiled in less time than they train, or not at all; then short ones; last those of a shape
-        that another worker trains, and compiles now, it seems.
+    def run(self) -> int:
+        """Train until nothing is left, or `stop`; return the exit code of `work`."""
+        while not self.stop() and (left := self._left()):
+            try:
+                taken = _next(self._in_turn(left), self.packs, self.store, self.launch.stale_seconds)
+                if taken is None:
+                    time.sleep(CLAIM_SECONDS)
+                else:
+                    self._attempt(*taken)
+            except OSError as error:
+                raise RequestError(
+                    f"store={self.store.root}: {error.strerror}{f' ({error.filename})' if error.filename else ''}; "
+                    "nothing that was saved is lost: once the store can be written to, the same command goes on"
+                ) from error
+        left = unfinished(self.plan, self.store, self.done)
+        if left:
+            how = "all saved" if self.saved else "its last updates not saved"
+            say(f"stopped by {self.stop.why}, {how}; {len(left)} packs are left, and the same command goes on")
+            return 130
+        self._clear()
+        return int(any(True for _ in failures(self.plan, self.store)))
+
+    def _left(self) -> list[Part]:
+        left = unfinished(self.plan, self.store, self.done)
+        if not left:
+            self.done.clear()  # a state may have been found broken since
+            left = unfinished(self.plan, self.store, self.done)
+        return left
+
+    def _attempt(self, claim: Claim, part: Part) -> None:
+        """Train one part, and put on record how that ended.
+
+        Raises
+        ------
+        OSError
+            Of the store, where nothing is counted as a failure of the part.
         """
-        late = {part.pack.id: 1 for part in left if to_compile(part)}
+        import torch
+
+        from proxytrain.train.loop import Broken, Interrupted, train_pack
+
+        report = _Reporter(claim, part.pack, self.speeds.flops)
+        if as_program := self._compiled(part.pack):
+            self.programs.add(part.pack.members[0].recipe.shape)
+        parts = micro_batches(self.packs / part.pack.id) or self.plan.micro_batches[part.names[-1]]
+        with claim.held(self.launch.stale_seconds):
+            try:
+                train_pack(
+                    part.pack,
+                    wanted=part.wanted,
+                    store=self.store,
+                    corpus=self.corpus,
+                    runs=self.runs,
+                    train=self.plan.train,
+                    micro_batches=parts,
+                    compiled=as_program,
+                    device=torch.device(self.device),
+                    folders=[self.packs / name for name in part.names],
+                    attempt=claim.attempt,
+                    should_stop=lambda: self.stop() or claim.lost.is_set(),
+                    report=report,
+                )
+                _tidy(part, self.plan, self.store)
+            except Interrupted as interrupted:
+                self.saved = interrupted.saved or claim.lost.is_set()  # another worker has it then
+            except Broken as error:
+                say(str(error))
+                self.done.clear()  # what made it has to make it again
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno in STORE_TROUBLE:
+                    raise
+                self._count(error, claim, part, parts)
+            finally:
+                report.end()
+                give_back()
+
+    def _count(self, error: Exception, claim: Claim, part: Part, parts: int) -> None:
+        """Put a failure on record, unless another worker has the pack, or the next attempt needs less memory."""
+        claim.beat()
+        if claim.lost.is_set():
+            return
+        if not (out_of_memory(error) and _relieved(part, self.packs, parts, self.device, self.launch.threads)):
+            _failed(self.packs / part.pack.id, claim)
+
+    def _compiled(self, pack: Pack) -> bool:
+        return self.compiles and cost.compiled(pack, self.plan.train, self.device, self.speeds)
+
+    def _in_turn(self, left: list[Part]) -> list[Part]:
+        """Return packs that are compiled in less time than they train, or not at all; then short ones; last those of a
+        shape that another worker trains, and compiles now, it seems.
+        """
+        late = [p for p in left if self._compiled(p.pack) and p.pack.members[0].recipe.shape not in self.programs]
         if not late:
             return left
-        held = {p.pack.members[0].recipe.shape for p in left if holder(packs / p.pack.id, launch.stale_seconds)}
-        for part in (p for p in left if p.pack.id in late):
-            short = cost.seconds(part.pack, device, speeds, compiled=True) < cost.COMPILE_SECONDS
-            late[part.pack.id] = 2 if part.pack.members[0].recipe.shape in held else int(short)
-        return sorted(left, key=lambda part: late.get(part.pack.id, 0))
+        stale = self.launch.stale_seconds
+        held = {p.pack.members[0].recipe.shape for p in left if holder(self.packs / p.pack.id, stale)}
+        rank = {}
+        for part in late:
+            short = cost.seconds(part.pack, self.device, self.speeds, compiled=True) < cost.COMPILE_SECONDS
+            rank[part.pack.id] = 2 if part.pack.members[0].recipe.shape in held else int(short)
+        return sorted(left, key=lambda part: rank.get(part.pack.id, 0))
 
-    while not stop():
-        left = unfinished(plan, store, done)
-        if not left:
-            done.clear()  # a state may have been found broken since
-            left = unfinished(plan, store, done)
-        if not left:
-            break
-        try:
-            taken = _next(in_turn(left), packs, store, launch.stale_seconds)
-            if taken is None:
-                time.sleep(CLAIM_SECONDS)
-                continue
-            claim, part = taken
-            report = _Reporter(claim, part.pack, speeds.flops)
-            if as_program := compiled(part.pack):
-                programs.add(part.pack.members[0].recipe.shape)
-            parts = micro_batches(packs / part.pack.id) or plan.micro_batches[part.names[-1]]
-            with claim.held(launch.stale_seconds):
-                try:
-                    train_pack(
-                        part.pack,
-                        wanted=part.wanted,
-                        store=store,
-                        corpus=corpus,
-                        runs=plan.runs if plan.target is None else {**plan.runs, plan.target.id: plan.target},
-                        train=plan.train,
-                        micro_batches=parts,
-                        compiled=as_program,
-                        device=torch.device(device),
-                        folders=[packs / name for name in part.names],
-                        attempt=claim.attempt,
-                        should_stop=lambda: stop() or claim.lost.is_set(),  # noqa: B023 (called within this turn)
-                        report=report,
-                    )
-                    _tidy(part, plan, store)
-                except Interrupted as interrupted:
-                    saved = interrupted.saved or claim.lost.is_set()  # another worker has it then
-                except Broken as error:
-                    say(str(error))
-                    done.clear()  # what made it has to make it again
-                except Exception as error:
-                    if isinstance(error, OSError) and error.errno in STORE_TROUBLE:
-                        raise
-                    claim.beat()
-                    if claim.lost.is_set():  # another worker has the pack, and counts
-                        continue
-                    if out_of_memory(error) and _relieved(part, packs, parts, device, launch.threads):
-                        continue
-                    _failed(packs / part.pack.id, claim)
-                finally:
-                    report.end()
-                    give_back()
-        except OSError as error:
-            raise RequestError(
-                f"store={store.root}: {error.strerror}{f' ({error.filename})' if error.filename else ''}; "
-                "nothing that was saved is lost: once the store can be written to, the same command goes on"
-            ) from error
-    left = unfinished(plan, store, done)
-    if left:
-        how = "all saved" if saved else "its last updates not saved"
-        say(f"stopped by {stop.why}, {how}; {len(left)} packs are left, and the same command goes on")
-        return 130
-    for folder in {store.segment(s.key).parent for p in plan.packs for m in p.members for s in m.segments}:
-        clear(folder)
-    clear(store.root / "runs")
-    wholes = {p.id: p for p in plan.packs}
-    for attempt in packs.glob("*/attempt-*"):  # at what another sweep has trained meanwhile
-        pack = wholes.get(attempt.parent.name)
-        if pack and finished(pack, store) and not holder(attempt.parent, launch.stale_seconds):
-            shutil.rmtree(attempt, ignore_errors=True)
-    return int(any(True for _ in failures(plan, store)))
+    def _clear(self) -> None:
+        """Remove temporary files of a plan that is done, and attempts at what others trained meanwhile."""
+        members = [m for p in self.plan.packs for m in p.members]
+        for folder in {self.store.segment(s.key).parent for m in members for s in m.segments}:
+            clear(folder)
+        clear(self.store.root / "runs")
+        wholes = {p.id: p for p in self.plan.packs}
+        for attempt in self.packs.glob("*/attempt-*"):
+            pack = wholes.get(attempt.parent.name)
+            if pack and finished(pack, self.store) and not holder(attempt.parent, self.launch.stale_seconds):
+                shutil.rmtree(attempt, ignore_errors=True)
 
 
 class Stop:
